@@ -1,0 +1,242 @@
+"""NormEMAQuantizer: an L2-normalised codebook that follows its inputs by moving average.
+
+Published with BEiT v2 (Peng et al. 2022, arXiv:2208.06366), later used by EEG tokenizers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vqlib.ranks import from_first_rank, sum_over_ranks
+from vqlib.reset import DeadCodeReset, Reset
+
+MAX_SIMILARITIES = 2**20  # held at once by `nearest`: 4 MiB, which stays in a CPU's cache
+
+
+class Quantized(NamedTuple):
+    """What a quantizer returns for inputs of shape (..., dim)."""
+
+    quantized: Tensor  #: (..., dim), unit vectors, straight-through gradient
+    indices: Tensor  #: (...), int64
+    loss: Tensor  #: scalar, beta * mean((stopgrad(quantized) - z)^2), z normalised
+
+
+def nearest(x: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the most similar code, int64 (N,), for unit ``x`` (N, D) and ``codebook`` (K, D).
+
+    On unit vectors the largest inner product is also the smallest L2 distance. Works
+    in chunks: the N x K similarities never exist at once.
+    """
+    rows = max(1, MAX_SIMILARITIES // len(codebook))
+    return torch.cat([(part @ codebook.T).argmax(dim=-1) for part in x.split(rows)])
+
+
+def assigned_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+    """Per code, over all ranks: how many inputs it took (K,) float, and their sum (K, D)."""
+    bins = x.new_zeros(codebook_size).index_add_(0, indices, x.new_ones(len(x)))
+    sums = x.new_zeros(codebook_size, x.shape[1]).index_add_(0, indices, x)
+    return sum_over_ranks(bins), sum_over_ranks(sums)
+
+
+def spherical_kmeans(
+    x: Tensor, codebook_size: int, generator: torch.Generator, iterations: int = 10
+) -> tuple[Tensor, Tensor]:
+    """K-means on the unit sphere: means (K, D) and their counts (K,) at the last assignment.
+
+    Starts at randomly drawn inputs; means are renormalised each iteration and an empty
+    cluster keeps its mean. Ranks start alike and share their sums, so they end alike.
+    """
+    drawn = torch.randperm(len(x), generator=generator)[:codebook_size]
+    if len(drawn) < codebook_size:
+        warnings.warn(
+            f"the first batch has {len(x)} tokens for {codebook_size} codes: k-means starts "
+            "with duplicate codes; a first batch of at least as many tokens avoids it",
+            stacklevel=2,
+        )
+        more = torch.randint(len(x), (codebook_size - len(drawn),), generator=generator)
+        drawn = torch.cat([drawn, more])
+    means = from_first_rank(x[drawn.to(x.device)].contiguous())
+    for _ in range(iterations):
+        bins, sums = assigned_sums(x, nearest(x, means), codebook_size)
+        means = torch.where(bins[:, None] > 0, F.normalize(sums, dim=-1), means)
+    return means, assigned_sums(x, nearest(x, means), codebook_size)[0]
+
+
+class NormEMAQuantizer(nn.Module):
+    """Vector quantizer on the unit sphere whose codes follow an exponential moving average.
+
+    One training step, for inputs flattened to N x D:
+
+    1. ``z <- z / |z|``; on the first batch ever, spherical k-means sets the codebook;
+    2. ``indices = argmax(z @ codebook.T)``;
+    3. ``bins = bincount(indices)``;
+    4. ``cluster_size <- decay * cluster_size + (1 - decay) * bins``;
+    5. for each used code, ``m = normalise(sum of its inputs)``;
+    6. ``codebook <- normalise(decay * codebook + (1 - decay) * m)``, unused codes untouched;
+    7. ``reset``, if any, moves dead codes.
+
+    ``cluster_size`` never enters step 6: it is a statistic that only the reset reads.
+    The returned vectors are looked up before step 6. Evaluation changes nothing.
+    Bins and sums are summed over torch.distributed ranks, and rank 0's draws are
+    everybody's. In a compiled model, learning is one graph break.
+
+    Args:
+        codebook_size: K. dim: D. decay: of both moving averages, in [0, 1].
+        beta: weight of the commitment loss, >= 0.
+        kmeans_init: start at k-means of the first batch, else at random unit vectors.
+        reset: a `DeadCodeReset`, or None for none.
+        kmeans_iterations: of the first batch's k-means.
+        seed: of the generator behind every draw. It lives on the CPU, so that a seed
+            draws the same on every device, and is part of the state_dict.
+
+    Attributes:
+        codebook: buffer (K, D) float32, unit rows.
+        cluster_size: buffer (K,) float32, EMA of hits a step; begins at the first
+            batch's counts, so that nothing is dead just because training began.
+        steps: buffer, int64 scalar, training steps seen; 0: not initialised.
+        last_reset: what the last step reset, or None.
+    """
+
+    codebook: Tensor
+    cluster_size: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        codebook_size: int = 512,
+        dim: int = 32,
+        decay: float = 0.9,
+        beta: float = 0.25,
+        kmeans_init: bool = True,
+        reset: DeadCodeReset | None = None,
+        *,
+        kmeans_iterations: int = 10,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if codebook_size < 1 or dim < 1:
+            raise ValueError(
+                f"codebook_size and dim must be at least 1, got {codebook_size} and {dim}"
+            )
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must lie in [0, 1], got {decay}")
+        if not 0 <= beta < float("inf"):
+            raise ValueError(f"beta must be finite and >= 0, got {beta}")
+        if reset is not None and not callable(getattr(reset, "apply", None)):
+            raise TypeError(f"reset must be a DeadCodeReset or None, got {reset!r}")
+        self.codebook_size, self.dim, self.decay, self.beta = codebook_size, dim, decay, beta
+        self.kmeans_init, self.kmeans_iterations = kmeans_init, kmeans_iterations
+        self.reset = reset
+        self.generator = torch.Generator().manual_seed(seed)
+        start = torch.randn(codebook_size, dim, generator=self.generator)
+        self.register_buffer("codebook", F.normalize(start, dim=-1))
+        self.register_buffer("cluster_size", torch.zeros(codebook_size))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.last_reset: Reset | None = None
+        self._steps: int | None = 0  # mirror of `steps`: reading that would stall a GPU
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the codebook has seen its first training batch."""
+        return int(self.steps) > 0
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Quantize ``z`` (..., dim), any float type; in training mode also learn from it.
+
+        Raises:
+            ValueError: wrong last dimension, no tokens, an integer type, or NaN or
+                infinity in a training batch (before anything has changed).
+            TypeError: the buffers are not float32.
+        """
+        self._check(z)
+        with torch.autocast(z.device.type, enabled=False):
+            unit = F.normalize(z.float(), dim=-1)
+            flat = unit.detach().reshape(-1, self.dim)
+            if self.training:
+                self._initialize(flat)
+            indices = nearest(flat, self.codebook)
+            codes = self.codebook[indices].view_as(unit)
+            if self.training:
+                self._learn(flat, indices)
+            loss = self.beta * F.mse_loss(unit, codes)
+            quantized = unit + (codes - unit).detach()
+        return Quantized(quantized.to(z.dtype), indices.view(z.shape[:-1]), loss)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Codes (..., dim) of ``indices`` (...), e.g. to decode stored tokens."""
+        return self.codebook[indices]
+
+    def extra_repr(self) -> str:
+        return (
+            f"codebook_size={self.codebook_size}, dim={self.dim}, decay={self.decay}, "
+            f"beta={self.beta}, kmeans_init={self.kmeans_init}, reset={self.reset}"
+        )
+
+    @torch.compiler.disable
+    @torch.no_grad()
+    def _initialize(self, x: Tensor) -> None:
+        if not bool(x.isfinite().all()):
+            raise ValueError("z holds NaN or infinity: refused before it reaches the codebook")
+        if self._steps is None:
+            self._steps = int(self.steps)
+        if self._steps > 0:
+            return
+        if self.kmeans_init:
+            means, bins = spherical_kmeans(
+                x, self.codebook_size, self.generator, self.kmeans_iterations
+            )
+            self.codebook.copy_(means)
+        else:
+            from_first_rank(self.codebook)
+            bins, _ = assigned_sums(x, nearest(x, self.codebook), self.codebook_size)
+        self.cluster_size.copy_(bins)
+
+    @torch.compiler.disable
+    @torch.no_grad()
+    def _learn(self, x: Tensor, indices: Tensor) -> None:
+        bins, sums = assigned_sums(x, indices, self.codebook_size)
+        self.cluster_size.lerp_(bins, 1 - self.decay)
+        moved = self.codebook.lerp(F.normalize(sums, dim=-1), 1 - self.decay)
+        # where, not arithmetic: an unused code must not change by a single bit
+        self.codebook.copy_(
+            torch.where(bins[:, None] > 0, F.normalize(moved, dim=-1), self.codebook)
+        )
+        self._steps += 1
+        self.steps.fill_(self._steps)
+        self.last_reset = self._reset(x, indices, bins)
+
+    def _reset(self, x: Tensor, indices: Tensor, bins: Tensor) -> Reset | None:
+        if self.reset is None or self.reset.threshold == 0 or self._steps % self.reset.every:
+            return None
+        return self.reset.apply(
+            self.codebook, self.cluster_size, x, indices, int(bins.sum()), self.generator
+        )
+
+    def _check(self, z: Tensor) -> None:
+        if not z.is_floating_point():
+            raise ValueError(f"z must be floating point, got {z.dtype}")
+        if z.dim() < 1 or z.shape[-1] != self.dim:
+            raise ValueError(f"z must have shape (..., {self.dim}), got {tuple(z.shape)}")
+        if z.numel() == 0:
+            raise ValueError(f"z holds no tokens: shape {tuple(z.shape)}")
+        if self.codebook.dtype != torch.float32:
+            raise TypeError(
+                f"the codebook is {self.codebook.dtype}, and a moving average needs float32: "
+                "call .float() on the quantizer after casting the model, or use torch.autocast"
+            )
+
+    def get_extra_state(self) -> Tensor:
+        return self.generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.generator.set_state(state.cpu())
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self._steps = None  # read from the buffer when next needed
+        self.last_reset = None
