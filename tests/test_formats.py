@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -300,7 +301,10 @@ def cifar(pixels):
 COLOUR = RNG.integers(0, 256, (6, 3, 32, 32), dtype=np.uint8)
 
 
-def test_cifar(tmp_path):
+@pytest.mark.parametrize("reverse", [False, True])
+def test_cifar_in_whatever_order_a_folder_is_listed(tmp_path, monkeypatch, reverse):
+    listing = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: sorted(listing(self), reverse=reverse))
     (tmp_path / "data_batch_1.bin").write_bytes(cifar(COLOUR[:2]))
     (tmp_path / "data_batch_2.bin").write_bytes(cifar(COLOUR[2:]))
     (tmp_path / "test_batch.bin").write_bytes(cifar(COLOUR[:1]))
