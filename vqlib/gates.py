@@ -1,0 +1,221 @@
+"""What each notebook must record, which values pass, and which planted faults must not.
+
+``notebooks/expected.toml``::
+
+    [01_reproduce_collapse.records]
+    "baseline/steps" = {}                                 # required, any value
+    "baseline/val_utilization" = { max = 0.20 }           # a gate in every profile
+    "baseline/tokens" = { equals = 6272, tolerance = 0 }
+    "baseline/loss" = { full = { min = 0.1, max = 0.3 }, quick = { max = 0.5 } }
+
+    [01_reproduce_collapse.controls.frozen_encoder]       # run again with these parameters:
+    parameters = { arm = "frozen" }
+    must_fail = ["baseline/val_utilization"]              # now these gates must go red
+
+A gate has ``min`` and/or ``max`` (both inclusive), or ``equals`` with a ``tolerance`` (absolute,
+inclusive; not needed for true or false). A record that is made but not listed, or listed but not
+made, is an error. A gate that no control can turn red guards nothing: `gates_without_control`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vqlib.strict import SuiteError, near, read_toml
+
+BOUNDS = ("min", "max", "equals", "tolerance")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The values that pass: from `min` to `max`, or within `tolerance` of `equals`."""
+
+    min: float | None = None
+    max: float | None = None
+    equals: float | None = None
+    tolerance: float = 0.0
+
+    def passes(self, value: float) -> bool:
+        """Whether `value` lies within, the bounds included."""
+        if self.equals is not None:
+            distance = abs(value - self.equals)
+            # 1.1 lies within 0.1 of 1.0, whatever binary fractions say
+            return distance <= self.tolerance or math.isclose(distance, self.tolerance)
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+    def __str__(self) -> str:
+        if self.equals is not None:
+            return f"= {self.equals:g}" + (f" ± {self.tolerance:g}" if self.tolerance else "")
+        if self.min is None:
+            return f"≤ {self.max:g}"
+        return f"≥ {self.min:g}" if self.max is None else f"{self.min:g} to {self.max:g}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One gate held against one value; `passed` is None where there was no value to judge."""
+
+    record: str
+    value: float | None
+    gate: Gate
+    passed: bool | None
+
+
+@dataclass(frozen=True)
+class Control:
+    """A planted fault: with `parameters`, the gates of `must_fail` have to go red."""
+
+    notebook: str
+    name: str
+    parameters: dict[str, object]
+    must_fail: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """`records`: notebook -> record -> profile -> Gate (no profile: not gated there)."""
+
+    records: dict[str, dict[str, dict[str, Gate]]] = field(default_factory=dict)
+    controls: tuple[Control, ...] = ()
+
+    def judge(self, notebook: str, profile: str, values: Mapping[str, float]) -> list[Verdict]:
+        """Every gate of the notebook in that profile, against the `values` it recorded."""
+        verdicts = []
+        for name, gates in self.records.get(notebook, {}).items():
+            if profile in gates:
+                value = values.get(name)
+                passed = None if value is None else gates[profile].passes(value)
+                verdicts.append(Verdict(name, value, gates[profile], passed))
+        return verdicts
+
+    def mismatches(self, notebook: str, recorded: Iterable[str]) -> list[str]:
+        """A sentence for each record that is missing or that nothing announced."""
+        expected, recorded = self.records.get(notebook, {}), set(recorded)
+        missing = [
+            f"record `{name}` is expected, but was not made"
+            + (near(name, recorded - set(expected)) if recorded - set(expected) else "")
+            for name in expected
+            if name not in recorded
+        ]
+        unexpected = [
+            f"record `{name}` was made, but expected.toml does not list it"
+            for name in sorted(recorded - set(expected))
+        ]
+        return missing + unexpected
+
+
+def gates_without_control(expected: Expected) -> list[tuple[str, str]]:
+    """The gated records (notebook, record) that no control turns red."""
+    covered = {(c.notebook, name) for c in expected.controls for name in c.must_fail}
+    return [
+        (notebook, name)
+        for notebook, records in expected.records.items()
+        for name, gates in records.items()
+        if gates and (notebook, name) not in covered
+    ]
+
+
+def load(path: Path, notebooks: Iterable[str], profiles: Iterable[str]) -> Expected:
+    """Read expected.toml. Raises SuiteError listing everything in it that makes no sense."""
+    problems: list[str] = []
+    notebooks, profiles = set(notebooks), sorted(profiles)
+    records, controls = {}, []
+    for notebook, table in read_toml(path).items():
+        if notebook not in notebooks:
+            problems.append(f"there is no notebook `{notebook}`{near(notebook, notebooks)}")
+        if not _keys(table, ("records", "controls"), f"[{notebook}]", problems):
+            continue
+        records[notebook] = {
+            name: _gates(entry, profiles, f"{notebook}: `{name}`", problems)
+            for name, entry in _table(table, "records", f"[{notebook}]", problems).items()
+        }
+        for name, entry in _table(table, "controls", f"[{notebook}]", problems).items():
+            control = _control(notebook, name, entry, records[notebook], problems)
+            controls += [control] if control else []
+    if problems:
+        raise SuiteError(f"{path.name}: {problem}" for problem in problems)
+    return Expected(records, tuple(controls))
+
+
+def _table(table: dict, key: str, where: str, problems: list[str]) -> dict:
+    value = table.get(key, {})
+    if isinstance(value, dict):
+        return value
+    problems.append(f"{where}: `{key}` must be a table, got {value!r}")
+    return {}
+
+
+def _keys(entry, known: Iterable[str], where: str, problems: list[str]) -> bool:
+    if not isinstance(entry, dict):
+        problems.append(f"{where}: expected a table, got {entry!r}")
+        return False
+    unknown = [key for key in entry if key not in known]
+    problems += [f"{where}: unknown key `{key}`{near(key, known)}" for key in unknown]
+    return not unknown
+
+
+def _gates(entry, profiles: list[str], where: str, problems: list[str]) -> dict[str, Gate]:
+    if not _keys(entry, (*BOUNDS, *profiles), where, problems) or not entry:
+        return {}
+    per_profile = [key for key in entry if key in profiles]
+    if not per_profile:
+        gate = _gate(entry, where, problems)
+        return dict.fromkeys(profiles, gate) if gate else {}
+    if len(per_profile) < len(entry):
+        problems.append(f"{where}: bounds stand beside profiles; put them inside each profile")
+        return {}
+    gates = {key: _gate(entry[key], f"{where} ({key})", problems) for key in per_profile}
+    return {key: gate for key, gate in gates.items() if gate}
+
+
+def _gate(entry, where: str, problems: list[str]) -> Gate | None:
+    if not _keys(entry, BOUNDS, where, problems):
+        return None
+    fault = _fault(entry)
+    if fault:
+        problems.append(f"{where}: {fault}")
+        return None
+    return Gate(**entry)
+
+
+def _fault(entry: dict) -> str | None:
+    """What is wrong with the bounds of one gate, if anything is."""
+    for key, value in entry.items():
+        boolean = isinstance(value, bool) and key == "equals"
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not boolean and not (number and math.isfinite(value)):
+            return f"`{key}` must be a finite number, got {value!r}"
+    if not entry.keys() & {"min", "max", "equals"}:
+        return "a gate needs `min`, `max` or `equals`"
+    if "equals" in entry and entry.keys() & {"min", "max"}:
+        return "`equals` excludes `min` and `max`"
+    if "equals" in entry and "tolerance" not in entry and not isinstance(entry["equals"], bool):
+        return "`equals` needs a `tolerance` (0 where the number must be exact)"
+    if "tolerance" in entry and "equals" not in entry:
+        return "`tolerance` belongs to `equals`"
+    if entry.get("tolerance", 0) < 0:
+        return f"`tolerance` must not be negative, got {entry['tolerance']:g}"
+    if entry.get("min", -math.inf) > entry.get("max", math.inf):
+        return f"`min` {entry['min']:g} lies above `max` {entry['max']:g}"
+    return None
+
+
+def _control(notebook, name, entry, records, problems) -> Control | None:
+    where = f"[{notebook}.controls.{name}]"
+    if not _keys(entry, ("parameters", "must_fail"), where, problems):
+        return None
+    parameters, must_fail = entry.get("parameters"), entry.get("must_fail")
+    if not isinstance(parameters, dict) or not parameters:
+        problems.append(f"{where}: `parameters` must be a table that plants the fault")
+        return None
+    if not isinstance(must_fail, list) or not must_fail:
+        problems.append(f"{where}: `must_fail` must list the gates that have to go red")
+        return None
+    gated = {record for record, gates in records.items() if gates}
+    for record in must_fail:
+        if record not in gated:
+            problems.append(f"{where}: `{record}` has no gate{near(str(record), gated)}")
+    return Control(notebook, name, parameters, tuple(map(str, must_fail)))

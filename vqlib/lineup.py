@@ -1,0 +1,135 @@
+"""The suite's folder, read and checked as a whole before anything runs.
+
+::
+
+    notebooks/NN_name.ipynb       each with one cell tagged `parameters` (see vqlib.profiles)
+    notebooks/profiles/NAME.toml  the parameters' values          (see vqlib.profiles)
+    notebooks/expected.toml       records, gates, planted faults  (see vqlib.gates)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vqlib import gates, profiles
+from vqlib.executing import Plan
+from vqlib.gates import Expected
+from vqlib.kernels import PACKAGE_PARENT
+from vqlib.strict import SuiteError, near
+
+PATTERN = "[0-9][0-9]_*.ipynb"
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """A folder of notebooks, read and checked: what runs with which values, what must result."""
+
+    sources: dict[str, Path]
+    values: dict[str, dict[str, object]]
+    expected: Expected
+    profile: str
+    selected: list[str]
+
+    def plans(self) -> list[Plan]:
+        """What a plain run executes."""
+        return [Plan(name, self.sources[name], self.values[name]) for name in self.selected]
+
+
+def directory_of(notebooks: Sequence[Path] | None, directory: Path | None = None) -> Path:
+    """The folder of the suite: as given, else that of the notebooks, else ``notebooks`` here,
+    else ``notebooks`` beside the package."""
+    if directory is not None:
+        return Path(directory)
+    if notebooks:
+        return Path(notebooks[0]).parent
+    here = Path("notebooks")
+    return here if here.is_dir() else PACKAGE_PARENT / "notebooks"
+
+
+def names(directory: Path | None = None) -> dict[str, Path]:
+    """The suite's notebooks: stem -> path, in order. Raises SuiteError where there is none."""
+    directory = directory_of(None, directory)
+    found = {path.stem: path for path in sorted(directory.glob(PATTERN))}
+    if not found:
+        raise SuiteError(f"{directory}: there is no notebook named {PATTERN} here")
+    return found
+
+
+def find(wanted: Sequence[str], directory: Path | None = None) -> list[Path]:
+    """The notebooks a person means by ``01``, by a stem or by a path.
+
+    Raises SuiteError naming those that do not exist, and what there is.
+    """
+    known = names(directory)
+    found, problems = [], []
+    for name in wanted:
+        stem = Path(name).stem if name.endswith(".ipynb") else name
+        matches = [known[stem]] if stem in known else []
+        matches = matches or [path for key, path in known.items() if key.split("_")[0] == stem]
+        if len(matches) == 1:
+            found += [path for path in matches if path not in found]
+        else:
+            which = "several notebooks are" if matches else "there is no notebook"
+            problems.append(f"{which} `{name}`; available: {', '.join(known)}{_hint(stem, known)}")
+    if problems:
+        raise SuiteError(problems)
+    return found
+
+
+def _hint(stem: str, known: Mapping[str, Path]) -> str:
+    hint = near(stem, known)
+    return hint if "mean" in hint else ""
+
+
+def load_expected(directory: Path | None = None) -> Expected:
+    """expected.toml of the suite, checked. Raises SuiteError."""
+    directory = directory_of(None, directory)
+    return gates.load(directory / "expected.toml", names(directory), profiles.available(directory))
+
+
+def load(
+    notebooks: Sequence[Path] | None,
+    profile: str,
+    directory: Path | None = None,
+    overrides: Mapping[str, Mapping[str, object]] | None = None,
+) -> Lineup:
+    """Read and check the whole folder for a run of `notebooks` (None: all).
+
+    `overrides` has the shape of a profile and wins over it. Raises SuiteError listing all that
+    is wrong in the first kind of file where something is.
+    """
+    directory = directory_of(notebooks, directory)
+    sources = names(directory)
+    selected = list(sources) if notebooks is None else [Path(path).stem for path in notebooks]
+    unknown = [name for name in selected if name not in sources]
+    if unknown:
+        raise SuiteError(f"there is no notebook `{n}`{near(n, sources)}" for n in unknown)
+    parameters = _parameters(sources, set(selected))
+
+    def resolve(tables, source):
+        return profiles.resolve(tables, parameters, source=source, selected=set(selected))
+
+    values = resolve(profiles.load(directory, profile), f"profile {profile}")
+    for name, given in resolve(overrides or {}, "overrides").items():
+        values[name].update(given)
+    expected = load_expected(directory)
+    for control in expected.controls:
+        planted = {control.notebook: control.parameters}
+        resolve(planted, f"expected.toml: control {control.name}")
+    return Lineup(sources, values, expected, profile, selected)
+
+
+def _parameters(sources: Mapping[str, Path], selected: set[str]) -> dict[str, dict[str, object]]:
+    """What each notebook declares; one that is not selected may still be half-written."""
+    found, problems = {}, []
+    for name, path in sources.items():
+        found[name] = {}
+        try:
+            found[name] = profiles.declared(path)
+        except SuiteError as error:
+            problems += error.problems if name in selected else []
+    if problems:
+        raise SuiteError(problems)
+    return found

@@ -1,0 +1,197 @@
+"""Which parameters a notebook declares, and which values a profile gives them.
+
+A notebook declares its parameters in exactly one cell tagged ``parameters``; the cell holds
+nothing but ``name = literal`` lines, because values derived there would go stale once papermill
+injects others. A profile, ``notebooks/profiles/NAME.toml``, gives values::
+
+    [common]                  # wherever a notebook declares the name
+    seed = 0
+
+    [01_reproduce_collapse]   # this notebook only; wins over [common]
+    steps = 200
+
+Every name in a profile must be declared, and every value must be of the declared default's type.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+
+import nbformat
+
+from vqlib.strict import SuiteError, near, read_toml
+
+COMMON = "common"
+TAG = "parameters"
+
+
+def declared(path: Path) -> dict[str, object]:
+    """The parameters of the notebook at `path`: name -> default, in order.
+
+    Raises SuiteError where the notebook cannot be read, has no cell tagged ``parameters`` or
+    several, or where that cell holds anything but assignments of literals.
+    """
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat lets many kinds through; all mean the same here
+        raise SuiteError(f"{path.name}: not a readable notebook: {error}") from None
+    tagged = [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and TAG in cell.metadata.get("tags", ())
+    ]
+    if len(tagged) != 1:
+        raise SuiteError(
+            f"{path.name}: expected exactly one code cell tagged `{TAG}`, found {len(tagged)}"
+        )
+    return _assignments(path.name, tagged[0].source)
+
+
+def _assignments(notebook: str, source: str) -> dict[str, object]:
+    where = f"{notebook}: the cell tagged `{TAG}`"
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        raise SuiteError(f"{where}: line {error.lineno} is not Python: {error.msg}") from None
+    found: dict[str, object] = {}
+    problems = []
+    for node in tree.body:
+        line = f"line {node.lineno}, `{ast.unparse(node).splitlines()[0]}`"
+        name = _target(node)
+        if name is None:
+            problems.append(f"{where}: {line}: expected only lines such as `name = 3`")
+        elif name in found:
+            problems.append(f"{where}: {line}: `{name}` is assigned twice")
+        else:
+            try:
+                found[name] = ast.literal_eval(node.value)
+            except (ValueError, TypeError):
+                problems.append(f"{where}: {line}: `{name}` must be a literal, not computed")
+                found[name] = None
+    if problems:
+        raise SuiteError(problems)
+    return found
+
+
+def _target(node: ast.stmt) -> str | None:
+    if isinstance(node, ast.Assign) and len(node.targets) == 1:
+        target = node.targets[0]
+    elif isinstance(node, ast.AnnAssign) and node.value is not None:
+        target = node.target
+    else:
+        return None
+    return target.id if isinstance(target, ast.Name) else None
+
+
+def available(directory: Path) -> list[str]:
+    """Names of the profiles in ``directory/profiles``."""
+    return sorted(path.stem for path in (directory / "profiles").glob("*.toml"))
+
+
+def load(directory: Path, profile: str) -> dict[str, dict[str, object]]:
+    """The tables of a profile, unchecked against notebooks (`resolve` does that).
+
+    Raises SuiteError where there is no such profile, or where it holds anything but tables.
+    """
+    if profile not in available(directory):
+        raise SuiteError(f"there is no profile `{profile}`{near(profile, available(directory))}")
+    tables = read_toml(directory / "profiles" / f"{profile}.toml")
+    loose = [name for name, table in tables.items() if not isinstance(table, dict)]
+    if loose:
+        raise SuiteError(
+            f"profile {profile}: `{name}` stands outside a table; expected [{COMMON}] or a "
+            "notebook's name above it"
+            for name in loose
+        )
+    return tables
+
+
+def resolve(
+    tables: Mapping[str, Mapping[str, object]],
+    parameters: Mapping[str, Mapping[str, object]],
+    *,
+    source: str,
+    selected: set[str] | None = None,
+) -> dict[str, dict[str, object]]:
+    """The values that `tables` give each notebook: notebook -> name -> value.
+
+    `parameters` holds what each notebook declares (see `declared`), `source` names the tables
+    in messages. Raises SuiteError listing every table for a notebook that does not exist, every
+    name that is not declared, and every value of another type than the default's.
+    With `selected`, a wrong value for another notebook is not reported.
+    """
+    problems = []
+    values: dict[str, dict[str, object]] = {notebook: {} for notebook in parameters}
+    for table, given in tables.items():
+        if table == COMMON:
+            problems += _apply_common(given, parameters, values, source)
+        elif table not in parameters:
+            problems.append(f"{source}: there is no notebook `{table}`{near(table, parameters)}")
+        elif selected is None or table in selected:
+            problems += _apply(table, given, parameters[table], values[table], source)
+    # a notebook's own value wins, whatever the order of the tables
+    for notebook, given in tables.items():
+        if notebook in values:
+            values[notebook].update(given)
+    if problems:
+        raise SuiteError(problems)
+    return values
+
+
+def _apply_common(given, parameters, values, source) -> list[str]:
+    problems = []
+    for name, value in given.items():
+        takers = [notebook for notebook, names in parameters.items() if name in names]
+        if not takers:
+            known = {name for names in parameters.values() for name in names}
+            problems.append(
+                f"{source}: [{COMMON}] sets `{name}`, which no notebook declares{near(name, known)}"
+            )
+        for notebook in takers:
+            problems += _apply(
+                notebook, {name: value}, parameters[notebook], values[notebook], source
+            )
+    return problems
+
+
+def _apply(notebook, given, names, values, source) -> list[str]:
+    problems = []
+    for name, value in given.items():
+        if name not in names:
+            problems.append(
+                f"{source}: {notebook} declares no parameter `{name}`{near(name, names)}"
+            )
+        elif not _fits(value, names[name]):
+            problems.append(
+                f"{source}: {notebook}: `{name}` = {value!r} is {_kind(value)}; expected "
+                f"{_kind(names[name])}, as its default {names[name]!r}"
+            )
+        else:
+            values[name] = value
+    return problems
+
+
+def _fits(value, default) -> bool:
+    if not _literal(value):
+        return False
+    if default is None or type(value) is type(default):
+        return True
+    if isinstance(default, float) and type(value) is int:
+        return True
+    return isinstance(default, tuple) and isinstance(value, list)
+
+
+def _literal(value) -> bool:
+    """TOML also knows dates and times, which no parameters cell can hold."""
+    if isinstance(value, dict):
+        return all(map(_literal, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_literal, value))
+    return value is None or isinstance(value, str | bool | int | float)
+
+
+def _kind(value) -> str:
+    name = type(value).__name__
+    return ("an " if name[0] in "aeiou" else "a ") + name

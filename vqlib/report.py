@@ -1,0 +1,181 @@
+"""The HTML report of a run: a front page, and a page for each executed notebook.
+
+Every file stands alone: pictures and styles are inside it, and its content security policy keeps
+a browser from fetching anything.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from vqlib import pages, tables
+from vqlib.kernels import PACKAGE_PARENT, cores
+
+if TYPE_CHECKING:
+    from vqlib.suite import Result
+
+TEMPLATES = Path(__file__).parent / "templates"
+RESULTS = "results.json"
+
+
+def write(results: Sequence[Result], folder: Path, *, profile: str) -> Path:
+    """Write the report of `results` into `folder`, which must not exist; returns `folder`.
+
+    Beside the pages stands ``results.json``, the same for programs.
+    """
+    folder.mkdir(parents=True)
+    (folder / "notebooks").mkdir()
+    notebooks = {r.notebook: nbformat.read(r.executed, as_version=4) for r in results}
+    titles = {name: pages.title(notebook, name) for name, notebook in notebooks.items()}
+    environment = _environment()
+    about = provenance(profile)
+    for i, result in enumerate(results):
+        notebook = notebooks[result.notebook]
+        text = environment.get_template("notebook.html.j2").render(
+            result=result,
+            titles=titles,
+            before=results[i - 1] if i else None,
+            after=results[i + 1] if i + 1 < len(results) else None,
+            failed_cell=pages.failed_cell(notebook),
+            body=Markup(pages.body(notebook, str(result.executed.parent), notebooks)),
+        )
+        _save(folder / "notebooks" / f"{result.notebook}.html", text)
+    index = environment.get_template("index.html.j2").render(
+        results=results,
+        failures=[result for result in results if result.error],
+        verdicts=_verdicts(results),
+        pairs=tables.pairs(results),
+        figure=_figure(notebooks),
+        titles=titles,
+        seconds=sum(result.seconds for result in results),
+        provenance=about,
+    )
+    _save(folder / "index.html", index)
+    _save(folder / RESULTS, _json(results, about))
+    return folder
+
+
+def passed(folder: Path) -> bool:
+    """Whether the report in `folder` tells of no failed notebook and no failed gate."""
+    try:
+        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))["passed"] is True
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def provenance(profile: str) -> dict[str, str]:
+    """What a number in the report depends on, as label -> text."""
+    now = datetime.datetime.now(datetime.UTC)
+    about = {
+        "Profile": profile,
+        "Date": now.strftime("%Y-%m-%d %H:%M UTC"),
+        "Commit": _commit(),
+        "vqlib": _version("vqlib"),
+        "PyTorch": _version("torch"),
+        "Python": platform.python_version(),
+        "System": f"{platform.system()} {platform.machine()}",
+        "Cores": str(cores()),
+    }
+    return {label: text for label, text in about.items() if text}
+
+
+def duration(seconds: float) -> str:
+    """``7.3 s``, ``1 min 20 s``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration}
+    environment.globals |= {
+        "css": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        "code_css": Markup(pages.code_css()),
+        "gate_text": tables.gate_text,
+        "is_percent": tables.is_percent,
+        "value_text": tables.value_text,
+        "verdict_text": tables.verdict_text,
+    }
+    return environment
+
+
+def _verdicts(results: Sequence[Result]) -> list[tuple[Result, object]]:
+    """Every gate with its notebook; those that failed first, then those that could not run."""
+    rank = {False: 0, None: 1, True: 2}
+    every = [(result, verdict) for result in results for verdict in result.gates]
+    return sorted(every, key=lambda row: rank[row[1].passed])
+
+
+def _figure(notebooks: dict) -> dict[str, str] | None:
+    for name, notebook in notebooks.items():
+        found = pages.headline(notebook)
+        if found:
+            return {"notebook": name, "png": found[0], "alt": found[1]}
+    return None
+
+
+def _json(results: Sequence[Result], about: dict[str, str]) -> str:
+    def one(result: Result) -> dict:
+        gates = [
+            {"record": v.record, "value": v.value, "gate": str(v.gate), "passed": v.passed}
+            for v in result.gates
+        ]
+        return {
+            "notebook": result.notebook,
+            "parameters": result.parameters,
+            "records": result.records,
+            "gates": gates,
+            "seconds": round(result.seconds, 3),
+            "error": result.error,
+        }
+
+    good = all(result.error is None and all(v.passed for v in result.gates) for result in results)
+    content = {"passed": good, "provenance": about, "notebooks": [one(r) for r in results]}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _commit() -> str:
+    """The commit of the checkout that vqlib runs from; empty where it is none."""
+    if not (PACKAGE_PARENT / ".git").exists():
+        return ""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(PACKAGE_PARENT), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short", "HEAD") + (" with local changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _save(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", errors="replace")

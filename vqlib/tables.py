@@ -1,0 +1,195 @@
+"""Records as a person reads them: the before/after pairs, the gates, and both as text.
+
+Every notebook that records ``before/X`` and ``after/X`` adds a row. X makes the row's name and
+its unit: utilizations, gaps and shares read as percentages, everything else as numbers.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vqlib.suite import Result
+
+WORDS = {
+    "val": "validation",
+    "train": "training",
+    "recon": "reconstruction",
+    "std": "spread",
+    "avg": "average",
+    "num": "number of",
+    "lr": "learning rate",
+    "mse": "MSE",
+    "psnr": "PSNR",
+    "ema": "EMA",
+    "vq": "VQ",
+    "std_dev": "spread",
+}
+PERCENT = ("utilization", "gap", "share")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row of the before/after table."""
+
+    notebook: str
+    name: str
+    before: float
+    after: float
+
+    @property
+    def label(self) -> str:
+        """The name in words: ``val_utilization`` -> ``Validation utilization``."""
+        return human(self.name)
+
+    @property
+    def before_text(self) -> str:
+        """`before` with its unit."""
+        return value_text(self.name, self.before)
+
+    @property
+    def after_text(self) -> str:
+        """`after` with its unit."""
+        return value_text(self.name, self.after)
+
+    @property
+    def change(self) -> str:
+        """From before to after: in points for percentages, relative for other numbers."""
+        if is_percent(self.name):
+            return _signed(100 * (self.after - self.before), " points")
+        if not self.before or isinstance(self.before, bool):
+            return ""
+        if self.after / self.before >= 3:
+            return f"× {_digits(self.after / self.before)}"
+        return _signed(100 * (self.after - self.before) / abs(self.before), " %")
+
+
+def pairs(results: Sequence[Result]) -> list[Pair]:
+    """All pairs of records ``before/X`` and ``after/X``, in the order they were made."""
+    return [
+        Pair(result.notebook, name[7:], value, result.records["after/" + name[7:]])
+        for result in results
+        for name, value in result.records.items()
+        if name.startswith("before/") and "after/" + name[7:] in result.records
+    ]
+
+
+def human(name: str) -> str:
+    """A record's name in words, with a capital."""
+    words = name.replace("/", " ").replace("-", "_").replace("_", " ").split()
+    text = " ".join(WORDS.get(word, word) for word in words)
+    return text[:1].upper() + text[1:]
+
+
+def is_percent(name: str) -> bool:
+    """Whether the record `name` is a fraction that reads best as a percentage."""
+    return name.rpartition("/")[2].split("_")[-1] in PERCENT
+
+
+def value_text(name: str, value: float | None) -> str:
+    """The value of the record `name` with its unit and no more digits than one reads."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if is_percent(name):
+        return f"{100 * value:.1f} %".replace("-", "−")
+    return _digits(value)
+
+
+def gate_text(name: str, gate) -> str:
+    """The gate in the record's own unit."""
+    if not is_percent(name):
+        return str(gate)
+
+    def show(value):
+        return f"{100 * value:g} %"
+
+    if gate.equals is not None:
+        return f"= {show(gate.equals)}" + (f" ± {show(gate.tolerance)}" if gate.tolerance else "")
+    if gate.min is None:
+        return f"≤ {show(gate.max)}"
+    if gate.max is None:
+        return f"≥ {show(gate.min)}"
+    return f"{show(gate.min)} to {show(gate.max)}"
+
+
+def verdict_text(passed: bool | None) -> str:
+    """The outcome of a gate in a word."""
+    return {True: "pass", False: "FAIL", None: "not run"}[passed]
+
+
+def before_after_text(results: Sequence[Result]) -> str:
+    """The before/after table for a terminal; empty where there is no pair."""
+    rows = [(p.label, p.before_text, p.after_text, p.change) for p in pairs(results)]
+    return text_table(("", "before", "after", "change"), rows, right=(1, 2, 3)) if rows else ""
+
+
+def gates_text(results: Sequence[Result]) -> str:
+    """The table of gates for a terminal."""
+    rows = [
+        (
+            r.notebook,
+            v.record,
+            value_text(v.record, v.value),
+            gate_text(v.record, v.gate),
+            verdict_text(v.passed),
+        )
+        for r in results
+        for v in r.gates
+    ]
+    header = ("notebook", "record", "value", "gate", "result")
+    return text_table(header, rows, right=(2,)) if rows else "no gate in this profile"
+
+
+def failures_text(results: Sequence[Result]) -> str:
+    """Each notebook that failed, with its traceback; empty where none did."""
+    return "\n\n".join(
+        f"FAILED {result.notebook}\n" + _indent(result.error) for result in results if result.error
+    )
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], right=()) -> str:
+    """Aligned columns under a rule; those in `right` are flush right."""
+    lines = [[_plain(cell) for cell in line] for line in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def show(line):
+        cells = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([show(lines[0]), "  ".join("─" * w for w in widths), *map(show, lines[1:])])
+
+
+def _plain(text: str) -> str:
+    """Without control characters: a name must not move a terminal's cursor."""
+    return "".join(c for c in text if unicodedata.category(c)[0] != "C")
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {_plain(line)}".rstrip() for line in text.splitlines())
+
+
+def _signed(value: float, unit: str) -> str:
+    text = f"{abs(value):.1f}" if abs(value) < 10 else f"{abs(value):.0f}"
+    sign = "" if float(text) == 0 else "+" if value > 0 else "−"
+    return f"{sign}{text}{unit}"
+
+
+def _digits(value: float) -> str:
+    """About three significant digits; whole numbers in full, in groups of three."""
+    if isinstance(value, int) or (value == int(value) and abs(value) < 1e15):
+        text = f"{int(value):,}"
+    elif abs(value) >= 1000:
+        text = f"{value:,.0f}"
+    elif abs(value) >= 1e-4:
+        text = f"{value:#.3g}".rstrip(".")
+    else:
+        text = f"{value:.2e}"
+    return text.replace("-", "−").replace(",", "\u2009")
