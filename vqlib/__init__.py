@@ -1,0 +1,21 @@
+"""Understand, diagnose and mend VQ codebook collapse."""
+
+from vqlib import usage
+from vqlib.config import TrainConfig
+from vqlib.quantizer import NormEMAQuantizer
+from vqlib.records import record
+from vqlib.reset import DeadCodeReset
+from vqlib.training import Run, TrainingDiverged, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DeadCodeReset",
+    "NormEMAQuantizer",
+    "Run",
+    "TrainConfig",
+    "TrainingDiverged",
+    "record",
+    "train",
+    "usage",
+]

@@ -1,0 +1,200 @@
+"""The history of a run: one tidy row per (step, split). Its columns are documented here.
+
+`Recorder` measures; it reads a training step's output and changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vqlib import usage
+from vqlib.config import TrainConfig
+from vqlib.model import Output
+from vqlib.reset import ResetLedger
+
+PROBE_PICTURES = 4  # whose encoder outputs measure the drift
+DRIFT_EVERY = 5  # steps between two looks at the probe
+SAMPLED_OUTPUTS = 100  # encoder outputs whose similarity is measured, the guide's number
+
+
+class Column(NamedTuple):
+    unit: str
+    window: str
+    meaning: str
+
+
+COLUMNS = {
+    "step": Column("steps", "-", "training steps done when the row was written, from 1"),
+    "split": Column("-", "-", '"train" or "val"'),
+    "used_codes": Column("codes", "usage", "codes chosen at least once"),
+    "utilization": Column("share of K", "usage", "used_codes / K"),
+    "perplexity": Column("codes", "usage", "exp of the entropy of use"),
+    "top_code_ratio": Column("x average", "usage", "hits of the most used code over N/K"),
+    "window_tokens": Column("tokens", "usage", "N, the tokens counted"),
+    "uniform_utilization": Column(
+        "share of K", "usage", "utilization that perfectly uniform use would show"
+    ),
+    "mature_utilization": Column(
+        "share of K", "usage", "utilization without codes reset less than the grace ago"
+    ),
+    "resets": Column("codes", "row", "codes reset"),
+    "re_resets": Column("codes", "row", "of these, codes that had been reset before"),
+    "survived": Column(
+        "share", "row", "of resets whose verdict fell due: hit, and not reset again, within "
+        "the survival horizon"
+    ),
+    "encoder_similarity": Column(
+        "cosine", "step", "average over pairs of 100 random encoder outputs (val: all outputs)"
+    ),
+    "encoder_std": Column("-", "step", "standard deviation of an encoder feature, averaged"),
+    "drift": Column(
+        "degrees a step", f"{DRIFT_EVERY} steps", "turn of the encoder's outputs on a fixed "
+        "probe since the last look, over the steps between"
+    ),
+    "recon_loss": Column("MSE", "step", "mean squared error of pictures in [0, 1]"),
+    "commit_loss": Column("-", "step", "the quantizer's loss, beta in it"),
+    "cosine_error": Column("-", "step", "1 - cosine between encoder output and its code"),
+    "lr": Column("-", "step", "learning rate"),
+}
+"""What each column of `Run.history` means. Windows: *usage* is the last ``usage_window``
+steps for split "train" and the whole validation set for "val"; *row* is the steps since
+the train row before; *step* is this step's batch (val: the whole validation set)."""
+
+
+def survival_horizon(config: TrainConfig, tokens: int) -> int:
+    """Steps after which a reset is judged: twice the grace, at least 10."""
+    reset = config.reset()
+    grace = reset.grace(config.decay, config.codebook_size, tokens) if reset else 1
+    return max(10, 2 * int(min(grace, 10**6)))
+
+
+class Recorder:
+    """Turns training steps and validations into rows.
+
+    Args:
+        config: of the run. tokens: a step's tokens N. probe: (P, C, H, W) fixed pictures.
+    """
+
+    def __init__(self, config: TrainConfig, tokens: int, probe: Tensor):
+        self.config, self.probe = config, probe
+        reset = config.reset()
+        self.grace = reset.grace(config.decay, config.codebook_size, tokens) if reset else 0
+        self.ledger = ResetLedger(config.codebook_size, survival_horizon(config, tokens))
+        self.window: deque[Tensor] = deque(maxlen=config.usage_window)
+        self.rows: list[dict] = []
+        self.probed: Tensor | None = None  # unit encoder outputs at the last look
+        self.drift = math.nan
+
+    def train_step(self, step: int, output: Output, model, lr: float) -> None:
+        """Take in training step ``step`` (from 1); write a row where one is due."""
+        counts = _count(output.indices, self.config.codebook_size)
+        self.window.append(counts)
+        reset = model.quantizer.last_reset
+        self.ledger.update(counts, None if reset is None else reset.codes)
+        if step % DRIFT_EVERY == 0:
+            self.drift = self._look(model)
+        if step % self.config.log_every == 0:
+            self.rows.append(self._train_row(step, output, lr))
+            self.ledger.clear()
+            self.drift = math.nan
+
+    def val_row(self, step: int, counts: Tensor, sums: dict[str, float]) -> None:
+        """Write a validation row: ``counts`` (K,) and averages over the validation set."""
+        row = {"step": step, "split": "val"} | usage.summarize(counts) | sums
+        row["mature_utilization"] = self._mature(counts)
+        self.rows.append(row)
+
+    def history(self) -> pd.DataFrame:
+        return pd.DataFrame(self.rows, columns=list(COLUMNS))
+
+    def _train_row(self, step: int, output: Output, lr: float) -> dict:
+        counts = torch.stack(list(self.window)).sum(dim=0)
+        encoded = output.encoded.detach().reshape(-1, output.encoded.shape[-1])
+        generator = torch.Generator().manual_seed(step)
+        sample = encoded[
+            torch.randint(len(encoded), (SAMPLED_OUTPUTS,), generator=generator).to(encoded.device)
+        ]
+        return {
+            "step": step,
+            "split": "train",
+            **usage.summarize(counts),
+            "mature_utilization": self._mature(counts),
+            **self.ledger.row(),
+            "encoder_similarity": usage.pairwise_similarity(sample),
+            "encoder_std": usage.feature_std(sample),
+            "drift": self.drift,
+            "recon_loss": output.recon_loss.item(),
+            "commit_loss": output.commit_loss.item(),
+            "cosine_error": cosine_error(output).item(),
+            "lr": lr,
+        }
+
+    def _mature(self, counts: Tensor) -> float:
+        return usage.utilization(counts * self.ledger.older_than(self.grace))
+
+    @torch.no_grad()
+    def _look(self, model) -> float:
+        """Degrees a step that the probe's encoder outputs turned since the last look."""
+        now = F.normalize(model.encode(self.probe).float(), dim=-1)
+        before, self.probed = self.probed, now
+        if before is None:
+            return math.nan
+        # atan2 of chord lengths: acos loses all digits at small angles
+        angle = 2 * torch.atan2((now - before).norm(dim=-1), (now + before).norm(dim=-1))
+        return math.degrees(float(angle.mean())) / DRIFT_EVERY
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that is needed to go on, as tensors."""
+        ledger, columns = self.ledger, [c for c in COLUMNS if c != "split"]
+        rows = [
+            [float(row.get(c, math.nan)) for c in columns] + [float(row["split"] == "val")]
+            for row in self.rows
+        ]
+        cohorts = [(born, code) for born, codes in ledger.cohorts.items() for code in codes.tolist()]
+        state = {
+            "rows": torch.tensor(rows, dtype=torch.float64).reshape(-1, len(columns) + 1),
+            "window": torch.stack(list(self.window)) if self.window else torch.empty(0),
+            "times": ledger.times,
+            "born": ledger.born,
+            "hit": ledger.hit,
+            "cohorts": torch.tensor(cohorts, dtype=torch.int64).reshape(-1, 2),
+            "tally": torch.tensor(
+                [ledger.step, ledger.resets, ledger.re_resets, ledger.judged, ledger.lived]
+            ),
+            "drift": torch.tensor(self.drift, dtype=torch.float64),
+        }
+        return state if self.probed is None else state | {"probed": self.probed}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        ledger, columns = self.ledger, [c for c in COLUMNS if c != "split"]
+        self.rows = []
+        for *values, is_val in state["rows"].tolist():
+            row = dict(zip(columns, values, strict=True))
+            row |= {c: int(row[c]) for c in ("step", "used_codes", "window_tokens")}
+            self.rows.append(row | {"split": "val" if is_val else "train"})
+        self.window.extend(state["window"])
+        ledger.times, ledger.born, ledger.hit = state["times"], state["born"], state["hit"]
+        ledger.step, ledger.resets, ledger.re_resets, ledger.judged, ledger.lived = state[
+            "tally"
+        ].tolist()
+        for born in state["cohorts"][:, 0].unique().tolist():
+            ledger.cohorts[born] = state["cohorts"][state["cohorts"][:, 0] == born, 1]
+        self.drift = float(state["drift"])
+        if "probed" in state:
+            self.probed = state["probed"].to(self.probe.device)
+
+
+def cosine_error(output: Output) -> Tensor:
+    """1 - cosine between encoder outputs and their codes, averaged; scalar."""
+    return 1 - F.cosine_similarity(output.encoded.float(), output.quantized.float(), dim=-1).mean()
+
+
+def _count(indices: Tensor, codebook_size: int) -> Tensor:
+    return torch.bincount(indices.reshape(-1), minlength=codebook_size).cpu()

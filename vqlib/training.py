@@ -1,0 +1,454 @@
+"""TrainConfig -> Run: the training loop, its checkpoints, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from vqlib import checkpoints, data, usage
+from vqlib.config import TrainConfig, steps_of
+from vqlib.history import PROBE_PICTURES, Recorder, cosine_error
+from vqlib.model import STRIDE, VQVAE
+from vqlib.quantizer import NormEMAQuantizer
+
+VAL_BATCH = 64  # pictures; every picture counts the same whatever this is
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or its gradient stopped being finite. ``run`` holds what was last good."""
+
+    def __init__(self, message: str, run: Run):
+        super().__init__(message)
+        self.run = run
+
+
+@dataclass
+class Run:
+    """What a training leaves: settings, history, summary, model, and traces of each code.
+
+    ``trace`` holds tensors. Always ``val_steps`` (v,) and ``val_counts`` (v, K), one row a
+    validation. With ``trace_every`` also ``steps`` (t,), ``counts`` and ``cluster_size``
+    (t, K) at those steps; ``reset_events`` (r, 3), a row (step, code, token) for each reset;
+    and at each validation ``codebook`` (v, K, D) and ``probe`` (v, P, D), the unit encoder
+    outputs of a fixed probe.
+    """
+
+    config: TrainConfig
+    history: pd.DataFrame
+    summary: dict
+    model: VQVAE
+    trace: dict[str, Tensor]
+
+    def split(self, name: str) -> pd.DataFrame:
+        """The history's rows of one split, "train" or "val"."""
+        return self.history[self.history["split"] == name].reset_index(drop=True)
+
+    def save(self, folder: str | Path) -> None:
+        """Write history.csv, config.json, summary.json and run.safetensors, each whole."""
+        folder = Path(folder)
+        write_history(folder, self.history)
+        checkpoints.write_text(folder / "config.json", _json(self.config.to_dict()))
+        checkpoints.write_tensors(
+            folder / "run.safetensors",
+            checkpoints.flatten(model=self.model.state_dict(), trace=self.trace),
+            {"channels": self.model.channels},
+        )
+        # last: whoever finds a summary finds a whole run
+        checkpoints.write_text(folder / "summary.json", _json(self.summary))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Read what `save` wrote; the model comes back on the CPU, in evaluation mode.
+
+        Raises FileNotFoundError or ValueError where the folder holds no whole run.
+        """
+        folder = Path(folder)
+        if not (folder / "summary.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no finished run (no summary.json)")
+        config = TrainConfig.from_dict(json.loads((folder / "config.json").read_text()))
+        tensors, info = checkpoints.read_tensors(folder / "run.safetensors")
+        model = build_model(config, info["channels"])
+        model.load_state_dict(checkpoints.unflatten(tensors, "model"))
+        history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+        summary = json.loads((folder / "summary.json").read_text())
+        return cls(config, history, summary, model.eval(), checkpoints.unflatten(tensors, "trace"))
+
+
+def build_model(config: TrainConfig, channels: int = 3) -> VQVAE:
+    """The model of a run, on the CPU; its weights depend on ``config.seed`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        quantizer = NormEMAQuantizer(
+            config.codebook_size,
+            config.dim,
+            config.decay,
+            config.beta,
+            config.kmeans_init,
+            config.reset(),
+            seed=config.seed,
+        )
+        return VQVAE(quantizer, channels, config.width)
+
+
+def train(
+    config: TrainConfig | None = None,
+    out_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    callbacks: Sequence[Callable[[Trainer], None]] = (),
+) -> Run:
+    """Train a VQ-VAE.
+
+    Args:
+        config: settings; None: the defaults.
+        out_dir: where history.csv, config.json, summary.json, run.safetensors and the
+            checkpoint go; None: nothing is written. A folder with another run is refused.
+        resume: go on from the checkpoint in ``out_dir``, bit for bit as if never stopped.
+        progress: show a progress bar.
+        callbacks: each is called with the `Trainer` after every step.
+
+    Raises:
+        ValueError, FileNotFoundError: unusable settings or data, before training starts.
+        FileExistsError: ``out_dir`` holds a run and ``resume`` is false.
+        TrainingDiverged: the loss or its gradient is not finite.
+        KeyboardInterrupt: after Ctrl-C, once the step is done and the checkpoint written.
+    """
+    config = config or TrainConfig()
+    folder = None if out_dir is None else Path(out_dir)
+    state = _claim(folder, config, resume)
+    with _threads(config.threads):
+        trainer = Trainer(config, folder, callbacks)
+        if state is not None:
+            trainer.load_state(*state)
+        return trainer.run(progress)
+
+
+class Trainer:
+    """The loop and its state: ``model``, ``optimizer``, ``recorder``, and ``step``, those done."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path | None = None,
+        callbacks: Sequence[Callable[[Trainer], None]] = (),
+    ):
+        self.config, self.folder, self.callbacks = config, folder, callbacks
+        self.device = config.resolved_device()
+        self.data = data.load(
+            config.dataset,
+            config.dataset_dir,
+            image_size=config.image_size,
+            val_fraction=config.val_fraction,
+        )
+        if any(side % STRIDE for side in self.data.size):
+            raise ValueError(
+                f"the pictures of {self.data.name} are {self.data.size} pixels; height and "
+                f"width must be multiples of {STRIDE}, the encoder's stride"
+            )
+        self.steps = steps_of(config, len(self.data.train))
+        self.per_epoch = len(self.data.train) // config.batch_size
+        height, width = self.data.size
+        self.tokens = config.batch_size * (height // STRIDE) * (width // STRIDE)
+        self.model = build_model(config, self.data.channels).to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            betas=(config.momentum, 0.999),
+            weight_decay=config.weight_decay,
+        )
+        probe = self.data.val.batch(range(min(PROBE_PICTURES, len(self.data.val))))
+        self.recorder = Recorder(config, self.tokens, probe.to(self.device))
+        self.trace: dict[str, list[Tensor]] = {}
+        self.step = 0
+        self.seconds = 0.0
+        self.order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def run(self, progress: bool = True) -> Run:
+        """Train to the end; see `train`."""
+        start = time.perf_counter() - self.seconds
+        good = self.state()
+        self._write(good)
+        bar = tqdm(
+            total=self.steps, initial=self.step, unit="step", disable=not progress, leave=False
+        )
+        with bar, _deferred_interrupt() as interrupted:
+            while self.step < self.steps:
+                if not self._train_step():
+                    raise self._diverged(good)
+                self.seconds = time.perf_counter() - start
+                self._after_step(bar)
+                last = self.step == self.steps
+                if last or self.step % self.config.checkpoint_every == 0 or interrupted:
+                    good = self.state()
+                    self._write(good)
+                if interrupted and not last:
+                    raise KeyboardInterrupt(self._how_to_go_on())
+        run = self._finished()
+        if self.folder is not None:
+            run.save(self.folder)
+        return run
+
+    def _train_step(self) -> bool:
+        """One step; False, with the weights untouched, where the loss is not finite."""
+        rate = self.config.rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if self.config.freeze_encoder_at is not None:
+            self.model.encoder.requires_grad_(self.step < self.config.freeze_encoder_at)
+        pictures = self.data.train.batch(self._next_batch()).to(self.device)
+        self.model.train()
+        self.optimizer.zero_grad()
+        try:
+            output = self.model(pictures)
+        except ValueError as error:
+            if "NaN or infinity" in str(error):
+                return False
+            raise
+        (output.recon_loss + output.commit_loss).backward()
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        size = torch.nn.utils.get_total_norm(gradients) + output.recon_loss.detach()
+        if not math.isfinite(size.item()):
+            return False
+        self.optimizer.step()
+        self.step += 1
+        self.recorder.train_step(self.step, output, self.model, rate)
+        return True
+
+    def _next_batch(self) -> Tensor:
+        """Indices of this step's pictures: a new order each epoch, the last short batch dropped."""
+        epoch, position = divmod(self.step, self.per_epoch)
+        if self.order[0] != epoch:
+            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
+            self.order = epoch, torch.randperm(len(self.data.train), generator=generator)
+        start = position * self.config.batch_size
+        return self.order[1][start : start + self.config.batch_size]
+
+    def _after_step(self, bar) -> None:
+        every = self.config.trace_every
+        if every and self.step % every == 0:
+            self._trace("steps", torch.tensor(self.step))
+            self._trace("counts", self.recorder.window[-1])
+            self._trace("cluster_size", self.model.quantizer.cluster_size)
+        reset = self.model.quantizer.last_reset
+        if every and reset is not None:
+            when = torch.full_like(reset.codes, self.step)
+            self._trace("reset_events", torch.stack([when, reset.codes, reset.donors], dim=1))
+        if self.step % self.config.val_every == 0 or self.step == self.steps:
+            self.validate()
+        if self.recorder.rows:
+            row = self.recorder.rows[-1]
+            bar.set_postfix_str(
+                f"utilization {row['utilization']:.1%}, loss {row['recon_loss']:.4f}", refresh=False
+            )
+        bar.update()
+        for callback in self.callbacks:
+            callback(self)
+
+    def _trace(self, name: str, value: Tensor) -> None:
+        self.trace.setdefault(name, []).append(value.detach().cpu().clone())
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """One pass over the whole validation set; changes nothing but the history."""
+        self.model.eval()
+        counter = usage.UsageCounter(self.config.codebook_size)
+        sums: dict[str, float] = dict.fromkeys(("recon_loss", "commit_loss", "cosine_error"), 0.0)
+        outputs = []
+        for rows in torch.arange(len(self.data.val)).split(VAL_BATCH):
+            output = self.model(self.data.val.batch(rows).to(self.device))
+            counter.update(output.indices)
+            share = len(rows) / len(self.data.val)
+            sums["recon_loss"] += share * output.recon_loss.item()
+            sums["commit_loss"] += share * output.commit_loss.item()
+            sums["cosine_error"] += share * cosine_error(output).item()
+            encoded = output.encoded.reshape(-1, self.config.dim)
+            outputs.append(encoded[:: 1 + len(self.data.val) // 1000].cpu())
+        encoded = torch.cat(outputs)
+        sums["encoder_similarity"] = usage.pairwise_similarity(encoded)
+        sums["encoder_std"] = usage.feature_std(encoded)
+        self.recorder.val_row(self.step, counter.counts, sums)
+        self._trace("val_steps", torch.tensor(self.step))
+        self._trace("val_counts", counter.counts)
+        if self.config.trace_every:
+            self._trace("codebook", self.model.quantizer.codebook)
+            probe = self.model.encode(self.recorder.probe).reshape(-1, self.config.dim)
+            self._trace("probe", F.normalize(probe, dim=-1))
+
+    # --- what is kept ---
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        """(tensors, info): copies of everything that going on needs."""
+        tensors = checkpoints.flatten(
+            model=self.model.state_dict(),
+            optimizer=checkpoints.optimizer_tensors(self.optimizer),
+            recorder=self.recorder.state_dict(),
+            trace=self._stacked_trace(),
+        )
+        info = {"step": self.step, "seconds": self.seconds, "checksum": self.data.checksum}
+        return {name: t.detach().cpu().clone() for name, t in tensors.items()}, info
+
+    def load_state(self, tensors: dict[str, Tensor], info: dict) -> None:
+        """Go back to a `state`. Raises ValueError where the data has changed since."""
+        if info["checksum"] != self.data.checksum:
+            raise ValueError(
+                f"the data of {self.data.name} has changed since the checkpoint was written; "
+                "resume with the same data, or start anew in another out_dir"
+            )
+        self.model.load_state_dict(checkpoints.unflatten(tensors, "model"))
+        checkpoints.load_optimizer(self.optimizer, checkpoints.unflatten(tensors, "optimizer"))
+        self.recorder.load_state_dict(checkpoints.unflatten(tensors, "recorder"))
+        trace = checkpoints.unflatten(tensors, "trace")
+        self.trace = {
+            name: [stacked] if name == "reset_events" else list(stacked)
+            for name, stacked in trace.items()
+        }
+        self.step, self.seconds = info["step"], info["seconds"]
+
+    def _stacked_trace(self) -> dict[str, Tensor]:
+        return {
+            name: torch.cat(parts) if name == "reset_events" else torch.stack(parts)
+            for name, parts in self.trace.items()
+        }
+
+    def _write(self, state: tuple[dict[str, Tensor], dict]) -> None:
+        if self.folder is None:
+            return
+        checkpoints.write_tensors(self.folder / "checkpoint.safetensors", *state)
+        write_history(self.folder, self.recorder.history())
+
+    def _finished(self) -> Run:
+        history = self.recorder.history()
+        return Run(self.config, history, self._summary(history), self.model.eval(),
+                   self._stacked_trace())  # fmt: skip
+
+    def _summary(self, history: pd.DataFrame) -> dict:
+        last = {s: history[history["split"] == s].tail(1) for s in ("train", "val")}
+        summary = {
+            "steps": self.step,
+            "steps_per_epoch": self.per_epoch,
+            "tokens_per_step": self.tokens,
+            "uniform_share": self.tokens / self.config.codebook_size,
+            "survival_horizon": self.recorder.ledger.horizon,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "data": self.data.name,
+            "data_checksum": self.data.checksum,
+            "train_pictures": len(self.data.train),
+            "val_pictures": len(self.data.val),
+            "skipped_pictures": len(self.data.skipped),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "seconds": round(self.seconds, 3),
+            "total_resets": int(self.recorder.ledger.times.sum()),
+        }
+        for split, rows in last.items():
+            for name in ("utilization", "perplexity", "top_code_ratio", "recon_loss"):
+                if len(rows):
+                    summary[f"{split}_{name}"] = float(rows[name].iloc[0])
+        return summary
+
+    def _diverged(self, good: tuple[dict[str, Tensor], dict]) -> TrainingDiverged:
+        failed, history = self.step + 1, self.recorder.history()
+        self.load_state(*good)
+        kept = "in the error's .run" if self.folder is None else f"in {self.folder}"
+        run = replace(self._finished(), history=history)
+        if self.folder is not None:
+            write_history(self.folder, history)
+        return TrainingDiverged(
+            f"the loss or its gradient is not finite at step {failed}; the last good state, of "
+            f"step {self.step}, is kept {kept}. Lower learning_rate (now "
+            f"{self.config.learning_rate}) or lengthen warmup_steps ({self.config.warmup_steps})",
+            run,
+        )
+
+    def _how_to_go_on(self) -> str:
+        if self.folder is None:
+            return f"stopped after step {self.step}; nothing was saved, as no out_dir was given"
+        return (
+            f"stopped after step {self.step} of {self.steps}; saved in {self.folder}. "
+            "Go on with the same command and --resume"
+        )
+
+
+def write_history(folder: Path, history: pd.DataFrame) -> None:
+    with checkpoints.atomic(folder / "history.csv") as temporary:
+        history.to_csv(temporary, index=False)
+
+
+def _claim(folder: Path | None, config: TrainConfig, resume: bool):
+    """Make ``folder`` this run's, or return the checkpoint to go on from."""
+    if folder is None:
+        if resume:
+            raise ValueError("resume needs out_dir, the folder of the run to go on with")
+        return None
+    settings = folder / "config.json"
+    if not resume:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(
+                f"{folder} is not empty and is not overwritten; choose another out_dir, or "
+                "resume the run in it with --resume"
+            )
+        checkpoints.write_text(settings, _json(config.to_dict()))
+        return None
+    if not settings.is_file():
+        raise FileNotFoundError(f"nothing to resume: {folder} holds no config.json")
+    before = json.loads(settings.read_text())
+    free = {"steps", "epochs"}  # a longer run begins like a shorter one
+    changed = {
+        name: (before.get(name), value)
+        for name, value in config.to_dict().items()
+        if name not in free and before.get(name) != value
+    }
+    if changed:
+        text = ", ".join(f"{n} was {old!r}, is {new!r}" for n, (old, new) in changed.items())
+        raise ValueError(f"a run resumes with the settings it began with; changed: {text}")
+    return checkpoints.read_tensors(folder / "checkpoint.safetensors")
+
+
+@contextmanager
+def _threads(count: int | None):
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _deferred_interrupt():
+    """Collects Ctrl-C, to be read between steps; a second one interrupts at once."""
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number, frame):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _json(values: dict) -> str:
+    return json.dumps(values, indent=2) + "\n"
