@@ -8,7 +8,7 @@ import pytest
 import tyro
 from tiny_suite import execute_here, parameters, write_notebook, write_settings
 
-from vqlib import cli, executing
+from vqlib import cli, executing, report
 
 
 @pytest.fixture
@@ -95,6 +95,12 @@ def test_bad_flags_end_with_2(here, arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
+
+
+def test_an_unforeseen_error_is_not_taken_for_a_red_gate(here, monkeypatch, capsys):
+    monkeypatch.setattr(report, "write", lambda *_, **__: 1 / 0)
+    assert cli.main(["check", "--profile", "quick"]) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_long_flags_take_underscores_and_hyphens_alike():

@@ -199,6 +199,7 @@ def test_colours_have_contrast():
         for ink in ("ink", "quiet", "accent"):
             for ground in ("paper", "card", "code"):
                 assert contrast(colour[ink], colour[ground]) >= 4.5, (ink, ground)
+        assert contrast(colour["card"], colour["bad"]) >= 4.5  # the badge in a red row
         for kind in ("good", "bad"):
             assert contrast(colour[kind], colour[f"{kind}-bg"]) >= 4.5, kind
         for bar in ("before", "after"):

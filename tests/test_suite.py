@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from tiny_suite import RECORD, execute_here, parameters, write_notebook, write_settings
 
-from vqlib import executing, lineup, report, suite
+from vqlib import executing, kernels, lineup, report, suite
 from vqlib.strict import SuiteError
 
 EXPECTED = """
@@ -79,7 +79,7 @@ def test_the_kernel_is_this_interpreter_with_its_share_of_the_cores(ran):
     good = ran[1]["01_good"]
     assert good.records == {
         "same_python": True, "x": 4, "threads": 1,
-        "jobs": max(1, len(os.sched_getaffinity(0)) // 2),
+        "jobs": max(1, kernels.cores() // 2),
     }  # fmt: skip
     assert good.parameters == {"x": 4}
     assert [verdict.passed for verdict in good.gates] == [True, True]
@@ -328,9 +328,21 @@ def test_no_kernel_at_once_is_refused(here):
         suite.run(None, "quick", here.parent / "out", directory=here, jobs=0)
 
 
-@pytest.mark.parametrize("wanted", ["01", "01_a", "01_a.ipynb", "some/where/01_a.ipynb"])
-def test_a_notebook_is_found_by_number_stem_or_path(here, wanted):
+@pytest.mark.parametrize("wanted", ["01", "01_a", "01_a.ipynb", "notebooks/01_a.ipynb"])
+def test_a_notebook_is_found_by_number_stem_or_path(here, wanted, monkeypatch):
+    monkeypatch.chdir(here.parent)
     assert suite.find([wanted, "01"], here) == [here / "01_a.ipynb"]
+
+
+def test_a_path_elsewhere_is_another_notebook(here):
+    with pytest.raises(SuiteError, match=r"there is no notebook `other/01_a\.ipynb`"):
+        suite.find(["other/01_a.ipynb"], here)
+
+
+def test_a_number_that_two_notebooks_share_is_not_enough(here):
+    write_notebook(here, "01_again", parameters())
+    with pytest.raises(SuiteError, match="several notebooks are `01`; available: 01_a, 01_again"):
+        suite.find(["01"], here)
 
 
 def test_an_unknown_notebook_names_what_there_is(here):

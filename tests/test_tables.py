@@ -85,6 +85,8 @@ def test_the_gates_table():
         "04_compare  a/utilization  10.0 %  ≥ 65 %  FAIL",
         "04_compare  b                   –  ≤ 1     not run",
     ]
+    assert tables.gates_summary([result(gates=gates)]) == "1 of 3 gates pass; red: a/utilization"
+    assert tables.gates_summary([result(gates=gates[:1])]) == "1 of 1 gates pass"
     assert tables.gates_text([result()]) == "no gate in this profile"
 
 

@@ -6,6 +6,7 @@ Exit status: 0 all well, 1 a gate fails, 2 something could not run, 130 interrup
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -47,6 +48,7 @@ def run(
     table = tables.before_after_text(results)
     if table:
         print(f"\n{table}")
+    print(f"\n{tables.gates_summary(results)}")
     return _close(out, suite.status(results, gates=False))
 
 
@@ -111,6 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "interrupted; the kernels are stopped, earlier results are untouched", file=sys.stderr
         )
         return 130
+    except Exception:  # Python's own exit status 1 would read as a failed gate
+        traceback.print_exc()
+        return 2
     return int(status or 0)
 
 

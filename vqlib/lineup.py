@@ -65,17 +65,28 @@ def find(wanted: Sequence[str], directory: Path | None = None) -> list[Path]:
     known = names(directory)
     found, problems = [], []
     for name in wanted:
-        stem = Path(name).stem if name.endswith(".ipynb") else name
-        matches = [known[stem]] if stem in known else []
-        matches = matches or [path for key, path in known.items() if key.split("_")[0] == stem]
+        matches = _matches(name, known)
         if len(matches) == 1:
             found += [path for path in matches if path not in found]
         else:
             which = "several notebooks are" if matches else "there is no notebook"
-            problems.append(f"{which} `{name}`; available: {', '.join(known)}{_hint(stem, known)}")
+            hint = _hint(Path(name).stem, known)
+            problems.append(f"{which} `{name}`; available: {', '.join(known)}{hint}")
     if problems:
         raise SuiteError(problems)
     return found
+
+
+def _matches(name: str, known: Mapping[str, Path]) -> list[Path]:
+    path = Path(name)
+    if path.suffix == ".ipynb":
+        found = known.get(path.stem)
+        # a path elsewhere is another notebook, even if it is called the same
+        here = found and (path.name == name or path.resolve() == found.resolve())
+        return [found] if here else []
+    if name in known:
+        return [known[name]]
+    return [path for stem, path in known.items() if stem.split("_")[0] == name]
 
 
 def _hint(stem: str, known: Mapping[str, Path]) -> str:

@@ -58,7 +58,6 @@ def write(results: Sequence[Result], folder: Path, *, profile: str) -> Path:
         pairs=tables.pairs(results),
         figure=_figure(notebooks),
         titles=titles,
-        seconds=sum(result.seconds for result in results),
         provenance=about,
     )
     _save(folder / "index.html", index)

@@ -145,6 +145,15 @@ def gates_text(results: Sequence[Result]) -> str:
     return text_table(header, rows, right=(2,)) if rows else "no gate in this profile"
 
 
+def gates_summary(results: Sequence[Result]) -> str:
+    """How many gates pass, and which fail."""
+    verdicts = [verdict for result in results for verdict in result.gates]
+    red = [verdict.record for verdict in verdicts if verdict.passed is False]
+    green = sum(verdict.passed is True for verdict in verdicts)
+    text = f"{green} of {len(verdicts)} gates pass"
+    return _plain(f"{text}; red: {', '.join(red)}" if red else text)
+
+
 def failures_text(results: Sequence[Result]) -> str:
     """Each notebook that failed, with its traceback; empty where none did."""
     return "\n\n".join(
