@@ -5,7 +5,8 @@ from vqlib.config import TrainConfig
 from vqlib.quantizer import NormEMAQuantizer
 from vqlib.records import record
 from vqlib.reset import DeadCodeReset
-from vqlib.training import Run, TrainingDiverged, train
+from vqlib.runs import Run
+from vqlib.training import TrainingDiverged, train
 
 __version__ = "0.1.0"
 

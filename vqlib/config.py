@@ -129,8 +129,11 @@ class TrainConfig:
             whole = isinstance(low, int) and type(getattr(TrainConfig, name)) is not float
             kind = "a whole number" if whole else "a number"
             number = isinstance(value, int if whole else (int, float)) and value is not True
-            if not number or not math.isfinite(value) or not low <= value <= high or (
-                not closed and value == low
+            if (
+                not number
+                or not math.isfinite(value)
+                or not low <= value <= high
+                or (not closed and value == low)
             ):
                 bound = f"{'>=' if closed else '>'} {low} and <= {high}"
                 raise ValueError(f"{name} must be {kind} {bound}, got {value!r}")

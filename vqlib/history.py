@@ -47,16 +47,19 @@ COLUMNS = {
     "resets": Column("codes", "row", "codes reset"),
     "re_resets": Column("codes", "row", "of these, codes that had been reset before"),
     "survived": Column(
-        "share", "row", "of resets whose verdict fell due: hit, and not reset again, within "
-        "the survival horizon"
+        "share",
+        "row",
+        "of resets whose verdict fell due: hit, and not reset again, within the survival horizon",
     ),
     "encoder_similarity": Column(
         "cosine", "step", "average over pairs of 100 random encoder outputs (val: all outputs)"
     ),
     "encoder_std": Column("-", "step", "standard deviation of an encoder feature, averaged"),
     "drift": Column(
-        "degrees a step", f"{DRIFT_EVERY} steps", "turn of the encoder's outputs on a fixed "
-        "probe since the last look, over the steps between"
+        "degrees a step",
+        f"{DRIFT_EVERY} steps",
+        "turn of the encoder's outputs on a fixed "
+        "probe since the last look, over the steps between",
     ),
     "recon_loss": Column("MSE", "step", "mean squared error of pictures in [0, 1]"),
     "commit_loss": Column("-", "step", "the quantizer's loss, beta in it"),
@@ -157,7 +160,9 @@ class Recorder:
             [float(row.get(c, math.nan)) for c in columns] + [float(row["split"] == "val")]
             for row in self.rows
         ]
-        cohorts = [(born, code) for born, codes in ledger.cohorts.items() for code in codes.tolist()]
+        cohorts = [
+            (born, code) for born, codes in ledger.cohorts.items() for code in codes.tolist()
+        ]
         state = {
             "rows": torch.tensor(rows, dtype=torch.float64).reshape(-1, len(columns) + 1),
             "window": torch.stack(list(self.window)) if self.window else torch.empty(0),

@@ -1,15 +1,11 @@
-"""TrainConfig -> Run: the training loop, its checkpoints, and what a run leaves behind."""
+"""TrainConfig -> Run: the training loop, its state, and how it stops."""
 
 from __future__ import annotations
 
-import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,8 +17,9 @@ from tqdm.auto import tqdm
 from vqlib import checkpoints, data, usage
 from vqlib.config import TrainConfig, steps_of
 from vqlib.history import PROBE_PICTURES, Recorder, cosine_error
-from vqlib.model import STRIDE, VQVAE
-from vqlib.quantizer import NormEMAQuantizer
+from vqlib.model import STRIDE
+from vqlib.process import cpu_threads, deferred_interrupt
+from vqlib.runs import Run, build_model, claim, write_history
 
 VAL_BATCH = 64  # pictures; every picture counts the same whatever this is
 
@@ -33,74 +30,6 @@ class TrainingDiverged(RuntimeError):
     def __init__(self, message: str, run: Run):
         super().__init__(message)
         self.run = run
-
-
-@dataclass
-class Run:
-    """What a training leaves: settings, history, summary, model, and traces of each code.
-
-    ``trace`` holds tensors. Always ``val_steps`` (v,) and ``val_counts`` (v, K), one row a
-    validation. With ``trace_every`` also ``steps`` (t,), ``counts`` and ``cluster_size``
-    (t, K) at those steps; ``reset_events`` (r, 3), a row (step, code, token) for each reset;
-    and at each validation ``codebook`` (v, K, D) and ``probe`` (v, P, D), the unit encoder
-    outputs of a fixed probe.
-    """
-
-    config: TrainConfig
-    history: pd.DataFrame
-    summary: dict
-    model: VQVAE
-    trace: dict[str, Tensor]
-
-    def split(self, name: str) -> pd.DataFrame:
-        """The history's rows of one split, "train" or "val"."""
-        return self.history[self.history["split"] == name].reset_index(drop=True)
-
-    def save(self, folder: str | Path) -> None:
-        """Write history.csv, config.json, summary.json and run.safetensors, each whole."""
-        folder = Path(folder)
-        write_history(folder, self.history)
-        checkpoints.write_text(folder / "config.json", _json(self.config.to_dict()))
-        checkpoints.write_tensors(
-            folder / "run.safetensors",
-            checkpoints.flatten(model=self.model.state_dict(), trace=self.trace),
-            {"channels": self.model.channels},
-        )
-        # last: whoever finds a summary finds a whole run
-        checkpoints.write_text(folder / "summary.json", _json(self.summary))
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Run:
-        """Read what `save` wrote; the model comes back on the CPU, in evaluation mode.
-
-        Raises FileNotFoundError or ValueError where the folder holds no whole run.
-        """
-        folder = Path(folder)
-        if not (folder / "summary.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no finished run (no summary.json)")
-        config = TrainConfig.from_dict(json.loads((folder / "config.json").read_text()))
-        tensors, info = checkpoints.read_tensors(folder / "run.safetensors")
-        model = build_model(config, info["channels"])
-        model.load_state_dict(checkpoints.unflatten(tensors, "model"))
-        history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
-        summary = json.loads((folder / "summary.json").read_text())
-        return cls(config, history, summary, model.eval(), checkpoints.unflatten(tensors, "trace"))
-
-
-def build_model(config: TrainConfig, channels: int = 3) -> VQVAE:
-    """The model of a run, on the CPU; its weights depend on ``config.seed`` alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        quantizer = NormEMAQuantizer(
-            config.codebook_size,
-            config.dim,
-            config.decay,
-            config.beta,
-            config.kmeans_init,
-            config.reset(),
-            seed=config.seed,
-        )
-        return VQVAE(quantizer, channels, config.width)
 
 
 def train(
@@ -129,8 +58,8 @@ def train(
     """
     config = config or TrainConfig()
     folder = None if out_dir is None else Path(out_dir)
-    state = _claim(folder, config, resume)
-    with _threads(config.threads):
+    state = claim(folder, config, resume)
+    with cpu_threads(config.threads):
         trainer = Trainer(config, folder, callbacks)
         if state is not None:
             trainer.load_state(*state)
@@ -184,7 +113,7 @@ class Trainer:
         bar = tqdm(
             total=self.steps, initial=self.step, unit="step", disable=not progress, leave=False
         )
-        with bar, _deferred_interrupt() as interrupted:
+        with bar, deferred_interrupt() as interrupted:
             while self.step < self.steps:
                 if not self._train_step():
                     raise self._diverged(good)
@@ -349,7 +278,7 @@ class Trainer:
             "val_pictures": len(self.data.val),
             "skipped_pictures": len(self.data.skipped),
             "device": str(self.device),
-            "threads": torch.get_num_threads(),
+            "threads": torch.get_numcpu_threads(),
             "torch": torch.__version__,
             "seconds": round(self.seconds, 3),
             "total_resets": int(self.recorder.ledger.times.sum()),
@@ -381,74 +310,3 @@ class Trainer:
             f"stopped after step {self.step} of {self.steps}; saved in {self.folder}. "
             "Go on with the same command and --resume"
         )
-
-
-def write_history(folder: Path, history: pd.DataFrame) -> None:
-    with checkpoints.atomic(folder / "history.csv") as temporary:
-        history.to_csv(temporary, index=False)
-
-
-def _claim(folder: Path | None, config: TrainConfig, resume: bool):
-    """Make ``folder`` this run's, or return the checkpoint to go on from."""
-    if folder is None:
-        if resume:
-            raise ValueError("resume needs out_dir, the folder of the run to go on with")
-        return None
-    settings = folder / "config.json"
-    if not resume:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise FileExistsError(
-                f"{folder} is not empty and is not overwritten; choose another out_dir, or "
-                "resume the run in it with --resume"
-            )
-        checkpoints.write_text(settings, _json(config.to_dict()))
-        return None
-    if not settings.is_file():
-        raise FileNotFoundError(f"nothing to resume: {folder} holds no config.json")
-    before = json.loads(settings.read_text())
-    free = {"steps", "epochs"}  # a longer run begins like a shorter one
-    changed = {
-        name: (before.get(name), value)
-        for name, value in config.to_dict().items()
-        if name not in free and before.get(name) != value
-    }
-    if changed:
-        text = ", ".join(f"{n} was {old!r}, is {new!r}" for n, (old, new) in changed.items())
-        raise ValueError(f"a run resumes with the settings it began with; changed: {text}")
-    return checkpoints.read_tensors(folder / "checkpoint.safetensors")
-
-
-@contextmanager
-def _threads(count: int | None):
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _deferred_interrupt():
-    """Collects Ctrl-C, to be read between steps; a second one interrupts at once."""
-    seen: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield seen
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number, frame):
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _json(values: dict) -> str:
-    return json.dumps(values, indent=2) + "\n"

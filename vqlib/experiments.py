@@ -1,0 +1,188 @@
+"""Named arms over many seeds: trained once, cached on disk, read as one tidy table."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from vqlib import config as config_module
+from vqlib import (
+    data,
+    folders,
+    formats,
+    history,
+    model,
+    quantizer,
+    ranks,
+    reset,
+    runs,
+    training,
+    usage,
+)
+from vqlib.config import TrainConfig
+from vqlib.runs import Run
+from vqlib.training import train
+
+PRESET = TrainConfig(steps=300, dead_code_threshold=0.0, threads=1, trace_every=10)
+"""The guide's setting (K 512, N/K 12.25, decay 0.9, beta 0.25, k-means start, no reset).
+
+Calibrated, so that the collapse follows the guide's curve: the model's depth and width, dim,
+learning rate, warm-up and momentum. Everything else is the guide's."""
+
+ARMS: dict[str, dict] = {
+    "baseline": {},
+    "reset": {"dead_code_threshold": 1.0},
+    "threshold 0.5": {"dead_code_threshold": 0.5},
+    "threshold 5": {"dead_code_threshold": 5.0},
+    "threshold 10": {"dead_code_threshold": 10.0},
+    "every 10 steps": {"dead_code_threshold": 1.0, "reset_interval": 10},
+    "frozen encoder": {"freeze_encoder_at": 0},
+    "decay 0": {"decay": 0.0},
+    "decay 0.75": {"decay": 0.75},
+    "decay 0.99": {"decay": 0.99},
+    "random start": {"kmeans_init": False},
+    "slow encoder": {"learning_rate": 1e-4},
+}
+"""What each named arm changes against `PRESET`."""
+
+# Any change to these may change a run, so their source is part of a run's key.
+_SOURCES = (
+    config_module, data, folders, formats, history, model,
+    quantizer, ranks, reset, runs, training, usage,
+)  # fmt: skip
+
+
+def cache_dir() -> Path:
+    """Where runs are kept: $VQLIB_CACHE, else the repository's data/cache, else ~/.cache/vqlib."""
+    if given := os.environ.get("VQLIB_CACHE"):
+        return Path(given)
+    repository = Path(__file__).resolve().parent.parent
+    if (repository / "pyproject.toml").is_file():
+        return repository / "data" / "cache"
+    return Path.home() / ".cache" / "vqlib"
+
+
+def arm(name: str, seed: int = 0, **changes) -> TrainConfig:
+    """The config of a named arm, with further ``changes``.
+
+    Raises ValueError for an unknown name.
+    """
+    if name not in ARMS:
+        raise ValueError(f"unknown arm {name!r}; the arms are {', '.join(ARMS)}")
+    return replace(PRESET, **(ARMS[name] | changes), seed=seed)
+
+
+def cached_run(config: TrainConfig, *, progress: bool = False) -> Run:
+    """The run of ``config``: read from the cache, or trained now and kept.
+
+    Its key holds the configuration, the checksum of the data, the source code that trains,
+    the version of torch, the processor's kind and the threads: a stale run is never used.
+    Two processes that want one run at once train it once.
+    """
+    folder = cache_dir() / run_key(config)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        try:
+            return Run.load(folder)
+        except (FileNotFoundError, ValueError, KeyError):
+            shutil.rmtree(folder, ignore_errors=True)  # not there, or not whole
+        run = train(config, progress=progress)
+        run.save(folder)
+        return run
+
+
+def run_key(config: TrainConfig) -> str:
+    """Hex digest of everything that decides the run's bits."""
+    parts = {
+        "config": config.to_dict(),
+        "data": _data_checksum(
+            config.dataset, config.dataset_dir, config.image_size, config.val_fraction
+        ),
+        "code": _code_checksum(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": str(config.resolved_device()),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": config.threads or torch.get_num_threads(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def compare(
+    arms: Mapping[str, TrainConfig] | Iterable[str],
+    seeds: Iterable[int] = range(5),
+    *,
+    progress: bool = True,
+) -> dict[tuple[str, int], Run]:
+    """The run of each arm and seed, ``{(arm, seed): run}``; missing ones are trained in parallel.
+
+    Args:
+        arms: names from `ARMS`, or {name: config}, whose seed is replaced.
+        seeds: paired over arms: one seed is one model and one order of pictures.
+        progress: show a progress bar.
+
+    As many run at once as $VQLIB_JOBS says, else as there are cores.
+    """
+    configs = arms if isinstance(arms, Mapping) else {name: arm(name) for name in arms}
+    wanted = {(a, s): replace(c, seed=s) for s in seeds for a, c in configs.items()}
+    jobs = int(os.environ.get("VQLIB_JOBS") or joblib.cpu_count())
+    runner = joblib.Parallel(n_jobs=min(jobs, len(wanted)) or 1, return_as="generator_unordered")
+    tasks = (joblib.delayed(_train_into_cache)(config) for config in wanted.values())
+    for _ in tqdm(runner(tasks), total=len(wanted), unit="run", disable=not progress, leave=False):
+        pass
+    return {key: cached_run(config) for key, config in wanted.items()}
+
+
+def history_table(runs: Mapping[tuple[str, int], Run]) -> pd.DataFrame:
+    """All histories under one another, with columns ``arm`` and ``seed``."""
+    return pd.concat(
+        [run.history.assign(arm=name, seed=seed) for (name, seed), run in runs.items()],
+        ignore_index=True,
+    )
+
+
+def summary_table(runs: Mapping[tuple[str, int], Run]) -> pd.DataFrame:
+    """One row per arm and seed: the runs' summaries."""
+    return pd.DataFrame([{"arm": a, "seed": s} | run.summary for (a, s), run in runs.items()])
+
+
+def interval(values, confidence: float = 0.95, draws: int = 10_000) -> tuple[float, float, float]:
+    """(mean, low, high): the percentile bootstrap interval of the mean over seeds.
+
+    ``values``: (n,), one a seed. With one value the interval is that value alone.
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    """
+    x = np.asarray(values, dtype=float)
+    means = np.random.default_rng(0).choice(x, (draws, len(x))).mean(axis=1)
+    tail = (1 - confidence) / 2
+    return float(x.mean()), *(float(q) for q in np.quantile(means, [tail, 1 - tail]))
+
+
+def _train_into_cache(config: TrainConfig) -> None:
+    cached_run(config)
+
+
+@cache
+def _data_checksum(dataset, dataset_dir, image_size, val_fraction) -> str:
+    return data.load(
+        dataset, dataset_dir, image_size=image_size, val_fraction=val_fraction
+    ).checksum
+
+
+@cache
+def _code_checksum() -> str:
+    return hashlib.sha256("".join(map(inspect.getsource, _SOURCES)).encode()).hexdigest()

@@ -1,0 +1,296 @@
+"""Every figure of the suite: functions from tidy data to a Figure. Only this module knows seaborn.
+
+An arm has one colour, marker and line style wherever it appears (Okabe and Ito's palette,
+told apart by the colour-blind).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from torch import Tensor
+
+from vqlib.experiments import interval
+
+INK, FAINT = "#222222", "#9a9a9a"
+
+
+class Look(NamedTuple):
+    color: str
+    marker: str
+    line: str
+
+
+LOOKS = {
+    "baseline": Look("#D55E00", "o", "-"),
+    "reset": Look("#0072B2", "s", "--"),
+    "threshold 0.5": Look("#56B4E9", "v", "-."),
+    "threshold 5": Look("#CC79A7", "^", ":"),
+    "threshold 10": Look("#E69F00", "D", (0, (5, 1, 1, 1))),
+    "every 10 steps": Look("#009E73", "P", (0, (3, 1))),
+    "frozen encoder": Look("#009E73", "X", "-."),
+    "decay 0": Look("#CC79A7", "v", ":"),
+    "decay 0.99": Look("#56B4E9", "^", "--"),
+    "random start": Look("#E69F00", "D", (0, (5, 1, 1, 1))),
+    "slow encoder": Look("#777777", "P", (0, (3, 1))),
+}
+GUIDE = Look(INK, "*", "none")
+_SPARE = Look("#777777", ".", "-")
+
+GUIDE_CURVE = {0: 1.0, 50: 0.887, 100: 0.492, 200: 0.238}
+"""Utilization that the guide reports, by iteration."""
+
+
+def set_style() -> None:
+    """The suite's look; call it once at the top of a notebook."""
+    sns.set_theme(
+        style="ticks",
+        rc={
+            "figure.dpi": 110,
+            "figure.figsize": (8, 4.2),
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.titlesize": 12,
+            "axes.labelsize": 11,
+            "axes.edgecolor": "#555555",
+            "legend.frameon": False,
+            "savefig.bbox": "tight",
+            "figure.constrained_layout.use": True,
+        },
+    )
+
+
+def look(name: str) -> Look:
+    return LOOKS.get(name, _SPARE)
+
+
+def utilization_curves(
+    table: pd.DataFrame, arms: Sequence[str] | None = None, *, guide: bool = True, ax: Axes = None
+) -> Axes:
+    """Training utilization over steps: one thin line a seed, a thick one for the median.
+
+    ``table``: from `experiments.history_table`. ``guide`` adds the guide's four points.
+    """
+    ax = ax or plt.subplots()[1]
+    train = table[table["split"] == "train"]
+    for name in arms or list(train["arm"].unique()):
+        style, rows = look(name), train[train["arm"] == name]
+        for _, seed in rows.groupby("seed"):
+            ax.plot(seed["step"], seed["utilization"], color=style.color, alpha=0.25, lw=0.8)
+        median = rows.groupby("step")["utilization"].median()
+        ax.plot(
+            median.index, median, color=style.color, ls=style.line, lw=2.4, label=name,
+            marker=style.marker, markevery=max(1, len(median) // 8), ms=6,
+        )  # fmt: skip
+    if guide:
+        x, y = zip(*GUIDE_CURVE.items(), strict=True)
+        ax.plot(x, y, GUIDE.marker, color=GUIDE.color, ms=13, label="the guide", zorder=5)
+    ax.set(xlabel="training step", ylabel="utilization (one step)", ylim=(0, 1.04))
+    ax.set_xlim(left=0)
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.legend(loc="best")
+    return ax
+
+
+def use_histograms(
+    counts: Mapping[str, Tensor], *, color_by_arm: bool = True, title: str = ""
+) -> Figure:
+    """How often each code is used, most used first, one panel an entry, same axes.
+
+    ``counts``: {name: (K,)}. The dashed line is the average N/K.
+    """
+    figure, axes = plt.subplots(1, len(counts), figsize=(3.1 * len(counts) + 0.6, 3.2),
+                                sharey=True, sharex=True, squeeze=False)  # fmt: skip
+    for ax, (name, values) in zip(axes[0], counts.items(), strict=True):
+        c = values.float().sort(descending=True).values.numpy()
+        color = look(name).color if color_by_arm else look("baseline").color
+        ax.fill_between(np.arange(len(c)), np.where(c > 0, c, np.nan), 0.5, step="mid", color=color)
+        ax.axhline(c.mean(), color=INK, ls="--", lw=1)
+        unused = int((c == 0).sum())
+        ax.set_title(name)
+        ax.text(0.97, 0.93, f"{unused} of {len(c)}\nunused", transform=ax.transAxes,
+                ha="right", va="top", fontsize=10)  # fmt: skip
+        ax.set(yscale="log", xlabel="codes, most used first", xlim=(0, len(c)))
+    axes[0, 0].set_ylabel("times chosen")
+    axes[0, 0].set_ylim(bottom=0.5)
+    if title:
+        figure.suptitle(title, fontweight="bold", x=0.01, ha="left")
+    return figure
+
+
+def code_colors(codebook: Tensor) -> np.ndarray:
+    """An RGB colour (K, 3) for each code; similar codes get similar colours (3-D PCA)."""
+    x = codebook - codebook.mean(dim=0)
+    _, _, v = torch.linalg.svd(x, full_matrices=False)
+    y = x @ v[:3].T
+    rank = y.argsort(dim=0).argsort(dim=0).float() / max(1, len(y) - 1)
+    return (0.08 + 0.87 * rank).numpy()
+
+
+def token_maps(pictures: Tensor, maps: Mapping[str, Tensor], codebooks: Mapping) -> Figure:
+    """Pictures, and beneath each its tokens coloured by code.
+
+    ``pictures``: (n, C, H, W). ``maps``: {name: (n, h, w) codes}. ``codebooks``: {name: (K, D)}.
+    """
+    rows = {"picture": [_image(p) for p in pictures]}
+    for name, indices in maps.items():
+        colors = code_colors(codebooks[name])
+        rows[name] = [colors[i.numpy()] for i in indices]
+    figure, axes = _gallery(rows)
+    for ax, indices in (
+        (axes[r + 1, c], picture)
+        for r, m in enumerate(maps.values())
+        for c, picture in enumerate(m)
+    ):
+        ax.set_xlabel(f"{len(indices.unique())} codes", fontsize=9)
+    return figure
+
+
+def reconstructions(pictures: Tensor, rows: Mapping[str, Tensor]) -> Figure:
+    """Pictures (n, C, H, W) above their reconstructions, one row an arm, with the error of each."""
+    figure, axes = _gallery(
+        {"picture": [_image(p) for p in pictures]}
+        | {name: [_image(p) for p in value] for name, value in rows.items()}
+    )
+    for r, value in enumerate(rows.values()):
+        for c, error in enumerate(((value - pictures) ** 2).mean(dim=(1, 2, 3)).tolist()):
+            axes[r + 1, c].set_xlabel(f"MSE {error:.4f}", fontsize=9)
+    return figure
+
+
+def drift_view(codebooks: Tensor, probes: Tensor, counts: Tensor, steps: Sequence[int]) -> Figure:
+    """Codes and encoder outputs in one plane, side by side at several moments.
+
+    ``codebooks`` (t, K, D), ``probes`` (t, P, D) unit encoder outputs, ``counts`` (t, K). The
+    plane is the outputs' first two principal axes over all the moments shown.
+    """
+    cloud = torch.cat([probes.flatten(0, 1), codebooks.flatten(0, 1)])
+    center = cloud.mean(dim=0)
+    axes_2d = torch.pca_lowrank(cloud, q=2, center=True, niter=4)[2]
+    figure, panels = plt.subplots(1, len(steps), figsize=(3.3 * len(steps), 3.5), sharex=True,
+                                  sharey=True, squeeze=False)  # fmt: skip
+    for ax, book, probe, c, step in zip(panels[0], codebooks, probes, counts, steps, strict=True):
+        outputs, codes = (probe - center) @ axes_2d, (book - center) @ axes_2d
+        ax.plot(*outputs.T.numpy(), ".", color="#56B4E9", ms=3, alpha=0.5, label="encoder outputs")
+        dead = (c == 0).numpy()
+        ax.plot(*codes[dead].T.numpy(), "x", color=FAINT, ms=4, mew=0.8, label="unused codes")
+        ax.plot(*codes[~dead].T.numpy(), "o", color="#D55E00", ms=3.5, label="used codes")
+        ax.set_title(f"step {step}: {1 - dead.mean():.0%} used")
+        ax.set(xticks=[], yticks=[])
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
+                  markerscale=1.8)  # fmt: skip
+    return figure
+
+
+def count_map(cluster_size: Tensor, steps: Tensor, *, title: str = "") -> Figure:
+    """EMA counts as a picture: a row a code, sorted by how long it stays above one hit a step.
+
+    ``cluster_size``: (t, K). ``steps``: (t,).
+    """
+    order = (cluster_size >= 1).sum(dim=0).argsort(descending=True)
+    values = np.log10(cluster_size[:, order].T.clamp(min=1e-3).numpy())
+    figure, ax = plt.subplots(figsize=(8, 4.4))
+    image = ax.imshow(values, aspect="auto", cmap="cividis", interpolation="nearest",
+                      vmin=-3, vmax=3,
+                      extent=(int(steps[0]), int(steps[-1]), len(order), 0))  # fmt: skip
+    bar = figure.colorbar(image, ax=ax, ticks=[-3, -2, -1, 0, 1, 2, 3])
+    bar.set_label("cluster_size (hits a step)")
+    bar.ax.set_yticklabels(["≤ 0.001", "0.01", "0.1", "1", "10", "100", "≥ 1000"])
+    ax.set(xlabel="training step", ylabel="codes, longest-lived first", title=title)
+    return figure
+
+
+def effects(table: pd.DataFrame, value: str, reference: str, *, label: str = "",
+            ax: Axes = None) -> Axes:  # fmt: skip
+    """One row an arm: each seed a dot, the mean and its 95 % bootstrap interval.
+
+    ``table``: columns ``arm``, ``seed`` and ``value``; a dotted line marks ``reference``'s mean.
+    """
+    arms = list(dict.fromkeys(table["arm"]))
+    ax = ax or plt.subplots(figsize=(8, 0.55 * len(arms) + 1.3))[1]
+    for y, name in enumerate(arms):
+        style, x = look(name), table.loc[table["arm"] == name, value].to_numpy()
+        mean, low, high = interval(x)
+        ax.plot(x, np.full(len(x), y), ".", color=style.color, alpha=0.5, ms=7)
+        ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt=style.marker, ms=9,
+                    color=style.color, capsize=4, lw=2, mec="white")  # fmt: skip
+    ax.axvline(table.loc[table["arm"] == reference, value].mean(), color=INK, ls=":", lw=1)
+    ax.set_yticks(range(len(arms)), arms)
+    ax.set(xlabel=label or value, ylim=(len(arms) - 0.5, -0.5))
+    return ax
+
+
+def reset_activity(history: pd.DataFrame, codebook_size: int, *, limit: float = 0.1) -> Figure:
+    """Resets over time, new and repeated, beside the guide's limit; and how many survived.
+
+    ``history``: of one run.
+    """
+    train = history[history["split"] == "train"]
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 5), sharex=True, height_ratios=(3, 2))
+    first = train["resets"] - train["re_resets"]
+    top.bar(train["step"], first, width=1.0, color="#0072B2", label="first reset of a code")
+    top.bar(train["step"], train["re_resets"], width=1.0, bottom=first, color="#E69F00",
+            label="reset before")  # fmt: skip
+    top.axhline(limit * codebook_size, color=INK, ls="--", lw=1)
+    top.text(1, limit * codebook_size, f" {limit:.0%} of the codebook", va="bottom", fontsize=9)
+    top.set(ylabel="codes reset a step")
+    top.legend(loc="upper right")
+    smooth = train["survived"].rolling(25, min_periods=1).mean()
+    bottom.plot(train["step"], smooth, color="#009E73", lw=2)
+    bottom.set(ylabel="survived", xlabel="training step", ylim=(0, 1.04))
+    bottom.yaxis.set_major_formatter(PercentFormatter(1))
+    return figure
+
+
+def before_after(table: pd.DataFrame, counts: Mapping[str, Tensor]) -> Figure:
+    """The headline: utilization over training, and the final use of codes, before and after.
+
+    ``table``: history of the arms named by ``counts``; ``counts``: {arm: (K,)} on validation.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 4.4), width_ratios=(1.25, 1))
+    utilization_curves(table, list(counts), ax=left)
+    left.set_title("Codes in use while training")
+    for name, values in counts.items():
+        style = look(name)
+        shares = values.float().sort(descending=True).values
+        shares = (shares / shares.mean()).numpy()
+        used = int((shares > 0).sum())
+        right.plot(np.arange(1, used + 1), shares[:used], color=style.color, ls=style.line, lw=2.4)
+        right.plot(used, shares[used - 1], style.marker, color=style.color, ms=8)
+        right.annotate(f"{name}: {used} of {len(shares)}", (used, shares[used - 1]),
+                       xytext=(-8, 12), textcoords="offset points", ha="right" if used > len(shares)
+                       / 2 else "left", color=style.color, fontweight="bold")  # fmt: skip
+    right.axhline(1, color=INK, ls=":", lw=1)
+    right.set(xlabel="codes, most used first", ylabel="use / average use", yscale="log",
+              xlim=(0, len(shares)))  # fmt: skip
+    right.set_title("Use of each code in validation")
+    return figure
+
+
+def _image(picture: Tensor) -> np.ndarray:
+    image = picture.detach().clamp(0, 1).movedim(0, -1).numpy()
+    return image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
+
+
+def _gallery(rows: Mapping[str, Sequence[np.ndarray]]) -> tuple[Figure, np.ndarray]:
+    columns = len(next(iter(rows.values())))
+    figure, axes = plt.subplots(len(rows), columns, squeeze=False,
+                                figsize=(1.45 * columns + 0.8, 1.62 * len(rows)))  # fmt: skip
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for ax, image in zip(line, images, strict=True):
+            ax.imshow(image, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        line[0].set_ylabel(name, fontweight="bold")
+    return figure, axes

@@ -1,0 +1,123 @@
+"""Run: what a training leaves behind, in memory and in a folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from vqlib import checkpoints
+from vqlib.config import TrainConfig
+from vqlib.model import VQVAE
+from vqlib.quantizer import NormEMAQuantizer
+
+
+@dataclass
+class Run:
+    """What a training leaves: settings, history, summary, model, and traces of each code.
+
+    ``trace`` holds tensors. Always ``val_steps`` (v,) and ``val_counts`` (v, K), one row a
+    validation. With ``trace_every`` also ``steps`` (t,), ``counts`` and ``cluster_size``
+    (t, K) at those steps; ``reset_events`` (r, 3), a row (step, code, token) for each reset;
+    and at each validation ``codebook`` (v, K, D) and ``probe`` (v, P, D), the unit encoder
+    outputs of a fixed probe.
+    """
+
+    config: TrainConfig
+    history: pd.DataFrame
+    summary: dict
+    model: VQVAE
+    trace: dict[str, Tensor]
+
+    def split(self, name: str) -> pd.DataFrame:
+        """The history's rows of one split, "train" or "val"."""
+        return self.history[self.history["split"] == name].reset_index(drop=True)
+
+    def save(self, folder: str | Path) -> None:
+        """Write history.csv, config.json, summary.json and run.safetensors, each whole."""
+        folder = Path(folder)
+        write_history(folder, self.history)
+        checkpoints.write_text(folder / "config.json", _json(self.config.to_dict()))
+        checkpoints.write_tensors(
+            folder / "run.safetensors",
+            checkpoints.flatten(model=self.model.state_dict(), trace=self.trace),
+            {"channels": self.model.channels},
+        )
+        # last: whoever finds a summary finds a whole run
+        checkpoints.write_text(folder / "summary.json", _json(self.summary))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Read what `save` wrote; the model comes back on the CPU, in evaluation mode.
+
+        Raises FileNotFoundError or ValueError where the folder holds no whole run.
+        """
+        folder = Path(folder)
+        if not (folder / "summary.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no finished run (no summary.json)")
+        config = TrainConfig.from_dict(json.loads((folder / "config.json").read_text()))
+        tensors, info = checkpoints.read_tensors(folder / "run.safetensors")
+        model = build_model(config, info["channels"])
+        model.load_state_dict(checkpoints.unflatten(tensors, "model"))
+        history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+        summary = json.loads((folder / "summary.json").read_text())
+        return cls(config, history, summary, model.eval(), checkpoints.unflatten(tensors, "trace"))
+
+
+def build_model(config: TrainConfig, channels: int = 3) -> VQVAE:
+    """The model of a run, on the CPU; its weights depend on ``config.seed`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        quantizer = NormEMAQuantizer(
+            config.codebook_size,
+            config.dim,
+            config.decay,
+            config.beta,
+            config.kmeans_init,
+            config.reset(),
+            seed=config.seed,
+        )
+        return VQVAE(quantizer, channels, config.width)
+
+
+def write_history(folder: Path, history: pd.DataFrame) -> None:
+    with checkpoints.atomic(folder / "history.csv") as temporary:
+        history.to_csv(temporary, index=False)
+
+
+def claim(folder: Path | None, config: TrainConfig, resume: bool):
+    """Make ``folder`` this run's, or return the checkpoint to go on from."""
+    if folder is None:
+        if resume:
+            raise ValueError("resume needs out_dir, the folder of the run to go on with")
+        return None
+    settings = folder / "config.json"
+    if not resume:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(
+                f"{folder} is not empty and is not overwritten; choose another out_dir, or "
+                "resume the run in it with --resume"
+            )
+        checkpoints.write_text(settings, _json(config.to_dict()))
+        return None
+    if not settings.is_file():
+        raise FileNotFoundError(f"nothing to resume: {folder} holds no config.json")
+    before = json.loads(settings.read_text())
+    free = {"steps", "epochs"}  # a longer run begins like a shorter one
+    changed = {
+        name: (before.get(name), value)
+        for name, value in config.to_dict().items()
+        if name not in free and before.get(name) != value
+    }
+    if changed:
+        text = ", ".join(f"{n} was {old!r}, is {new!r}" for n, (old, new) in changed.items())
+        raise ValueError(f"a run resumes with the settings it began with; changed: {text}")
+    return checkpoints.read_tensors(folder / "checkpoint.safetensors")
+
+
+def _json(values: dict) -> str:
+    return json.dumps(values, indent=2) + "\n"
