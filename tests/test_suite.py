@@ -148,6 +148,13 @@ def test_scrubbing_replaces_whole_names_only(tmp_path, text, hidden):
     assert clean.metadata.note == hidden.format(r=tmp_path)
 
 
+def test_scrubbing_knows_an_environment_inside_the_repository(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    notebook = nbformat.v4.new_notebook(metadata={"note": f"{tmp_path}/.venv/lib {tmp_path}/a"})
+    clean = executing.scrub(notebook, tmp_path / "notebooks" / "01_a.ipynb")
+    assert clean.metadata.note == "<python>/lib ./a"
+
+
 def test_controls_have_to_turn_their_gates_red(tmp_path):
     directory = tmp_path / "notebooks"
     cells = [RECORD, "assert x < 100", "record('x', x)", "record('y', 0)"]

@@ -136,7 +136,7 @@ class FolderPictures(Dataset):
             return None
         try:
             return decode(self.root / name, self.image_size)
-        except Exception as error:  # noqa: BLE001, on damaged bytes decoders raise anything
+        except Exception as error:
             why = f"{type(error).__name__}: {error}"
             # Of two threads that meet the same file only the one whose text is stored warns.
             if self._unreadable.setdefault(name, why) is why:

@@ -278,7 +278,7 @@ class Trainer:
             "val_pictures": len(self.data.val),
             "skipped_pictures": len(self.data.skipped),
             "device": str(self.device),
-            "threads": torch.get_numcpu_threads(),
+            "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "seconds": round(self.seconds, 3),
             "total_resets": int(self.recorder.ledger.times.sum()),
