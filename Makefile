@@ -1,0 +1,30 @@
+# run · test · lab · bench · clean
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROFILE ?= full
+
+.PHONY: run test lab bench clean
+
+run: $(VENV)/ready
+	$(BIN)/vqlib run --profile $(PROFILE) --out build
+
+test: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/pytest -n 2 --dist loadgroup tests
+
+lab: $(VENV)/ready
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks/01_reproduce_collapse.ipynb
+
+bench: $(VENV)/ready
+	$(BIN)/python tests/benchmarks/bench_quantizer.py
+
+clean:
+	rm -rf build data/cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vqlib needs Python 3.11 or newer, this is %s; try: make PYTHON=python3.11 run" % sys.version.split()[0])'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
