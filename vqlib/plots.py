@@ -20,6 +20,7 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from vqlib.experiments import interval
+from vqlib.guide import CURVE_BEFORE
 
 INK, FAINT = "#222222", "#9a9a9a"
 
@@ -45,9 +46,6 @@ LOOKS = {
 }
 GUIDE = Look(INK, "*", "none")
 _SPARE = Look("#777777", ".", "-")
-
-GUIDE_CURVE = {0: 1.0, 50: 0.887, 100: 0.492, 200: 0.238}
-"""Utilization that the guide reports, by iteration."""
 
 
 def set_style() -> None:
@@ -94,7 +92,7 @@ def utilization_curves(
             marker=style.marker, markevery=max(1, len(median) // 8), ms=6,
         )  # fmt: skip
     if guide:
-        x, y = zip(*GUIDE_CURVE.items(), strict=True)
+        x, y = zip(*CURVE_BEFORE.items(), strict=True)
         ax.plot(x, y, GUIDE.marker, color=GUIDE.color, ms=13, label="the guide", zorder=5)
     ax.set(xlabel="training step", ylabel="utilization (one step)", ylim=(0, 1.04))
     ax.set_xlim(left=0)

@@ -1,0 +1,62 @@
+"""What the notebooks share as texts: provenance, generated sentences, checks of exercises."""
+
+from __future__ import annotations
+
+import platform
+
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+
+import vqlib
+from vqlib import guide
+from vqlib.config import TrainConfig
+
+
+def provenance(config: TrainConfig, seeds: int) -> None:
+    """One line: versions, seeds, device, threads."""
+    say(
+        f"<small>vqlib {vqlib.__version__} · torch {torch.__version__} · Python "
+        f"{platform.python_version()} · seeds 0 to {seeds - 1} · device "
+        f"{config.resolved_device()} · {config.threads or torch.get_num_threads()} thread(s) "
+        f"a run</small>"
+    )
+
+
+def say(text: str) -> None:
+    """Show a sentence whose numbers come from variables."""
+    display(Markdown(text))
+
+
+def percent(share: float) -> str:
+    """0.117 -> "11.7 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def settings(config: TrainConfig) -> pd.DataFrame:
+    """The settings that matter here, beside the guide's."""
+    rows = {
+        name: (guide.SETTING.get(name, "not stated"), getattr(config, name))
+        for name in (
+            *guide.SETTING,
+            *("dim", "width", "learning_rate", "warmup_steps", "warmup_power", "momentum", "steps"),
+        )
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["the guide", "here"])
+
+
+def check(question: str, yours: float, correct: float, *, tolerance: float, hint: str) -> bool:
+    """Compare an answer with the correct one, and say what is off.
+
+    ``tolerance`` is absolute. Returns whether the answer is right; never raises on a wrong one.
+    """
+    if yours is None:
+        say(f"**{question}** Not answered yet. *Hint:* {hint}")
+        return False
+    right = abs(yours - correct) <= tolerance
+    if right:
+        say(f"✓ **{question}** {yours:.4g} is right.")
+    else:
+        side = "high" if yours > correct else "low"
+        say(f"✗ **{question}** Your value {yours:.4g} is too {side}. *Hint:* {hint}")
+    return right
