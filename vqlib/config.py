@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import os
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
@@ -23,6 +23,9 @@ RANGES = {
     "dim": (1, 2**16, True),
     "width": (2, 2**12, True),
     "decay": (0, 1, True),
+    "dead_code_threshold": (0, 10**9, True),
+    "reset_interval": (1, 10**9, True),
+    "reset_refill": (0.0, 10**9, False),
     "beta": (0, 1e6, True),
     "learning_rate": (0, 1e3, False),
     "warmup_steps": (0, 10**12, True),
@@ -40,13 +43,16 @@ RANGES = {
 }
 
 
+class SettingsError(ValueError):
+    """A setting out of range or of the wrong type: names it, its value and what is allowed."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run. The defaults are the suite's calibrated setting with the guide's reset.
 
     Raises:
-        ValueError: a field out of range or of the wrong type; the message names the
-            field, the value and what is allowed.
+        SettingsError: a ValueError: a field out of range or of the wrong type.
     """
 
     dataset: str = "photos"
@@ -122,33 +128,35 @@ class TrainConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self):
+        if isinstance(self.dataset_dir, os.PathLike):
+            object.__setattr__(self, "dataset_dir", os.fspath(self.dataset_dir))
         for name, (low, high, closed) in RANGES.items():
             value = getattr(self, name)
-            if value is None and name in ("steps", "freeze_encoder_at", "threads"):
+            if value is None and getattr(TrainConfig, name) is None:
                 continue
             whole = isinstance(low, int) and type(getattr(TrainConfig, name)) is not float
             kind = "a whole number" if whole else "a number"
-            number = isinstance(value, int if whole else (int, float)) and value is not True
-            if (
-                not number
-                or not math.isfinite(value)
-                or not low <= value <= high
-                or (not closed and value == low)
-            ):
+            number = isinstance(value, int if whole else (int, float))
+            number = number and not isinstance(value, bool)
+            if not number or not low <= value <= high or (not closed and value == low):
                 bound = f"{'>=' if closed else '>'} {low} and <= {high}"
-                raise ValueError(f"{name} must be {kind} {bound}, got {value!r}")
+                raise SettingsError(f"{name} must be {kind} {bound}, got {value!r}")
+        for name in ("kmeans_init", "reset_relative", "reset_distinct"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        for name, choices in (("device", get_args(Device)), ("reset_donors", get_args(Donors))):
+            if getattr(self, name) not in choices:
+                raise SettingsError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
         if self.image_size % 4:
             near = self.image_size // 4 * 4
-            raise ValueError(
+            raise SettingsError(
                 f"image_size must be a multiple of 4, the encoder's stride, got "
                 f"{self.image_size}; try {near} or {near + 4}"
             )
-        if self.device not in get_args(Device):
-            raise ValueError(f"device must be one of {get_args(Device)}, got {self.device!r}")
         try:
             self.reset()
         except ValueError as error:
-            raise ValueError(f"reset settings (dead_code_threshold, reset_*): {error}") from None
+            raise SettingsError(f"reset settings (dead_code_threshold, reset_*): {error}") from None
 
     def reset(self) -> DeadCodeReset | None:
         """The reset that these settings ask for; None where the threshold is 0."""
@@ -182,10 +190,10 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> TrainConfig:
-        """The inverse of `to_dict`. Raises ValueError for a name that is no field."""
+        """The inverse of `to_dict`. Raises SettingsError for a name that is no field."""
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
-            raise ValueError(f"unknown settings {sorted(unknown)}")
+            raise SettingsError(f"unknown settings {sorted(unknown)}")
         return cls(**values)
 
 

@@ -98,7 +98,7 @@ def cached_run(config: TrainConfig, *, progress: bool = False) -> Run:
     with FileLock(f"{folder}.lock"):
         try:
             return Run.load(folder)
-        except (FileNotFoundError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
             shutil.rmtree(folder, ignore_errors=True)  # not there, or not whole
         run = train(config, progress=progress)
         run.save(folder)
@@ -138,11 +138,17 @@ def compare(
     As many run at once as $VQLIB_JOBS says, else as there are cores.
     """
     configs = arms if isinstance(arms, Mapping) else {name: arm(name) for name in arms}
-    wanted = {(a, s): replace(c, seed=s) for s in seeds for a, c in configs.items()}
+    threads = torch.get_num_threads()  # a worker process has fewer, and that is another run
+    wanted = {
+        (a, s): replace(c, seed=s, threads=c.threads or threads)
+        for s in seeds
+        for a, c in configs.items()
+    }
     jobs = int(os.environ.get("VQLIB_JOBS") or joblib.cpu_count())
-    runner = joblib.Parallel(n_jobs=min(jobs, len(wanted)) or 1, return_as="generator_unordered")
-    tasks = (joblib.delayed(_train_into_cache)(config) for config in wanted.values())
-    for _ in tqdm(runner(tasks), total=len(wanted), unit="run", disable=not progress, leave=False):
+    missing = [config for config in wanted.values() if not _is_cached(config)]
+    runner = joblib.Parallel(n_jobs=min(jobs, len(missing)) or 1, return_as="generator_unordered")
+    tasks = (joblib.delayed(_train_into_cache)(config) for config in missing)
+    for _ in tqdm(runner(tasks), total=len(missing), unit="run", disable=not progress, leave=False):
         pass
     return {key: cached_run(config) for key, config in wanted.items()}
 
@@ -172,15 +178,25 @@ def interval(values, confidence: float = 0.95, draws: int = 10_000) -> tuple[flo
     return float(x.mean()), *(float(q) for q in np.quantile(means, [tail, 1 - tail]))
 
 
+def _is_cached(config: TrainConfig) -> bool:
+    return (cache_dir() / run_key(config) / "summary.json").is_file()
+
+
 def _train_into_cache(config: TrainConfig) -> None:
     cached_run(config)
 
 
-@cache
 def _data_checksum(dataset, dataset_dir, image_size, val_fraction) -> str:
-    return data.load(
-        dataset, dataset_dir, image_size=image_size, val_fraction=val_fraction
-    ).checksum
+    if dataset_dir is None:
+        return _built_in_checksum(dataset, image_size, val_fraction)
+    # read each time: a person's files may change while this process lives
+    return data.load(dataset_dir=dataset_dir, image_size=image_size,
+                     val_fraction=val_fraction).checksum  # fmt: skip
+
+
+@cache
+def _built_in_checksum(dataset, image_size, val_fraction) -> str:
+    return data.load(dataset, image_size=image_size, val_fraction=val_fraction).checksum
 
 
 @cache

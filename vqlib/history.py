@@ -184,16 +184,18 @@ class Recorder:
             row = dict(zip(columns, values, strict=True))
             row |= {c: int(row[c]) for c in ("step", "used_codes", "window_tokens")}
             self.rows.append(row | {"split": "val" if is_val else "train"})
+        self.window.clear()
         self.window.extend(state["window"])
         ledger.times, ledger.born, ledger.hit = state["times"], state["born"], state["hit"]
         ledger.step, ledger.resets, ledger.re_resets, ledger.judged, ledger.lived = state[
             "tally"
         ].tolist()
+        ledger.cohorts.clear()
         for born in state["cohorts"][:, 0].unique().tolist():
             ledger.cohorts[born] = state["cohorts"][state["cohorts"][:, 0] == born, 1]
         self.drift = float(state["drift"])
-        if "probed" in state:
-            self.probed = state["probed"].to(self.probe.device)
+        probed = state.get("probed")
+        self.probed = None if probed is None else probed.to(self.probe.device)
 
 
 def cosine_error(output: Output) -> Tensor:

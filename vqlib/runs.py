@@ -41,7 +41,7 @@ class Run:
         """Write history.csv, config.json, summary.json and run.safetensors, each whole."""
         folder = Path(folder)
         write_history(folder, self.history)
-        checkpoints.write_text(folder / "config.json", _json(self.config.to_dict()))
+        write_config(folder, self.config)
         checkpoints.write_tensors(
             folder / "run.safetensors",
             checkpoints.flatten(model=self.model.state_dict(), trace=self.trace),
@@ -89,8 +89,15 @@ def write_history(folder: Path, history: pd.DataFrame) -> None:
         history.to_csv(temporary, index=False)
 
 
+def write_config(folder: Path, config: TrainConfig) -> None:
+    checkpoints.write_text(folder / "config.json", _json(config.to_dict()))
+
+
 def claim(folder: Path | None, config: TrainConfig, resume: bool):
-    """Make ``folder`` this run's, or return the checkpoint to go on from."""
+    """Check that ``folder`` is free for this run (None), or return the checkpoint to go on from.
+
+    Writes nothing: settings or data that turn out unusable leave no folder to clear away.
+    """
     if folder is None:
         if resume:
             raise ValueError("resume needs out_dir, the folder of the run to go on with")
@@ -102,7 +109,6 @@ def claim(folder: Path | None, config: TrainConfig, resume: bool):
                 f"{folder} is not empty and is not overwritten; choose another out_dir, or "
                 "resume the run in it with --resume"
             )
-        checkpoints.write_text(settings, _json(config.to_dict()))
         return None
     if not settings.is_file():
         raise FileNotFoundError(f"nothing to resume: {folder} holds no config.json")

@@ -19,7 +19,7 @@ from vqlib.config import TrainConfig, steps_of
 from vqlib.history import PROBE_PICTURES, Recorder, cosine_error
 from vqlib.model import STRIDE
 from vqlib.process import cpu_threads, deferred_interrupt
-from vqlib.runs import Run, build_model, claim, write_history
+from vqlib.runs import Run, build_model, claim, write_config, write_history
 
 VAL_BATCH = 64  # pictures; every picture counts the same whatever this is
 
@@ -30,6 +30,9 @@ class TrainingDiverged(RuntimeError):
     def __init__(self, message: str, run: Run):
         super().__init__(message)
         self.run = run
+
+    def __reduce__(self):  # so that it comes whole out of a worker process
+        return type(self), (str(self), self.run)
 
 
 def train(
@@ -63,6 +66,8 @@ def train(
         trainer = Trainer(config, folder, callbacks)
         if state is not None:
             trainer.load_state(*state)
+        if folder is not None:
+            write_config(folder, config)
         return trainer.run(progress)
 
 
@@ -119,6 +124,8 @@ class Trainer:
                     raise self._diverged(good)
                 self.seconds = time.perf_counter() - start
                 self._after_step(bar)
+                if not self._validated_finite():
+                    raise self._diverged(good)
                 last = self.step == self.steps
                 if last or self.step % self.config.checkpoint_every == 0 or interrupted:
                     good = self.state()
@@ -160,7 +167,8 @@ class Trainer:
         """Indices of this step's pictures: a new order each epoch, the last short batch dropped."""
         epoch, position = divmod(self.step, self.per_epoch)
         if self.order[0] != epoch:
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
+            seed = (self.config.seed * 1_000_003 + epoch) % 2**63
+            generator = torch.Generator().manual_seed(seed)
             self.order = epoch, torch.randperm(len(self.data.train), generator=generator)
         start = position * self.config.batch_size
         return self.order[1][start : start + self.config.batch_size]
@@ -216,6 +224,11 @@ class Trainer:
             probe = self.model.encode(self.recorder.probe).reshape(-1, self.config.dim)
             self._trace("probe", F.normalize(probe, dim=-1))
 
+    def _validated_finite(self) -> bool:
+        """Whether the last row, if it validates the weights as they are, has a finite loss."""
+        row = self.recorder.rows[-1] if self.recorder.rows else {"split": "train"}
+        return row["split"] == "train" or math.isfinite(row["recon_loss"])
+
     # --- what is kept ---
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
@@ -230,11 +243,19 @@ class Trainer:
         return {name: t.detach().cpu().clone() for name, t in tensors.items()}, info
 
     def load_state(self, tensors: dict[str, Tensor], info: dict) -> None:
-        """Go back to a `state`. Raises ValueError where the data has changed since."""
+        """Go back to a `state`.
+
+        Raises ValueError where the data has changed since, or the run is past its last step.
+        """
         if info["checksum"] != self.data.checksum:
             raise ValueError(
                 f"the data of {self.data.name} has changed since the checkpoint was written; "
                 "resume with the same data, or start anew in another out_dir"
+            )
+        if info["step"] > self.steps:
+            raise ValueError(
+                f"the checkpoint is of step {info['step']}, past the last one asked for, "
+                f"{self.steps}; resume with at least as many steps"
             )
         self.model.load_state_dict(checkpoints.unflatten(tensors, "model"))
         checkpoints.load_optimizer(self.optimizer, checkpoints.unflatten(tensors, "optimizer"))
@@ -307,6 +328,6 @@ class Trainer:
         if self.folder is None:
             return f"stopped after step {self.step}; nothing was saved, as no out_dir was given"
         return (
-            f"stopped after step {self.step} of {self.steps}; saved in {self.folder}. "
-            "Go on with the same command and --resume"
+            f"stopped after step {self.step} of {self.steps}; saved in {self.folder}. Go on "
+            f"with the same settings and --out_dir {self.folder} --resume (resume=True in Python)"
         )
