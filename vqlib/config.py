@@ -30,6 +30,7 @@ RANGES = {
     "learning_rate": (0, 1e3, False),
     "warmup_steps": (0, 10**12, True),
     "warmup_power": (0, 100, False),
+    "cooldown_steps": (0, 10**12, True),
     "momentum": (0, 0.9999, True),
     "weight_decay": (0, 1e6, True),
     "freeze_encoder_at": (0, 10**12, True),
@@ -102,6 +103,8 @@ class TrainConfig:
     """Steps of the warm-up; 0: none."""
     warmup_power: float = 2.0
     """The rate at step s of the warm-up is learning_rate * (s / warmup_steps) ** power."""
+    cooldown_steps: int = 0
+    """Steps at the end over which the rate falls linearly to 0."""
     momentum: float = 0.95
     """AdamW's first beta."""
     weight_decay: float = 1e-4
@@ -170,11 +173,11 @@ class TrainConfig:
         )
         return reset if reset.threshold > 0 else None
 
-    def rate(self, step: int) -> float:
-        """Learning rate of step ``step``, counted from 0."""
-        if step + 1 >= self.warmup_steps:
-            return self.learning_rate
-        return self.learning_rate * ((step + 1) / self.warmup_steps) ** self.warmup_power
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of step ``step``, counted from 0, of ``steps`` in all."""
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        cool = min(1.0, (steps - step) / self.cooldown_steps) if self.cooldown_steps else 1.0
+        return self.learning_rate * warm**self.warmup_power * cool
 
     def resolved_device(self) -> torch.device:
         """The device itself. Raises ValueError where CUDA is asked for and there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 
 import pandas as pd
 import torch
@@ -43,6 +44,30 @@ def settings(config: TrainConfig) -> pd.DataFrame:
         )
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=["the guide", "here"])
+
+
+def beside_guide(
+    theirs: Mapping[int, float], ours: Mapping[int, float], what: str = "here, median"
+) -> pd.DataFrame:
+    """A table by iteration: the guide's utilization, ours, and the difference in points."""
+    rows = [
+        (
+            step,
+            percent(theirs[step]),
+            percent(ours[step]),
+            f"{100 * (ours[step] - theirs[step]):+.1f}",
+        )
+        for step in theirs
+    ]
+    columns = ["iteration", "the guide", what, "difference (points)"]
+    return pd.DataFrame(rows, columns=columns).set_index("iteration")
+
+
+def measured(values: Mapping[str, object], seeds: int) -> pd.DataFrame:
+    """The closing table of a notebook."""
+    column = f"measured here, over {seeds} seed{'s' * (seeds != 1)}"
+    rows = [", ".join(v) if isinstance(v, list) else v for v in values.values()]
+    return pd.DataFrame({column: rows}, index=list(values))
 
 
 def check(question: str, yours: float, correct: float, *, tolerance: float, hint: str) -> bool:

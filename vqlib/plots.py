@@ -101,18 +101,17 @@ def utilization_curves(
     return ax
 
 
-def use_histograms(
-    counts: Mapping[str, Tensor], *, color_by_arm: bool = True, title: str = ""
-) -> Figure:
+def use_histograms(counts: Mapping[str, Tensor], *, arm: str | None = None) -> Figure:
     """How often each code is used, most used first, one panel an entry, same axes.
 
-    ``counts``: {name: (K,)}. The dashed line is the average N/K.
+    ``counts``: {name: (K,)}. The dashed line is the average N/K. Colours are those of
+    ``arm``; None: each name is an arm.
     """
     figure, axes = plt.subplots(1, len(counts), figsize=(3.1 * len(counts) + 0.6, 3.2),
                                 sharey=True, sharex=True, squeeze=False)  # fmt: skip
     for ax, (name, values) in zip(axes[0], counts.items(), strict=True):
         c = values.float().sort(descending=True).values.numpy()
-        color = look(name).color if color_by_arm else look("baseline").color
+        color = look(arm or name).color
         ax.fill_between(np.arange(len(c)), np.where(c > 0, c, np.nan), 0.5, step="mid", color=color)
         ax.axhline(c.mean(), color=INK, ls="--", lw=1)
         unused = int((c == 0).sum())
@@ -122,48 +121,6 @@ def use_histograms(
         ax.set(yscale="log", xlabel="codes, most used first", xlim=(0, len(c)))
     axes[0, 0].set_ylabel("times chosen")
     axes[0, 0].set_ylim(bottom=0.5)
-    if title:
-        figure.suptitle(title, fontweight="bold", x=0.01, ha="left")
-    return figure
-
-
-def code_colors(codebook: Tensor) -> np.ndarray:
-    """An RGB colour (K, 3) for each code; similar codes get similar colours (3-D PCA)."""
-    x = codebook - codebook.mean(dim=0)
-    _, _, v = torch.linalg.svd(x, full_matrices=False)
-    y = x @ v[:3].T
-    rank = y.argsort(dim=0).argsort(dim=0).float() / max(1, len(y) - 1)
-    return (0.08 + 0.87 * rank).numpy()
-
-
-def token_maps(pictures: Tensor, maps: Mapping[str, Tensor], codebooks: Mapping) -> Figure:
-    """Pictures, and beneath each its tokens coloured by code.
-
-    ``pictures``: (n, C, H, W). ``maps``: {name: (n, h, w) codes}. ``codebooks``: {name: (K, D)}.
-    """
-    rows = {"picture": [_image(p) for p in pictures]}
-    for name, indices in maps.items():
-        colors = code_colors(codebooks[name])
-        rows[name] = [colors[i.numpy()] for i in indices]
-    figure, axes = _gallery(rows)
-    for ax, indices in (
-        (axes[r + 1, c], picture)
-        for r, m in enumerate(maps.values())
-        for c, picture in enumerate(m)
-    ):
-        ax.set_xlabel(f"{len(indices.unique())} codes", fontsize=9)
-    return figure
-
-
-def reconstructions(pictures: Tensor, rows: Mapping[str, Tensor]) -> Figure:
-    """Pictures (n, C, H, W) above their reconstructions, one row an arm, with the error of each."""
-    figure, axes = _gallery(
-        {"picture": [_image(p) for p in pictures]}
-        | {name: [_image(p) for p in value] for name, value in rows.items()}
-    )
-    for r, value in enumerate(rows.values()):
-        for c, error in enumerate(((value - pictures) ** 2).mean(dim=(1, 2, 3)).tolist()):
-            axes[r + 1, c].set_xlabel(f"MSE {error:.4f}", fontsize=9)
     return figure
 
 
@@ -229,6 +186,46 @@ def effects(table: pd.DataFrame, value: str, reference: str, *, label: str = "",
     return ax
 
 
+def drift_curves(table: pd.DataFrame, *, ax: Axes = None) -> Axes:
+    """How far the encoder's outputs turn in a step, one line an arm (median over seeds).
+
+    ``table``: from `experiments.history_table`.
+    """
+    ax = ax or plt.subplots()[1]
+    measured = table.dropna(subset=["drift"])
+    for name in measured["arm"].unique():
+        style = look(name)
+        median = measured[measured["arm"] == name].groupby("step")["drift"].median()
+        ax.plot(median.index, median.rolling(5, min_periods=1).mean(), color=style.color,
+                ls=style.line, lw=2, label=name)  # fmt: skip
+    ax.set(xlabel="training step", ylabel="drift (degrees a step)", ylim=(0, None))
+    ax.legend(loc="best")
+    return ax
+
+
+def reset_lives(trace: Mapping[str, Tensor], *, threshold: float, codes: int = 6) -> Figure:
+    """EMA counts of the codes reset first, with a dot at each reset of theirs.
+
+    ``trace``: of a run with ``trace_every``. One panel a code, same axes.
+    """
+    when, which, _ = trace.get("reset_events", torch.zeros(0, 3, dtype=torch.int64)).T
+    chosen = list(dict.fromkeys(which.tolist()))[:codes]
+    columns = max(1, (len(chosen) + 1) // 2)
+    figure, axes = plt.subplots(2, columns, figsize=(2.9 * columns + 0.6, 4.2), sharex=True,
+                                sharey=True, squeeze=False)  # fmt: skip
+    for ax, code in zip(axes.flat, chosen, strict=False):
+        ax.plot(trace["steps"], trace["cluster_size"][:, code], color=look("reset").color, lw=1.5)
+        resets = when[which == code]
+        ax.plot(resets, np.full(len(resets), threshold + 1), "o", color="#E69F00", ms=5, mec=INK)
+        ax.axhline(threshold, color=INK, ls="--", lw=1)
+        ax.set_title(f"code {code}: {len(resets)} reset{'s' * (len(resets) != 1)}", fontsize=10)
+        ax.set_yscale("symlog", linthresh=1)
+        ax.set_ylim(bottom=0)
+    figure.supxlabel("training step", fontsize=11)
+    figure.supylabel("cluster_size (hits a step)", fontsize=11)
+    return figure
+
+
 def reset_activity(history: pd.DataFrame, codebook_size: int, *, limit: float = 0.1) -> Figure:
     """Resets over time, new and repeated, beside the guide's limit; and how many survived.
 
@@ -274,21 +271,3 @@ def before_after(table: pd.DataFrame, counts: Mapping[str, Tensor]) -> Figure:
               xlim=(0, len(shares)))  # fmt: skip
     right.set_title("Use of each code in validation")
     return figure
-
-
-def _image(picture: Tensor) -> np.ndarray:
-    image = picture.detach().clamp(0, 1).movedim(0, -1).numpy()
-    return image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
-
-
-def _gallery(rows: Mapping[str, Sequence[np.ndarray]]) -> tuple[Figure, np.ndarray]:
-    columns = len(next(iter(rows.values())))
-    figure, axes = plt.subplots(len(rows), columns, squeeze=False,
-                                figsize=(1.45 * columns + 0.8, 1.62 * len(rows)))  # fmt: skip
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
-        for ax, image in zip(line, images, strict=True):
-            ax.imshow(image, interpolation="nearest")
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-        line[0].set_ylabel(name, fontweight="bold")
-    return figure, axes

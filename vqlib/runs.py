@@ -113,7 +113,8 @@ def claim(folder: Path | None, config: TrainConfig, resume: bool):
     if not settings.is_file():
         raise FileNotFoundError(f"nothing to resume: {folder} holds no config.json")
     before = json.loads(settings.read_text())
-    free = {"steps", "epochs"}  # a longer run begins like a shorter one
+    # a longer run begins like a shorter one, unless its cooldown begins later
+    free = set() if config.cooldown_steps else {"steps", "epochs"}
     changed = {
         name: (before.get(name), value)
         for name, value in config.to_dict().items()

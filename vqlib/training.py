@@ -139,7 +139,7 @@ class Trainer:
 
     def _train_step(self) -> bool:
         """One step; False, with the weights untouched, where the loss is not finite."""
-        rate = self.config.rate(self.step)
+        rate = self.config.rate(self.step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if self.config.freeze_encoder_at is not None:
