@@ -15,6 +15,10 @@ from vqlib.config import TrainConfig
 from vqlib.model import VQVAE
 from vqlib.quantizer import NormEMAQuantizer
 
+# Floats to the last bit: what pandas does by itself from 3.1 on, where the argument is going away.
+_PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
+_EXACT = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
+
 
 @dataclass
 class Run:
@@ -63,7 +67,7 @@ class Run:
         tensors, info = checkpoints.read_tensors(folder / "run.safetensors")
         model = build_model(config, info["channels"])
         model.load_state_dict(checkpoints.unflatten(tensors, "model"))
-        history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+        history = pd.read_csv(folder / "history.csv", **_EXACT)
         summary = json.loads((folder / "summary.json").read_text())
         return cls(config, history, summary, model.eval(), checkpoints.unflatten(tensors, "trace"))
 
