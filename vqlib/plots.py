@@ -36,13 +36,16 @@ LOOKS = {
     "reset": Look("#0072B2", "s", "--"),
     "threshold 0.5": Look("#56B4E9", "v", "-."),
     "threshold 5": Look("#CC79A7", "^", ":"),
-    "threshold 10": Look("#E69F00", "D", (0, (5, 1, 1, 1))),
-    "every 10 steps": Look("#009E73", "P", (0, (3, 1))),
+    "threshold 10": Look("#E69F00", "h", (0, (5, 1, 1, 1))),
+    "every 10 steps": Look("#009E73", "*", (0, (3, 1))),
     "frozen encoder": Look("#009E73", "X", "-."),
-    "decay 0": Look("#CC79A7", "v", ":"),
-    "decay 0.99": Look("#56B4E9", "^", "--"),
+    "decay 0": Look("#CC79A7", "H", ":"),
+    "decay 0.99": Look("#56B4E9", "p", "--"),
     "random start": Look("#E69F00", "D", (0, (5, 1, 1, 1))),
     "slow encoder": Look("#777777", "P", (0, (3, 1))),
+    "reset, decay 0.75": Look("#56B4E9", "<", "-."),
+    "reset, decay 0.7": Look("#CC79A7", ">", ":"),
+    "reset, beta 0.1": Look("#E69F00", "d", (0, (5, 1, 1, 1))),
 }
 GUIDE = Look(INK, "*", "none")
 _SPARE = Look("#777777", ".", "-")

@@ -1,0 +1,82 @@
+"""The notebooks as committed: stripped, stable, and built like lessons."""
+
+import ast
+import re
+from pathlib import Path
+from statistics import median
+
+import nbformat
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+SKELETON = (
+    "**The question.**",
+    "**You will learn**",
+    "**Cost.**",
+    "**Predict first.**",
+    "## Exercise",
+    "## What we measured",
+    "## Takeaways",
+)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def text(notebook):
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def test_there_are_notebooks():
+    assert len(NOTEBOOKS) >= 4
+
+
+def test_no_outputs_no_counts_no_widgets(notebook):
+    assert all(not cell.outputs and cell.execution_count is None for cell in code(notebook))
+    assert "widgets" not in notebook.metadata and "papermill" not in notebook.metadata
+
+
+def test_cell_ids_are_unique_and_stable(notebook):
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"\d\d-\d\d[a-z]?", i) for i in ids)
+
+
+def test_the_skeleton_stands_in_order(notebook):
+    found = [text(notebook).find(part) for part in SKELETON]
+    assert -1 not in found, SKELETON[found.index(-1)]
+    assert found == sorted(found)
+    assert re.match(r"# \d · ", notebook.cells[0].source)
+    assert ".ipynb)" in notebook.cells[-1].source  # where to go next
+
+
+def test_the_parameters_come_first(notebook):
+    assert code(notebook)[0].metadata.get("tags") == ["parameters"]
+
+
+def test_a_code_cell_has_one_idea(notebook):
+    lengths = [len(cell.source.splitlines()) for cell in code(notebook)]
+    assert median(lengths) <= 8
+    assert max(lengths) <= 25
+
+
+def test_the_exercise_is_checked_and_its_stub_runs(notebook):
+    source = "\n".join(cell.source for cell in code(notebook))
+    assert "your_answer" in source and "lessons.check(" in source
+
+
+def test_code_parses(notebook):
+    for cell in code(notebook):
+        ast.parse(cell.source)
+
+
+def test_links_lead_to_notebooks_that_exist(notebook):
+    folder = NOTEBOOKS[0].parent
+    for target in re.findall(r"\]\(([^)#:]+\.ipynb)\)", text(notebook)):
+        assert (folder / target).is_file(), target

@@ -1,0 +1,36 @@
+"""Every notebook, executed at the quick profile: its gates hold, and planted faults break them."""
+
+from pathlib import Path
+
+import pytest
+
+from vqlib import suite
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+
+# one worker runs these in turn; each keeps both cores busy by itself
+pytestmark = pytest.mark.xdist_group("notebooks")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    out = tmp_path_factory.mktemp("quick")
+    return suite.run(None, "quick", out, directory=NOTEBOOKS, progress=False)
+
+
+@pytest.mark.parametrize("stem", sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb")))
+def test_the_notebook_runs_and_passes_its_gates(results, stem):
+    (result,) = [r for r in results if r.notebook == stem]
+    assert result.error is None, result.error
+    assert result.gates
+    assert all(verdict.passed for verdict in result.gates), result.gates
+
+
+def test_each_planted_fault_turns_its_gates_red(results, tmp_path):
+    missed = suite.run_controls("quick", tmp_path, directory=NOTEBOOKS, progress=False)
+    assert not missed, missed
+
+
+def test_each_gate_is_broken_by_some_planted_fault():
+    expected = suite.load_expected(NOTEBOOKS)
+    assert suite.gates_without_control(expected) == []

@@ -1,0 +1,75 @@
+"""environment.yml, pyproject.toml and requirements.lock name the same packages."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+CONDA_NAMES = {"pytorch": "torch"}
+
+
+def declared() -> dict[str, Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
+
+
+def conda() -> dict[str, Requirement]:
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    found = {}
+    for entry in (e for e in entries if isinstance(e, str) and e != "pip"):
+        requirement = Requirement(entry)
+        name = canonicalize_name(requirement.name)
+        found[CONDA_NAMES.get(name, name)] = requirement
+    return found
+
+
+def locked() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pins}
+
+
+def test_conda_asks_for_the_same_packages_and_ranges_as_pyproject():
+    environment = conda()
+    python = environment.pop("python")
+    assert {n: r.specifier for n, r in environment.items()} == {
+        n: r.specifier for n, r in declared().items()
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert str(python.specifier) == project["requires-python"]
+
+
+def test_conda_uses_conda_forge_alone():
+    assert yaml.safe_load((ROOT / "environment.yml").read_text())["channels"] == [
+        "conda-forge",
+        "nodefaults",
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(declared()))
+def test_the_lock_pins_a_version_that_pyproject_accepts(name):
+    assert declared()[name].specifier.contains(locked()[name])
+
+
+def test_each_dependency_has_its_reason_beside_it():
+    text = (ROOT / "pyproject.toml").read_text()
+    for name in declared():
+        assert re.search(rf'^ +"{name}[^"]*", +# \w+', text, flags=re.MULTILINE), name
+
+
+def test_no_committed_file_names_a_path_of_one_machine_or_a_registry():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    # written in pieces, so that this file does not find itself
+    unwanted = re.compile("|".join(["/wor" + "k/", "/hom" + "e/", "/roo" + "t/", "index-" + "url"]))
+    for name in filter(None, listed.stdout.split("\0")):
+        text = (ROOT / name).read_bytes().decode("utf-8", "replace")
+        assert not unwanted.search(text), name
