@@ -596,6 +596,9 @@ def both_cases(rank, folder):
     halves(rank, folder, DeadCodeReset(3.0, donors="batch"))
 
 
+on_one_worker = pytest.mark.xdist_group("ranks")  # so that the processes start only once
+
+
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     """{(with a reset, rank): what it ended with}"""
@@ -608,16 +611,19 @@ def two_processes(tmp_path_factory):
     }
 
 
+@on_one_worker
 def test_two_ranks_agree_to_the_bit(two_processes):
     assert same_bits(two_processes[False, 0], two_processes[False, 1])
 
 
+@on_one_worker
 def test_two_ranks_agree_even_where_a_reset_draws_from_other_seeds_and_data(two_processes):
     first, second = two_processes[True, 0], two_processes[True, 1]
     assert first["False/fired"] > 0 and first["True/fired"] > 0
     assert same_bits(first, second)
 
 
+@on_one_worker
 def test_two_ranks_with_half_a_batch_each_learn_what_one_learns_from_it_all(two_processes):
     q = make(kmeans_init=False)
     for step in range(5):

@@ -1,17 +1,27 @@
 """The commands, ``vqlib NAME``: parsing and printing, nothing else.
 
-Exit status: 0 all well, 1 a gate fails, 2 something could not run, 130 interrupted.
+Exit status: 0 all well, 1 a gate fails or a training diverges, 2 something could not run,
+130 interrupted.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 import traceback
 from collections.abc import Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+from vqlib.config import SettingsError, TrainConfig
+
+if TYPE_CHECKING:
+    from vqlib.runs import Run
 
 ABOUT = "Watch a VQ codebook collapse, find out why, and bring it back."
 
@@ -21,6 +31,8 @@ Notebooks = Annotated[
     tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NOTEBOOK ...]")
 ]
 Profile = Literal["quick", "full"]
+Settings = Annotated[TrainConfig, tyro.conf.arg(name="")]  # each field is a flag of its own
+DEFAULTS = TrainConfig()
 
 
 @app.command
@@ -77,8 +89,121 @@ def check(
     return _close(out, suite.check(chosen, profile, out, jobs=jobs, timeout=timeout))
 
 
-# The next command, `train`, goes here: a function under @app.command whose arguments are the
-# fields of vqlib.training.TrainConfig, imported inside it so that --help stays quick.
+@app.command
+def train(
+    settings: Settings = DEFAULTS,
+    out_dir: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    verbose: bool = False,
+) -> int:
+    """Train a VQ-VAE and see how much of its codebook it uses.
+
+    Exit status 1 where the loss stops being finite, 2 where settings or data are unusable.
+    Ctrl-C saves and says how to go on.
+
+    Args:
+        settings: Everything that decides the run.
+        out_dir: Where history, model and checkpoint go; a new folder in build/runs if not given.
+        resume: Go on with the run in out_dir, bit for bit as if it had never stopped.
+        progress: Show a progress bar.
+        verbose: Tell of each reset.
+    """
+    from vqlib import training
+
+    folder = out_dir if out_dir or resume else _new_folder()
+    try:
+        with _told(verbose):
+            done = training.train(settings, folder, resume=resume, progress=progress)
+    except training.TrainingDiverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(str(stop) or _where_it_stands(folder), file=sys.stderr)
+        return 130
+    finally:
+        if out_dir is None and folder is not None:
+            with suppress(OSError):
+                folder.rmdir()  # only if nothing was written
+    print(f"{_train_report(done)}\n\n{folder}")
+    return 0
+
+
+def _new_folder() -> Path:
+    """A folder in build/runs that no other run has, however many start at once."""
+    stamp = time.strftime("%Y-%m-%d_%H%M%S")
+    for number in count(1):
+        folder = Path("build/runs", stamp if number == 1 else f"{stamp}_{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+
+
+@contextmanager
+def _told(verbose: bool):
+    """Shows the package's log lines above the progress bar, where wanted."""
+    if not verbose:
+        yield
+        return
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    logger = logging.getLogger("vqlib")
+    level, handler = logger.level, logging.StreamHandler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with logging_redirect_tqdm([logger]):
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _where_it_stands(folder: Path | None) -> str:
+    if folder is None or not (folder / "checkpoint.safetensors").is_file():
+        return "interrupted before anything was saved"
+    return (
+        f"interrupted; the last checkpoint is in {folder}. Go on with the same settings and "
+        f"--out_dir {folder} --resume"
+    )
+
+
+def _train_report(run: Run) -> str:
+    from vqlib import tables
+
+    last = {name: run.split(name).tail(1).to_dict("records") for name in ("train", "val")}
+    rows = [
+        (label, *(tables.value_text(column, row[0][column] if row else None)
+                  for row in last.values()))
+        for label, column in (
+            ("Utilization", "utilization"), ("  uniform use would show", "uniform_utilization"),
+            ("Perplexity", "perplexity"), ("Top code ratio", "top_code_ratio"),
+            ("Reconstruction MSE", "recon_loss"), ("Tokens counted", "window_tokens"),
+        )
+    ]  # fmt: skip
+    s = run.summary
+    lines = [
+        f"{s['steps']} steps on {s['data']} in {s['seconds']:.0f} s ({s['device']}, "
+        f"{s['threads']} thread(s)), {run.config.codebook_size} codes",
+        "",
+        tables.text_table(("", "training", "validation"), rows, right=(1, 2)),
+        "",
+        _resets_text(run),
+    ]
+    if s["skipped_pictures"]:
+        lines.append(f"{s['skipped_pictures']} pictures could not be read and were skipped")
+    return "\n".join(lines)
+
+
+def _resets_text(run: Run) -> str:
+    threshold, total = run.config.dead_code_threshold, run.summary["total_resets"]
+    if threshold == 0:
+        return "No resets: dead_code_threshold 0 turns them off"
+    dead = f"cluster_size < {threshold:g}" + (" x N/K" if run.config.reset_relative else "")
+    return f"{total} resets of dead codes ({dead})" if total else f"No resets: never {dead}"
 
 
 def _print_failures(results: Sequence) -> None:
@@ -107,6 +232,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SuiteError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
