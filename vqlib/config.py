@@ -99,7 +99,7 @@ class TrainConfig:
 
     learning_rate: float = 1e-3
     """Of AdamW, reached after the warm-up."""
-    warmup_steps: int = 300
+    warmup_steps: int = 275
     """Steps of the warm-up; 0: none."""
     warmup_power: float = 2.0
     """The rate at step s of the warm-up is learning_rate * (s / warmup_steps) ** power."""

@@ -38,7 +38,7 @@ from vqlib.runs import Run
 from vqlib.training import train
 
 PRESET = TrainConfig(
-    steps=350, cooldown_steps=100, dead_code_threshold=0.0, threads=1, trace_every=1
+    steps=400, cooldown_steps=150, dead_code_threshold=0.0, threads=1, trace_every=1
 )
 """The guide's setting (K 512, N/K 12.25, decay 0.9, beta 0.25, k-means start, no reset).
 
