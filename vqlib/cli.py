@@ -52,7 +52,8 @@ def run(
         jobs: How many notebooks run at once.
         timeout: Seconds that one notebook may take.
     """
-    from vqlib import suite, tables
+    from vqlib import suite
+    from vqlib.suite import tables
 
     chosen = suite.find(notebooks) if notebooks else None
     results = suite.run(chosen, profile, out, jobs=jobs, timeout=timeout)
@@ -172,7 +173,7 @@ def _where_it_stands(folder: Path | None) -> str:
 
 
 def _train_report(run: Run) -> str:
-    from vqlib import tables
+    from vqlib.suite import tables
 
     last = {name: run.split(name).tail(1).to_dict("records") for name in ("train", "val")}
     rows = [
@@ -207,7 +208,7 @@ def _resets_text(run: Run) -> str:
 
 
 def _print_failures(results: Sequence) -> None:
-    from vqlib import tables
+    from vqlib.suite import tables
 
     text = tables.failures_text(results)
     if text:

@@ -20,7 +20,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from vqlib.kernels import PACKAGE_PARENT, Kernels
+from vqlib.suite.kernels import PACKAGE_PARENT, Kernels
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 ANSI = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]")

@@ -2,9 +2,9 @@
 
 ::
 
-    notebooks/NN_name.ipynb       each with one cell tagged `parameters` (see vqlib.profiles)
-    notebooks/profiles/NAME.toml  the parameters' values          (see vqlib.profiles)
-    notebooks/expected.toml       records, gates, planted faults  (see vqlib.gates)
+    notebooks/NN_name.ipynb       each with one cell tagged `parameters` (see vqlib.suite.profiles)
+    notebooks/profiles/NAME.toml  the parameters' values          (see vqlib.suite.profiles)
+    notebooks/expected.toml       records, gates, planted faults  (see vqlib.suite.gates)
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vqlib import gates, profiles
-from vqlib.executing import Plan
-from vqlib.gates import Expected
-from vqlib.kernels import PACKAGE_PARENT
 from vqlib.strict import SuiteError, near
+from vqlib.suite import gates, profiles
+from vqlib.suite.executing import Plan
+from vqlib.suite.gates import Expected
+from vqlib.suite.kernels import PACKAGE_PARENT
 
 PATTERN = "[0-9][0-9]_*.ipynb"
 

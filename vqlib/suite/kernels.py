@@ -19,7 +19,7 @@ from jupyter_client.kernelspec import KernelSpec
 
 # the kernel's own log: an interrupt is no news; a crash still prints its traceback
 QUIET = "--IPKernelApp.log_level=50"
-PACKAGE_PARENT = Path(__file__).resolve().parent.parent
+PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
 def cores() -> int:

@@ -11,8 +11,9 @@ import nbformat
 import pytest
 from tiny_suite import RECORD, execute_here, parameters, write_notebook, write_settings
 
-from vqlib import executing, kernels, lineup, report, suite
+from vqlib import suite
 from vqlib.strict import SuiteError
+from vqlib.suite import executing, kernels, lineup, report
 
 EXPECTED = """
 [01_good.records]
@@ -225,7 +226,7 @@ def test_ctrl_c_stops_even_a_stubborn_kernel_and_keeps_the_earlier_report(tmp_pa
         "import sys; from vqlib import cli, suite; suite.GRACE = 0.3; "
         "sys.exit(cli.main(['run', '--profile', 'quick']))"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(suite.__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(suite.__file__).parents[2])}
     runner = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment,
         stderr=subprocess.PIPE, text=True,

@@ -8,7 +8,8 @@ import pytest
 import tyro
 from tiny_suite import execute_here, parameters, write_notebook, write_settings
 
-from vqlib import cli, executing, report
+from vqlib import cli
+from vqlib.suite import executing, report
 
 
 @pytest.fixture

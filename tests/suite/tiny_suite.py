@@ -7,8 +7,8 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from vqlib.executing import Execution
 from vqlib.records import MIME
+from vqlib.suite.executing import Execution
 
 RECORD = "from vqlib.records import record"
 

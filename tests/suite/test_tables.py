@@ -1,12 +1,11 @@
-"""vqlib.tables: names and numbers as a person reads them."""
+"""vqlib.suite.tables: names and numbers as a person reads them."""
 
 from pathlib import Path
 
 import pytest
 
-from vqlib import tables
-from vqlib.gates import Gate, Verdict
-from vqlib.suite import Result
+from vqlib.suite import Result, tables
+from vqlib.suite.gates import Gate, Verdict
 
 
 def result(records=(), gates=(), error=None, notebook="04_compare"):

@@ -19,8 +19,8 @@ import nbformat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from vqlib import pages, tables
-from vqlib.kernels import PACKAGE_PARENT, cores
+from vqlib.suite import pages, tables
+from vqlib.suite.kernels import PACKAGE_PARENT, cores
 
 if TYPE_CHECKING:
     from vqlib.suite import Result

@@ -19,8 +19,9 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
-from vqlib import records, tables
-from vqlib.executing import WIDGET_STATE
+from vqlib import records
+from vqlib.suite import tables
+from vqlib.suite.executing import WIDGET_STATE
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PAPERMILL_BANNER = "papermill-error-cell-tag"

@@ -1,9 +1,9 @@
-"""vqlib.gates: every kind of gate at its bounds, and every way to write expected.toml wrongly."""
+"""vqlib.suite.gates: every kind of gate at its bounds, and each way to get expected.toml wrong."""
 
 import pytest
 
-from vqlib.gates import Expected, Gate, gates_without_control, load
 from vqlib.strict import SuiteError
+from vqlib.suite.gates import Expected, Gate, gates_without_control, load
 
 NOTEBOOKS, PROFILES = ("01_a", "02_b"), ("quick", "full")
 CONTROL = '[01_a.controls.c]\nparameters = {{ x = 1 }}\nmust_fail = ["{}"]\n'

@@ -1,8 +1,8 @@
 """The suite: run the notebooks, hold their records against the gates, write the report.
 
-`vqlib.lineup` says what a folder of notebooks looks like; whatever is wrong in it is found before
-the first kernel starts. What a run makes goes into a scratch folder beside the results and takes
-their place only when it is complete.
+`vqlib.suite.lineup` says what a folder of notebooks looks like; whatever is wrong in it is found
+before the first kernel starts. What a run makes goes into a scratch folder beside the results and
+takes their place only when it is complete.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from vqlib import executing, lineup, records, report, tables
-from vqlib.executing import Plan
-from vqlib.gates import Control, Verdict, gates_without_control
-from vqlib.kernels import Kernels
-from vqlib.lineup import Lineup, find, load_expected, names
+from vqlib import records
 from vqlib.strict import SuiteError
+from vqlib.suite import executing, lineup, report, tables
+from vqlib.suite.executing import Plan
+from vqlib.suite.gates import Control, Verdict, gates_without_control
+from vqlib.suite.kernels import Kernels
+from vqlib.suite.lineup import Lineup, find, load_expected, names
 
 __all__ = [
     "ControlResult",
