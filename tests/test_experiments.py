@@ -159,25 +159,38 @@ def test_changed_code_makes_it_another_run(module, monkeypatch):
 
 
 def imported(module: str) -> set[str]:
-    """The modules of this package that the source of one of them imports."""
-    tree = ast.parse(Path(vqlib.__file__).with_name(f"{module}.py").read_text())
+    """What the source of a module imports: "vqlib.model", "torch", ..."""
     names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vqlib."):
-            names.add(node.module.split(".")[1])
-        elif isinstance(node, ast.ImportFrom) and node.module == "vqlib":
+    for node in ast.walk(ast.parse(Path(sys.modules[module].__file__).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "vqlib":
+            names |= {f"vqlib.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+        elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     return names
 
 
-def test_all_code_that_decides_a_run_is_in_its_key():
-    found, todo = set(), {"training"}
+def reached_from(*modules: str) -> set[str]:
+    found, todo = set(), set(modules)
     while todo:
         found |= todo
-        todo = set().union(*map(imported, todo)) - found
-    only_storing = {"checkpoints", "process"}  # files, threads, signals: they change no number
-    known = {module.__name__.split(".")[1] for module in experiments._SOURCES}
-    assert found - only_storing <= known
+        ours = {name for name in todo if name.startswith("vqlib") and name in sys.modules}
+        todo = set().union(*map(imported, ours)) - found
+    return found
+
+
+def test_all_code_that_decides_a_run_is_in_its_key():
+    ours = {name for name in reached_from("vqlib.training") if name.startswith("vqlib")}
+    only_storing = {"vqlib.checkpoints", "vqlib.process"}  # they change no number
+    assert "vqlib.quantizer" in ours
+    assert ours - only_storing <= {module.__name__ for module in experiments._SOURCES}
+
+
+def test_experiments_need_nothing_that_draws():
+    roots = {name.split(".")[0] for name in reached_from("vqlib", "vqlib.experiments")}
+    assert "torch" in roots
+    assert not roots & {"matplotlib", "seaborn", "ipywidgets"}
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path, cache):
