@@ -490,7 +490,7 @@ def test_nearest_is_the_same_in_chunks(monkeypatch):
     expected = (x @ book.T).argmax(dim=-1)
     assert torch.equal(quantizer.nearest(x, book), expected)
     for limit in (1, 17, 18, 100, 17 * 101):
-        monkeypatch.setattr(quantizer, "MAX_SIMILARITIES", limit)
+        monkeypatch.setattr(quantizer, "MAX_SIMILARITIES", {"cpu": limit})
         assert torch.equal(quantizer.nearest(x, book), expected)
 
 
@@ -508,7 +508,7 @@ class LargestTensor(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 def test_no_matrix_of_tokens_by_codes_is_ever_made(monkeypatch):
-    monkeypatch.setattr(quantizer, "MAX_SIMILARITIES", 1024)
+    monkeypatch.setattr(quantizer, "MAX_SIMILARITIES", {"cpu": 1024})
     q = make(codebook_size=128, reset=DeadCodeReset(50.0))
     z = inputs(tokens=2000).requires_grad_()
     with LargestTensor() as largest:

@@ -99,9 +99,9 @@ class TrainConfig:
 
     learning_rate: float = 1e-3
     """Of AdamW, reached after the warm-up."""
-    warmup_steps: int = 275
+    warmup_steps: int = 310
     """Steps of the warm-up; 0: none."""
-    warmup_power: float = 2.0
+    warmup_power: float = 1.75
     """The rate at step s of the warm-up is learning_rate * (s / warmup_steps) ** power."""
     cooldown_steps: int = 0
     """Steps at the end over which the rate falls linearly to 0."""

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from vqlib.ranks import from_first_rank, sum_over_ranks
 from vqlib.reset import DeadCodeReset, Reset
 
-MAX_SIMILARITIES = 2**20  # held at once by `nearest`: 4 MiB, which stays in a CPU's cache
+# held at once by `nearest`: on a CPU 1 MiB, which stays in its cache; on a card 256 MiB
+MAX_SIMILARITIES = {"cpu": 2**18, "cuda": 2**26}
 
 
 class Quantized(NamedTuple):
@@ -32,7 +33,7 @@ def nearest(x: Tensor, codebook: Tensor) -> Tensor:
     On unit vectors the largest inner product is also the smallest L2 distance. Works
     in chunks: the N x K similarities never exist at once.
     """
-    rows = max(1, MAX_SIMILARITIES // len(codebook))
+    rows = max(1, MAX_SIMILARITIES.get(x.device.type, 2**26) // len(codebook))
     return torch.cat([(part @ codebook.T).argmax(dim=-1) for part in x.split(rows)])
 
 
