@@ -107,7 +107,9 @@ def test_which_codes_donate(donors, givers):
 
 
 def test_donors_by_usage_follow_the_long_run_count_not_this_batch():
-    scene = Scene(tokens=600)
+    scene = Scene(tokens=6000)
+    tokens = torch.tensor([600, 1200, 300, 2400, 900, 600])
+    scene.indices = torch.arange(6).repeat_interleave(tokens)
     share = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.5])
     given = torch.zeros(6)
     for scene.seed in range(400):
