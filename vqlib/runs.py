@@ -85,7 +85,9 @@ def build_model(config: TrainConfig, channels: int = 3) -> VQVAE:
             config.reset(),
             seed=config.seed,
         )
-        return VQVAE(quantizer, channels, config.width)
+        model = VQVAE(quantizer, channels, config.width)
+    # as in training, so that a loaded model computes the very same bits
+    return model.to(memory_format=torch.channels_last)
 
 
 def write_history(folder: Path, history: pd.DataFrame) -> None:
