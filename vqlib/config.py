@@ -105,7 +105,7 @@ class TrainConfig:
     """The rate at step s of the warm-up is learning_rate * (s / warmup_steps) ** power."""
     cooldown_steps: int = 0
     """Steps at the end over which the rate falls linearly to 0."""
-    momentum: float = 0.95
+    momentum: float = 0.945
     """AdamW's first beta."""
     weight_decay: float = 1e-4
     """Of AdamW."""

@@ -80,7 +80,7 @@ def test_the_kernel_is_this_interpreter_with_its_share_of_the_cores(ran):
     good = ran[1]["01_good"]
     assert good.records == {
         "same_python": True, "x": 4, "threads": 1,
-        "jobs": max(1, kernels.cores() // 2),
+        "jobs": kernels.cores(),
     }  # fmt: skip
     assert good.parameters == {"x": 4}
     assert [verdict.passed for verdict in good.gates] == [True, True]

@@ -183,7 +183,7 @@ def _execute(suite, plans, scratch, jobs, progress, timeout) -> list[Result]:
     """Execute `plans` in a pool of threads, each of which drives a kernel of its own."""
     if jobs < 1:
         raise SuiteError(f"jobs must be at least 1, got {jobs}")
-    kernels = Kernels(min(jobs, len(plans) or 1), scratch)
+    kernels = Kernels(scratch)
     folder = scratch / "notebooks"
     folder.mkdir()
     bar = tqdm(

@@ -27,12 +27,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def environment(jobs: int, scratch: Path) -> dict[str, str]:
-    """What a kernel's environment adds to ours, where `jobs` kernels run at once."""
+def environment(scratch: Path) -> dict[str, str]:
+    """What a kernel's environment adds to ours."""
     added = {
-        "VQLIB_JOBS": str(max(1, cores() // jobs)),
+        # not a share of the cores: a kernel that is the last one running should use them all
+        "VQLIB_JOBS": str(cores()),
         # a person's IPython startup files and history have no say in a measurement
-        "IPYTHONDIR": str(scratch / "ipython"),
+        "IPYTHONDIR": str(scratch.resolve() / "ipython"),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
     for library in ("OMP", "MKL", "OPENBLAS"):
@@ -47,14 +48,14 @@ def environment(jobs: int, scratch: Path) -> dict[str, str]:
 class Kernels:
     """All kernels of one run, so that they can be stopped from another thread."""
 
-    def __init__(self, jobs: int, scratch: Path):
+    def __init__(self, scratch: Path):
         self.stopping = threading.Event()
         self._started: list[AsyncKernelManager] = []
         spec = KernelSpec(
             argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", QUIET],
             display_name="Python 3",
             language="python",
-            env=environment(jobs, scratch),
+            env=environment(scratch),
             metadata={"supported_encryption": "curve"},
         )
         kernels = self
