@@ -37,7 +37,7 @@ LOOKS = {
     "threshold 0.5": Look("#56B4E9", "v", "-."),
     "threshold 5": Look("#CC79A7", "^", ":"),
     "threshold 10": Look("#E69F00", "h", (0, (5, 1, 1, 1))),
-    "every 10 steps": Look("#009E73", "*", (0, (3, 1))),
+    "every 10 steps": Look("#009E73", "8", (0, (3, 1))),
     "frozen encoder": Look("#009E73", "X", "-."),
     "decay 0": Look("#CC79A7", "H", ":"),
     "decay 0.99": Look("#56B4E9", "p", "--"),
@@ -91,8 +91,8 @@ def utilization_curves(
             ax.plot(seed["step"], seed["utilization"], color=style.color, alpha=0.25, lw=0.8)
         median = rows.groupby("step")["utilization"].median()
         ax.plot(
-            median.index, median, color=style.color, ls=style.line, lw=2.4, label=name,
-            marker=style.marker, markevery=max(1, len(median) // 8), ms=6,
+            median.index, median, color=style.color, lw=2, label=name,
+            marker=style.marker, markevery=max(1, len(median) // 8), ms=7,
         )  # fmt: skip
     if guide:
         x, y = zip(*CURVE_BEFORE.items(), strict=True)
@@ -182,10 +182,12 @@ def effects(table: pd.DataFrame, value: str, reference: str, *, label: str = "",
         mean, low, high = interval(x)
         ax.plot(x, np.full(len(x), y), ".", color=style.color, alpha=0.5, ms=7)
         ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt=style.marker, ms=9,
-                    color=style.color, capsize=4, lw=2, mec="white")  # fmt: skip
+                    color=style.color, capsize=4, lw=2)  # fmt: skip
     ax.axvline(table.loc[table["arm"] == reference, value].mean(), color=INK, ls=":", lw=1)
     ax.set_yticks(range(len(arms)), arms)
     ax.set(xlabel=label or value, ylim=(len(arms) - 0.5, -0.5))
+    if "utilization" in value:
+        ax.xaxis.set_major_formatter(PercentFormatter(1))
     return ax
 
 
@@ -201,7 +203,7 @@ def drift_curves(table: pd.DataFrame, *, ax: Axes = None) -> Axes:
         median = measured[measured["arm"] == name].groupby("step")["drift"].median()
         ax.plot(median.index, median.rolling(5, min_periods=1).mean(), color=style.color,
                 ls=style.line, lw=2, label=name)  # fmt: skip
-    ax.set(xlabel="training step", ylabel="drift (degrees a step)", ylim=(0, None))
+    ax.set(xlabel="training step", ylabel="drift (degrees a step)")
     ax.legend(loc="best")
     return ax
 
@@ -223,7 +225,7 @@ def reset_lives(trace: Mapping[str, Tensor], *, threshold: float, codes: int = 6
         ax.axhline(threshold, color=INK, ls="--", lw=1)
         ax.set_title(f"code {code}: {len(resets)} reset{'s' * (len(resets) != 1)}", fontsize=10)
         ax.set_yscale("symlog", linthresh=1)
-        ax.set_ylim(bottom=0)
+    axes[0, 0].set_ylim(bottom=0)  # shared, so once all is drawn
     figure.supxlabel("training step", fontsize=11)
     figure.supylabel("cluster_size (hits a step)", fontsize=11)
     return figure
@@ -266,9 +268,10 @@ def before_after(table: pd.DataFrame, counts: Mapping[str, Tensor]) -> Figure:
         used = int((shares > 0).sum())
         right.plot(np.arange(1, used + 1), shares[:used], color=style.color, ls=style.line, lw=2.4)
         right.plot(used, shares[used - 1], style.marker, color=style.color, ms=8)
-        right.annotate(f"{name}: {used} of {len(shares)}", (used, shares[used - 1]),
-                       xytext=(-8, 12), textcoords="offset points", ha="right" if used > len(shares)
-                       / 2 else "left", color=style.color, fontweight="bold")  # fmt: skip
+        at = used * 3 // 4
+        right.annotate(f"{name}: {used} of {len(shares)} used", (at, shares[at]), xytext=(8, 8),
+                       ha="right" if at > len(shares) / 2 else "left", color=style.color,
+                       textcoords="offset points", fontweight="bold")  # fmt: skip
     right.axhline(1, color=INK, ls=":", lw=1)
     right.set(xlabel="codes, most used first", ylabel="use / average use", yscale="log",
               xlim=(0, len(shares)))  # fmt: skip

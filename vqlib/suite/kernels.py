@@ -34,6 +34,7 @@ def environment(scratch: Path) -> dict[str, str]:
         "VQLIB_JOBS": str(cores()),
         # a person's IPython startup files and history have no say in a measurement
         "IPYTHONDIR": str(scratch.resolve() / "ipython"),
+        "TQDM_DISABLE": "1",  # a finished progress bar tells a reader nothing
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
     for library in ("OMP", "MKL", "OPENBLAS"):
