@@ -14,7 +14,7 @@ test: $(VENV)/ready
 	$(BIN)/pytest -n 2 --dist loadgroup tests
 
 lab: $(VENV)/ready
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks/01_reproduce_collapse.ipynb
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_reproduce_collapse.ipynb
 
 bench: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/bench_quantizer.py

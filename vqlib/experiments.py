@@ -66,11 +66,19 @@ ARMS: dict[str, dict] = {
 }
 """What each named arm changes against `PRESET`."""
 
-# Any change to these may change a run, so their source is part of a run's key.
+# Any change to these may change a run, so their source is part of a run's key. It is read now,
+# as it was imported: a file edited under a running kernel must not lend its key to older code.
 _SOURCES = (
     config_module, data, folders, formats, history, model,
     quantizer, ranks, reset, runs, training, usage,
 )  # fmt: skip
+
+
+def _code_checksum() -> str:
+    return hashlib.sha256("".join(map(inspect.getsource, _SOURCES)).encode()).hexdigest()
+
+
+CODE_CHECKSUM = _code_checksum()
 
 
 def cache_dir() -> Path:
@@ -119,7 +127,7 @@ def run_key(config: TrainConfig) -> str:
         "data": _data_checksum(
             config.dataset, config.dataset_dir, config.image_size, config.val_fraction
         ),
-        "code": _code_checksum(),
+        "code": CODE_CHECKSUM,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "device": str(config.resolved_device()),
@@ -204,8 +212,3 @@ def _data_checksum(dataset, dataset_dir, image_size, val_fraction) -> str:
 @cache
 def _built_in_checksum(dataset, image_size, val_fraction) -> str:
     return data.load(dataset, image_size=image_size, val_fraction=val_fraction).checksum
-
-
-@cache
-def _code_checksum() -> str:
-    return hashlib.sha256("".join(map(inspect.getsource, _SOURCES)).encode()).hexdigest()

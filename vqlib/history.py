@@ -205,3 +205,12 @@ def cosine_error(output: Output) -> Tensor:
 
 def _count(indices: Tensor, codebook_size: int) -> Tensor:
     return torch.bincount(indices.reshape(-1), minlength=codebook_size).cpu()
+
+
+def final_values(history: pd.DataFrame) -> dict[str, float]:
+    """{"train_utilization": ..., "val_recon_loss": ...}: the last row of each split."""
+    columns = ["utilization", "perplexity", "top_code_ratio", "recon_loss"]
+    last = history.groupby("split").tail(1).set_index("split")[columns]
+    return {
+        f"{split}_{name}": float(last.at[split, name]) for split in last.index for name in columns
+    }

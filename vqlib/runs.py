@@ -72,6 +72,27 @@ class Run:
         return cls(config, history, summary, model.eval(), checkpoints.unflatten(tensors, "trace"))
 
 
+class Trace:
+    """Tensors gathered step by step under a name: stacked, or joined where they are tables."""
+
+    TABLES = frozenset({"reset_events"})
+
+    def __init__(self, stacked: dict[str, Tensor] | None = None):
+        self._parts = {
+            name: [whole] if name in self.TABLES else list(whole)
+            for name, whole in (stacked or {}).items()
+        }
+
+    def add(self, name: str, value: Tensor) -> None:
+        self._parts.setdefault(name, []).append(value.detach().cpu().clone())
+
+    def stacked(self) -> dict[str, Tensor]:
+        return {
+            name: torch.cat(parts) if name in self.TABLES else torch.stack(parts)
+            for name, parts in self._parts.items()
+        }
+
+
 def build_model(config: TrainConfig, channels: int = 3) -> VQVAE:
     """The model of a run, on the CPU; its weights depend on ``config.seed`` alone."""
     with torch.random.fork_rng(devices=[]):

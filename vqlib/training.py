@@ -16,10 +16,10 @@ from tqdm.auto import tqdm
 
 from vqlib import checkpoints, data, usage
 from vqlib.config import TrainConfig, steps_of
-from vqlib.history import PROBE_PICTURES, Recorder, cosine_error
+from vqlib.history import PROBE_PICTURES, Recorder, cosine_error, final_values
 from vqlib.model import STRIDE
 from vqlib.process import cpu_threads, deferred_interrupt
-from vqlib.runs import Run, build_model, claim, write_config, write_history
+from vqlib.runs import Run, Trace, build_model, claim, write_config, write_history
 
 VAL_BATCH = 64  # pictures; every picture counts the same whatever this is
 
@@ -106,7 +106,7 @@ class Trainer:
         )
         probe = self.data.val.batch(range(min(PROBE_PICTURES, len(self.data.val))))
         self.recorder = Recorder(config, self.tokens, self._to_device(probe))
-        self.trace: dict[str, list[Tensor]] = {}
+        self.trace = Trace()
         self.step = 0
         self.seconds = 0.0
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -181,13 +181,13 @@ class Trainer:
     def _after_step(self, bar) -> None:
         every = self.config.trace_every
         if every and self.step % every == 0:
-            self._trace("steps", torch.tensor(self.step))
-            self._trace("counts", self.recorder.window[-1])
-            self._trace("cluster_size", self.model.quantizer.cluster_size)
+            self.trace.add("steps", torch.tensor(self.step))
+            self.trace.add("counts", self.recorder.window[-1])
+            self.trace.add("cluster_size", self.model.quantizer.cluster_size)
         reset = self.model.quantizer.last_reset
         if every and reset is not None:
             when = torch.full_like(reset.codes, self.step)
-            self._trace("reset_events", torch.stack([when, reset.codes, reset.donors], dim=1))
+            self.trace.add("reset_events", torch.stack([when, reset.codes, reset.donors], dim=1))
         if self.step % self.config.val_every == 0 or self.step == self.steps:
             self.validate()
         if self.recorder.rows:
@@ -198,9 +198,6 @@ class Trainer:
         bar.update()
         for callback in self.callbacks:
             callback(self)
-
-    def _trace(self, name: str, value: Tensor) -> None:
-        self.trace.setdefault(name, []).append(value.detach().cpu().clone())
 
     @torch.no_grad()
     def validate(self) -> None:
@@ -222,12 +219,12 @@ class Trainer:
         sums["encoder_similarity"] = usage.pairwise_similarity(encoded)
         sums["encoder_std"] = usage.feature_std(encoded)
         self.recorder.val_row(self.step, counter.counts, sums)
-        self._trace("val_steps", torch.tensor(self.step))
-        self._trace("val_counts", counter.counts)
+        self.trace.add("val_steps", torch.tensor(self.step))
+        self.trace.add("val_counts", counter.counts)
         if self.config.trace_every:
-            self._trace("codebook", self.model.quantizer.codebook)
+            self.trace.add("codebook", self.model.quantizer.codebook)
             probe = self.model.encode(self.recorder.probe).reshape(-1, self.config.dim)
-            self._trace("probe", F.normalize(probe, dim=-1))
+            self.trace.add("probe", F.normalize(probe, dim=-1))
 
     def _validated_finite(self) -> bool:
         """Whether the last row, if it validates the weights as they are, has a finite loss."""
@@ -242,7 +239,7 @@ class Trainer:
             model=self.model.state_dict(),
             optimizer=checkpoints.optimizer_tensors(self.optimizer),
             recorder=self.recorder.state_dict(),
-            trace=self._stacked_trace(),
+            trace=self.trace.stacked(),
         )
         info = {"step": self.step, "seconds": self.seconds, "checksum": self.data.checksum}
         return {name: t.detach().cpu().clone() for name, t in tensors.items()}, info
@@ -265,18 +262,8 @@ class Trainer:
         self.model.load_state_dict(checkpoints.unflatten(tensors, "model"))
         checkpoints.load_optimizer(self.optimizer, checkpoints.unflatten(tensors, "optimizer"))
         self.recorder.load_state_dict(checkpoints.unflatten(tensors, "recorder"))
-        trace = checkpoints.unflatten(tensors, "trace")
-        self.trace = {
-            name: [stacked] if name == "reset_events" else list(stacked)
-            for name, stacked in trace.items()
-        }
+        self.trace = Trace(checkpoints.unflatten(tensors, "trace"))
         self.step, self.seconds = info["step"], info["seconds"]
-
-    def _stacked_trace(self) -> dict[str, Tensor]:
-        return {
-            name: torch.cat(parts) if name == "reset_events" else torch.stack(parts)
-            for name, parts in self.trace.items()
-        }
 
     def _write(self, state: tuple[dict[str, Tensor], dict]) -> None:
         if self.folder is None:
@@ -287,11 +274,10 @@ class Trainer:
     def _finished(self) -> Run:
         history = self.recorder.history()
         return Run(self.config, history, self._summary(history), self.model.eval(),
-                   self._stacked_trace())  # fmt: skip
+                   self.trace.stacked())  # fmt: skip
 
     def _summary(self, history: pd.DataFrame) -> dict:
-        last = {s: history[history["split"] == s].tail(1) for s in ("train", "val")}
-        summary = {
+        return {
             "steps": self.step,
             "steps_per_epoch": self.per_epoch,
             "tokens_per_step": self.tokens,
@@ -308,12 +294,7 @@ class Trainer:
             "torch": torch.__version__,
             "seconds": round(self.seconds, 3),
             "total_resets": int(self.recorder.ledger.times.sum()),
-        }
-        for split, rows in last.items():
-            for name in ("utilization", "perplexity", "top_code_ratio", "recon_loss"):
-                if len(rows):
-                    summary[f"{split}_{name}"] = float(rows[name].iloc[0])
-        return summary
+        } | final_values(history)
 
     def _diverged(self, good: tuple[dict[str, Tensor], dict]) -> TrainingDiverged:
         failed, history = self.step + 1, self.recorder.history()
