@@ -25,7 +25,7 @@ def bags_of_codes(model: VQVAE, pictures, every: int = 1) -> np.ndarray:
 
 
 def bag_of_codes_accuracy(
-    model: VQVAE, pictures: Pictures, labels: Mapping[str, Sequence[str]], *, every: int = 5
+    model: VQVAE, pictures: Pictures, labels: Mapping[str, Sequence[str]], *, every: int = 10
 ) -> float:
     """Accuracy on validation of a linear classifier that sees only how often codes occur.
 

@@ -1,7 +1,7 @@
 """Records as a person reads them: the before/after pairs, the gates, and both as text.
 
 Every notebook that records ``before/X`` and ``after/X`` adds a row. X makes the row's name and
-its unit: utilizations, gaps and shares read as percentages, everything else as numbers.
+its unit: utilizations, gaps, shares and accuracies read as percentages, everything else as numbers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WORDS = {
     "vq": "VQ",
     "std_dev": "spread",
 }
-PERCENT = ("utilization", "gap", "share")
+PERCENT = ("utilization", "gap", "share", "accuracy")
 
 
 @dataclass(frozen=True)
