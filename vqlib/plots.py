@@ -268,10 +268,9 @@ def before_after(table: pd.DataFrame, counts: Mapping[str, Tensor]) -> Figure:
         used = int((shares > 0).sum())
         right.plot(np.arange(1, used + 1), shares[:used], color=style.color, ls=style.line, lw=2.4)
         right.plot(used, shares[used - 1], style.marker, color=style.color, ms=8)
-        at = used * 3 // 4
-        right.annotate(f"{name}: {used} of {len(shares)} used", (at, shares[at]), xytext=(8, 8),
-                       ha="right" if at > len(shares) / 2 else "left", color=style.color,
-                       textcoords="offset points", fontweight="bold")  # fmt: skip
+        right.annotate(f"{name}: {used} of {len(shares)} used", (used // 2, shares[used // 2]),
+                       xytext=(6, 12), textcoords="offset points", color=style.color,
+                       fontweight="bold")  # fmt: skip
     right.axhline(1, color=INK, ls=":", lw=1)
     right.set(xlabel="codes, most used first", ylabel="use / average use", yscale="log",
               xlim=(0, len(shares)))  # fmt: skip

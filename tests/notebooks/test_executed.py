@@ -8,9 +8,6 @@ from vqlib import suite
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
-# one worker runs these in turn; each keeps both cores busy by itself
-pytestmark = pytest.mark.xdist_group("notebooks")
-
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
