@@ -665,3 +665,13 @@ def test_a_state_moves_from_cuda_to_the_cpu():
         cuda(inputs().cuda())
     cpu.load_state_dict(cuda.state_dict())
     torch.testing.assert_close(cpu(inputs(1)).quantized, cuda(inputs(1).cuda()).quantized.cpu())
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e25])
+def test_a_vector_without_a_direction_becomes_the_first_axis(scale):
+    z = torch.randn(64, 8) * scale
+    q = NormEMAQuantizer(4, 8, reset=DeadCodeReset(threshold=1.0)).train()
+    for _ in range(3):
+        out = q(z)
+    assert torch.allclose(out.quantized, torch.eye(8)[0].expand(64, 8))
+    torch.testing.assert_close(q.codebook.norm(dim=-1), torch.ones(4))

@@ -130,3 +130,11 @@ def test_json_is_for_people_too(run, tmp_path):
     run.save(tmp_path)
     text = (tmp_path / "config.json").read_text()
     assert json.loads(text) == run.config.to_dict() and text.count("\n") > 20
+
+
+def test_a_finished_run_is_no_checkpoint(tmp_path):
+    config = tiny(steps=1)
+    train(config, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "run.safetensors").replace(tmp_path / "run" / "checkpoint.safetensors")
+    with pytest.raises(ValueError, match="holds no training to go on with"):
+        train(config, tmp_path / "run", resume=True, progress=False)

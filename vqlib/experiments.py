@@ -15,6 +15,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
+import PIL
 import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
@@ -130,6 +131,7 @@ def run_key(config: TrainConfig) -> str:
         "code": CODE_CHECKSUM,
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "pillow": PIL.__version__,  # decoders differ in their last bits
         "device": str(config.resolved_device()),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": config.threads or torch.get_num_threads(),

@@ -52,7 +52,7 @@ COLUMNS = {
         "of resets whose verdict fell due: hit, and not reset again, within the survival horizon",
     ),
     "encoder_similarity": Column(
-        "cosine", "step", "average over pairs of 100 random encoder outputs (val: all outputs)"
+        "cosine", "step", "average over pairs of 100 random encoder outputs (val: of the whole set)"
     ),
     "encoder_std": Column("-", "step", "standard deviation of an encoder feature, averaged"),
     "drift": Column(
@@ -121,9 +121,8 @@ class Recorder:
         counts = torch.stack(list(self.window)).sum(dim=0)
         encoded = output.encoded.detach().reshape(-1, output.encoded.shape[-1])
         generator = torch.Generator().manual_seed(step)
-        sample = encoded[
-            torch.randint(len(encoded), (SAMPLED_OUTPUTS,), generator=generator).to(encoded.device)
-        ]
+        chosen = torch.randperm(len(encoded), generator=generator)[:SAMPLED_OUTPUTS]
+        sample = encoded[chosen.to(encoded.device)]
         return {
             "step": step,
             "split": "train",

@@ -27,6 +27,17 @@ class Quantized(NamedTuple):
     loss: Tensor  #: scalar, beta * mean((stopgrad(quantized) - z)^2), z normalised
 
 
+def on_sphere(z: Tensor) -> Tensor:
+    """``z`` (..., D) scaled to unit length, in float32.
+
+    A vector without a direction (all zeros, or so long that its length overflows) becomes the
+    first axis: a zero row in the codebook would win against every code that points away.
+    """
+    unit = F.normalize(z.float(), dim=-1)
+    axis = F.one_hot(torch.zeros((), dtype=torch.int64, device=z.device), z.shape[-1])
+    return torch.where(unit.detach().abs().amax(dim=-1, keepdim=True) == 0, axis.float(), unit)
+
+
 def nearest(x: Tensor, codebook: Tensor) -> Tensor:
     """Index of the most similar code, int64 (N,), for unit ``x`` (N, D) and ``codebook`` (K, D).
 
@@ -157,7 +168,7 @@ class NormEMAQuantizer(nn.Module):
         """
         self._check(z)
         with torch.autocast(z.device.type, enabled=False):
-            unit = F.normalize(z.float(), dim=-1)
+            unit = on_sphere(z)
             flat = unit.detach().reshape(-1, self.dim)
             if self.training:
                 self._initialize(flat)

@@ -75,8 +75,9 @@ class DeadCodeReset:
         if self.donors not in get_args(Donors):
             raise ValueError(f"donors must be one of {get_args(Donors)}, got {self.donors!r}")
         for name in ("every", "top"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         if self.refill is not None and not self.threshold < self.refill < math.inf:
             raise ValueError(
                 f"refill must be above threshold ({self.threshold}) or a reset code is dead "

@@ -150,7 +150,10 @@ def claim(folder: Path | None, config: TrainConfig, resume: bool):
     if changed:
         text = ", ".join(f"{n} was {old!r}, is {new!r}" for n, (old, new) in changed.items())
         raise ValueError(f"a run resumes with the settings it began with; changed: {text}")
-    return checkpoints.read_tensors(folder / "checkpoint.safetensors")
+    tensors, info = checkpoints.read_tensors(folder / "checkpoint.safetensors")
+    if "step" not in info:
+        raise ValueError(f"{folder / 'checkpoint.safetensors'} holds no training to go on with")
+    return tensors, info
 
 
 def _json(values: dict) -> str:
