@@ -2,8 +2,6 @@
 
 import ast
 import inspect
-import math
-import os
 import subprocess
 import sys
 import time
@@ -266,28 +264,22 @@ def test_tables():
 # --- intervals ---
 
 
-def test_an_interval_covers_the_mean_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(300):
-        _, low, high = interval(rng.normal(5.0, 2.0, size=20), confidence=0.9, draws=400)
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_an_interval_covers_the_mean_as_often_as_it_says(n):
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(600):
+        _, low, high = interval(rng.normal(5.0, 2.0, size=n), confidence=0.9)
         hits += low <= 5.0 <= high
-    assert 0.82 < hits / 300 < 0.94  # the percentile interval is a little narrow at n = 20
+    assert 0.86 < hits / 600 < 0.94
 
 
-def test_an_interval_is_reproducible_ordered_and_widens_with_confidence():
-    values = [0.1, 0.4, 0.2, 0.9, 0.5]
+def test_an_interval_widens_with_confidence():
+    values = [1.0, 2.0, 4.0, 8.0]
     mean, low, high = interval(values)
-    assert mean == pytest.approx(np.mean(values)) and min(values) <= low < mean < high <= 0.9
-    assert interval(values) == (mean, low, high)
     narrow = interval(values, confidence=0.5)
-    assert low < narrow[1] < mean < narrow[2] < high
+    assert low < narrow[1] < mean == 3.75 < narrow[2] < high
 
 
-def test_an_interval_of_one_value_is_that_value():
-    assert interval([0.3]) == pytest.approx((0.3, 0.3, 0.3))
-    assert all(math.isnan(v) for v in interval([0.3, math.nan]))
-
-
-def test_the_cache_of_the_tests_is_not_the_repositorys(cache):
-    assert os.environ["VQLIB_CACHE"] == str(cache) and not cache.exists()
+def test_one_value_has_no_interval():
+    mean, low, high = interval([0.3])
+    assert mean == 0.3 and np.isnan(low) and np.isnan(high)

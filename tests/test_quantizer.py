@@ -378,13 +378,13 @@ def test_a_reset_comes_last_and_survives_the_step():
     plain(z)
     codebook, cluster_size = plain.codebook.clone(), plain.cluster_size.clone()
     expected = q.reset.apply(
-        codebook, cluster_size, F.normalize(z, dim=-1), out.indices, len(z), generator
+        codebook, cluster_size, quantizer.on_sphere(z), out.indices, len(z), generator
     )
     assert len(expected.codes) > 0
     assert torch.equal(q.last_reset.codes, expected.codes)
     assert torch.equal(q.last_reset.donors, expected.donors)
     assert torch.equal(q.codebook, codebook) and torch.equal(q.cluster_size, cluster_size)
-    assert torch.equal(q.codebook[expected.codes], F.normalize(z, dim=-1)[expected.donors])
+    assert torch.equal(q.codebook[expected.codes], quantizer.on_sphere(z)[expected.donors])
     assert q.cluster_size[expected.codes].tolist() == [3.5] * len(expected.codes)
 
 
@@ -667,9 +667,32 @@ def test_a_state_moves_from_cuda_to_the_cpu():
     torch.testing.assert_close(cpu(inputs(1)).quantized, cuda(inputs(1).cuda()).quantized.cpu())
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e25])
-def test_a_vector_without_a_direction_becomes_the_first_axis(scale):
-    z = torch.randn(64, 8) * scale
+@pytest.mark.parametrize("scale", [1e-30, 1e-13, 1e30])
+def test_no_length_is_too_short_or_too_long_for_a_direction(scale):
+    z = torch.randn(64, 8)
+    torch.testing.assert_close(quantizer.on_sphere(z * scale), F.normalize(z, dim=-1))
+
+
+def test_inputs_that_cancel_leave_their_code_where_it_was():
+    q = NormEMAQuantizer(1, 2, decay=0.0, kmeans_init=False).train()
+    before = q.codebook.clone()
+    q(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    assert torch.equal(q.codebook, before)
+
+
+def test_a_codebook_that_came_by_buffers_is_not_initialised_again():
+    trained = NormEMAQuantizer(8, 4).train()
+    trained(torch.randn(64, 4))
+    copy = NormEMAQuantizer(8, 4, decay=1.0).train()  # decay 1: learning moves nothing
+    for mine, theirs in zip(copy.buffers(), trained.buffers(), strict=True):
+        mine.copy_(theirs)  # as averaged models and data-parallel wrappers do
+    copy(torch.randn(64, 4))
+    torch.testing.assert_close(copy.codebook, trained.codebook)
+    assert int(copy.steps) == 2
+
+
+def test_a_vector_without_a_direction_becomes_the_first_axis():
+    z = torch.zeros(64, 8)
     q = NormEMAQuantizer(4, 8, reset=DeadCodeReset(threshold=1.0)).train()
     for _ in range(3):
         out = q(z)

@@ -8,7 +8,7 @@ import torch
 from tiny_training import same_bits, tiny
 
 from vqlib import Run, train
-from vqlib.runs import build_model, claim, write_config
+from vqlib.runs import begin, build_model, claim
 
 
 @pytest.fixture(scope="module")
@@ -101,20 +101,20 @@ def test_a_folder_that_holds_anything_is_refused(tmp_path):
 
 
 def test_changed_settings_are_named_with_both_values(tmp_path):
-    write_config(tmp_path, tiny())
+    begin(tmp_path, tiny(), finished=False)
     with pytest.raises(ValueError) as caught:
         claim(tmp_path, tiny(decay=0.75, seed=3), resume=True)
     assert "changed: decay was 0.9, is 0.75, seed was 0, is 3" in str(caught.value)
 
 
 def test_the_length_of_a_run_may_change(tmp_path):
-    write_config(tmp_path, tiny())
+    begin(tmp_path, tiny(), finished=False)
     with pytest.raises(FileNotFoundError, match="no checkpoint"):  # past the settings, that is
         claim(tmp_path, tiny(steps=99, epochs=7), resume=True)
 
 
 def test_the_length_of_a_run_whose_rate_falls_at_the_end_may_not(tmp_path):
-    write_config(tmp_path, tiny(cooldown_steps=4))
+    begin(tmp_path, tiny(cooldown_steps=4), finished=False)
     with pytest.raises(ValueError, match="changed: steps was 12, is 99"):
         claim(tmp_path, tiny(cooldown_steps=4, steps=99), resume=True)
 
@@ -138,3 +138,16 @@ def test_a_finished_run_is_no_checkpoint(tmp_path):
     (tmp_path / "run" / "run.safetensors").replace(tmp_path / "run" / "checkpoint.safetensors")
     with pytest.raises(ValueError, match="holds no training to go on with"):
         train(config, tmp_path / "run", resume=True, progress=False)
+
+
+def test_a_run_that_goes_on_is_no_finished_run(tmp_path):
+    train(tiny(steps=2), tmp_path, progress=False)
+
+    def stop(trainer):
+        raise RuntimeError("the machine went down")
+
+    with pytest.raises(RuntimeError):
+        train(tiny(steps=4), tmp_path, resume=True, progress=False, callbacks=[stop])
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        Run.load(tmp_path)
+    assert train(tiny(steps=4), tmp_path, resume=True, progress=False).summary["steps"] == 4

@@ -15,7 +15,7 @@ import torch
 from tiny_training import copies, same_bits, tiny
 from torch.nn import functional as F
 
-from vqlib import Run, TrainingDiverged, checkpoints, data, train, training, usage
+from vqlib import Run, TrainingDiverged, checkpoints, data, history, train, usage
 from vqlib.history import COLUMNS
 from vqlib.model import tokenize
 from vqlib.training import Trainer
@@ -114,7 +114,7 @@ def test_validation_counts_the_whole_validation_set():
 
 def test_each_validation_picture_counts_the_same_whatever_the_batches(monkeypatch):
     one = quiet(tiny(steps=3)).split("val")
-    monkeypatch.setattr(training, "VAL_BATCH", 7)
+    monkeypatch.setattr(history, "VAL_BATCH", 7)
     two = quiet(tiny(steps=3)).split("val")
     pd.testing.assert_frame_equal(one, two, rtol=1e-5, atol=1e-6)
 
@@ -291,9 +291,10 @@ def test_ctrl_c_without_a_folder_says_that_nothing_was_saved():
         quiet(tiny(), callbacks=[interrupt_at(2)])
 
 
-def test_ctrl_c_at_the_last_step_finishes_the_run(tmp_path):
-    assert quiet(tiny(), tmp_path, callbacks=[interrupt_at(12)]).summary["steps"] == 12
-    assert (tmp_path / "summary.json").exists()
+def test_ctrl_c_at_the_last_step_finishes_the_run_and_is_told(tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="after the last of 12 steps"):
+        quiet(tiny(), tmp_path, callbacks=[interrupt_at(12)])
+    assert Run.load(tmp_path).summary["steps"] == 12
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
@@ -14,7 +15,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 # field: (lowest, highest, whether the lowest itself is allowed)
 RANGES = {
-    "image_size": (4, 4096, True),
+    "image_size": (8, 4096, True),
     "val_fraction": (0, 0.9, False),
     "batch_size": (1, 2**20, True),
     "epochs": (1, 10**9, True),
@@ -139,11 +140,13 @@ class TrainConfig:
                 continue
             whole = isinstance(low, int) and type(getattr(TrainConfig, name)) is not float
             kind = "a whole number" if whole else "a number"
-            number = isinstance(value, int if whole else (int, float))
+            number = isinstance(value, numbers.Integral if whole else numbers.Real)
             number = number and not isinstance(value, bool)
             if not number or not low <= value <= high or (not closed and value == low):
                 bound = f"{'>=' if closed else '>'} {low} and <= {high}"
                 raise SettingsError(f"{name} must be {kind} {bound}, got {value!r}")
+            if not isinstance(value, (int, float)):  # NumPy's, which JSON does not know
+                object.__setattr__(self, name, int(value) if whole else float(value))
         for name in ("kmeans_init", "reset_relative", "reset_distinct"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name} must be True or False, got {getattr(self, name)!r}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pandas as pd
@@ -16,11 +17,12 @@ from torch.nn import functional as F
 
 from vqlib import usage
 from vqlib.config import TrainConfig
-from vqlib.model import Output
+from vqlib.model import VQVAE, Output
 from vqlib.reset import ResetLedger
 
 PROBE_PICTURES = 4  # whose encoder outputs measure the drift
 DRIFT_EVERY = 5  # steps between two looks at the probe
+VAL_BATCH = 64  # pictures; every picture counts the same whatever this is
 SAMPLED_OUTPUTS = 100  # encoder outputs whose similarity is measured, the guide's number
 
 
@@ -52,7 +54,9 @@ COLUMNS = {
         "of resets whose verdict fell due: hit, and not reset again, within the survival horizon",
     ),
     "encoder_similarity": Column(
-        "cosine", "step", "average over pairs of 100 random encoder outputs (val: of the whole set)"
+        "cosine",
+        "step",
+        "average over pairs of 100 random encoder outputs (val: over the whole set)",
     ),
     "encoder_std": Column("-", "step", "standard deviation of an encoder feature, averaged"),
     "drift": Column(
@@ -195,6 +199,31 @@ class Recorder:
         self.drift = float(state["drift"])
         probed = state.get("probed")
         self.probed = None if probed is None else probed.to(self.probe.device)
+
+
+@torch.no_grad()
+def measure(model: VQVAE, pictures, to_device: Callable) -> tuple[Tensor, dict[str, float]]:
+    """One pass over a data set in evaluation mode: code counts (K,), and a row's averages."""
+    model.eval()
+    counter = usage.UsageCounter(model.quantizer.codebook_size)
+    sums = dict.fromkeys(("recon_loss", "commit_loss", "cosine_error"), 0.0)
+    thin = 1 + len(pictures) // 1000  # so much of a large set's encoder outputs is left out
+    outputs = []
+    for rows in torch.arange(len(pictures)).split(VAL_BATCH):
+        output = model(to_device(pictures.batch(rows)))
+        counter.update(output.indices)
+        share = len(rows) / len(pictures)
+        sums["recon_loss"] += share * output.recon_loss.item()
+        sums["commit_loss"] += share * output.commit_loss.item()
+        sums["cosine_error"] += share * cosine_error(output).item()
+        encoded = output.encoded.flatten(0, -2).cpu()
+        generator = torch.Generator().manual_seed(int(rows[0]))
+        chosen = torch.randperm(len(encoded), generator=generator)[: -(-len(encoded) // thin)]
+        outputs.append(encoded[chosen])
+    encoded = torch.cat(outputs)
+    sums["encoder_similarity"] = usage.pairwise_similarity(encoded)
+    sums["encoder_std"] = usage.feature_std(encoded)
+    return counter.counts, sums
 
 
 def cosine_error(output: Output) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import platform
 from collections.abc import Mapping
 
@@ -12,6 +14,7 @@ from IPython.display import Markdown, display
 import vqlib
 from vqlib import guide
 from vqlib.config import TrainConfig
+from vqlib.experiments import interval
 
 
 def provenance(config: TrainConfig, seeds: int) -> None:
@@ -63,9 +66,16 @@ def beside_guide(
     return pd.DataFrame(rows, columns=columns).set_index("iteration")
 
 
-def measured(values: Mapping[str, object], seeds: int) -> pd.DataFrame:
-    """The closing table of a notebook."""
-    column = f"measured here, over {seeds} seed{'s' * (seeds != 1)}"
+def with_interval(values, form: str) -> str:
+    """Mean over seeds and its 95 % interval as text; ``form`` is a format such as ".2f"."""
+    mean, low, high = interval(values)
+    if math.isnan(low):
+        return f"{mean:{form}} (one seed, no interval)"
+    return f"{mean:{form}} (95 % interval {low:{form}} to {high:{form}})"
+
+
+def measured(values: Mapping[str, object], column: str) -> pd.DataFrame:
+    """The closing table of a notebook; ``column`` says over what was averaged."""
     rows = [", ".join(v) if isinstance(v, list) else v for v in values.values()]
     return pd.DataFrame({column: rows}, index=list(values))
 
@@ -75,7 +85,7 @@ def check(question: str, yours: float, correct: float, *, tolerance: float, hint
 
     ``tolerance`` is absolute. Returns whether the answer is right; never raises on a wrong one.
     """
-    if yours is None:
+    if not isinstance(yours, numbers.Real):
         say(f"**{question}** Not answered yet. *Hint:* {hint}")
         return False
     right = abs(yours - correct) <= tolerance

@@ -30,7 +30,8 @@ class VQVAE(nn.Module):
     No normalisation layers: in evaluation and training the encoder is one function.
 
     Args:
-        quantizer: any module that maps (..., dim) to (quantized, indices, loss).
+        quantizer: a module with an attribute ``dim`` that maps (..., dim) to (quantized,
+            indices, loss).
         channels: of the pictures. width: channels of the inner layers.
 
     Raises:
@@ -86,10 +87,12 @@ class VQVAE(nn.Module):
 
 @torch.no_grad()
 def tokenize(model: VQVAE, pictures: Tensor) -> Tensor:
-    """Codes (B, H/4, W/4) of ``pictures``, in evaluation mode, which is then left as it was."""
-    was_training = model.training
+    """Codes (B, H/4, W/4), on the CPU, of ``pictures``; every module's mode is left as it was."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return model.quantizer(model.encode(pictures)).indices
+        _, indices, _ = model.quantizer(model.encode(pictures.to(next(model.parameters()).device)))
+        return indices.cpu()
     finally:
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training

@@ -1,7 +1,7 @@
 """Every figure of the suite: functions from tidy data to a Figure. Only this module knows seaborn.
 
-An arm has one colour, marker and line style wherever it appears (Okabe and Ito's palette,
-told apart by the colour-blind).
+An arm has one colour and marker wherever it appears (Okabe and Ito's palette, told apart by the
+colour-blind), and a line style where curves lie close.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def count_map(cluster_size: Tensor, steps: Tensor, *, title: str = "") -> Figure
 
 def effects(table: pd.DataFrame, value: str, reference: str, *, label: str = "",
             ax: Axes = None) -> Axes:  # fmt: skip
-    """One row an arm: each seed a dot, the mean and its 95 % bootstrap interval.
+    """One row an arm: each seed a dot, the mean and its 95 % interval (Student's t).
 
     ``table``: columns ``arm``, ``seed`` and ``value``; a dotted line marks ``reference``'s mean.
     """

@@ -27,15 +27,21 @@ class Quantized(NamedTuple):
     loss: Tensor  #: scalar, beta * mean((stopgrad(quantized) - z)^2), z normalised
 
 
+class NonFiniteInput(ValueError):
+    """NaN or infinity in a training batch."""
+
+
 def on_sphere(z: Tensor) -> Tensor:
     """``z`` (..., D) scaled to unit length, in float32.
 
-    A vector without a direction (all zeros, or so long that its length overflows) becomes the
-    first axis: a zero row in the codebook would win against every code that points away.
+    A vector without a direction, all zeros, becomes the first axis: a zero row in the
+    codebook would win against every code that points away.
     """
-    unit = F.normalize(z.float(), dim=-1)
-    axis = F.one_hot(torch.zeros((), dtype=torch.int64, device=z.device), z.shape[-1])
-    return torch.where(unit.detach().abs().amax(dim=-1, keepdim=True) == 0, axis.float(), unit)
+    z = z.float()
+    longest = z.detach().abs().amax(dim=-1, keepdim=True)
+    axis = F.one_hot(torch.zeros((), dtype=torch.int64, device=z.device), z.shape[-1]).float()
+    # divided first, so that no length overflows or vanishes
+    return F.normalize(torch.where(longest == 0, axis, z / longest), dim=-1)
 
 
 def nearest(x: Tensor, codebook: Tensor) -> Tensor:
@@ -75,9 +81,18 @@ def spherical_kmeans(
         drawn = torch.cat([drawn, more])
     means = from_first_rank(x[drawn.to(x.device)].contiguous())
     for _ in range(iterations):
-        bins, sums = assigned_sums(x, nearest(x, means), codebook_size)
-        means = torch.where(bins[:, None] > 0, F.normalize(sums, dim=-1), means)
+        _, sums = assigned_sums(x, nearest(x, means), codebook_size)
+        means = _where_directed(sums, F.normalize(sums, dim=-1), means)
     return means, assigned_sums(x, nearest(x, means), codebook_size)[0]
+
+
+def _where_directed(vectors: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """``new`` rows (K, D) where ``vectors`` have a direction; where they are 0, ``old``.
+
+    That covers a code without inputs, and one whose inputs cancel. A choice of rows, not
+    arithmetic: an unused code must not change by a single bit.
+    """
+    return torch.where(vectors.abs().amax(dim=-1, keepdim=True) > 1e-6, new, old)
 
 
 class NormEMAQuantizer(nn.Module):
@@ -96,7 +111,8 @@ class NormEMAQuantizer(nn.Module):
     ``cluster_size`` never enters step 6: it is a statistic that only the reset reads.
     The returned vectors are looked up before step 6. Evaluation changes nothing.
     Bins and sums are summed over torch.distributed ranks, and rank 0's draws are
-    everybody's. In a compiled model, learning is one graph break.
+    everybody's. In a compiled model, learning is one graph break. It learns in ``forward``:
+    keep it outside regions that activation checkpointing runs twice.
 
     Args:
         codebook_size: K. dim: D. decay: of both moving averages, in [0, 1].
@@ -151,7 +167,6 @@ class NormEMAQuantizer(nn.Module):
         self.register_buffer("cluster_size", torch.zeros(codebook_size))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.last_reset: Reset | None = None
-        self._steps: int | None = 0  # mirror of `steps`: reading that would stall a GPU
 
     @property
     def initialized(self) -> bool:
@@ -162,8 +177,9 @@ class NormEMAQuantizer(nn.Module):
         """Quantize ``z`` (..., dim), any float type; in training mode also learn from it.
 
         Raises:
-            ValueError: wrong last dimension, no tokens, an integer type, or NaN or
-                infinity in a training batch (before anything has changed).
+            ValueError: wrong last dimension, no tokens, or an integer type.
+            NonFiniteInput: NaN or infinity in a training batch, on any rank; nothing has
+                changed then.
             TypeError: the buffers are not float32.
         """
         self._check(z)
@@ -171,11 +187,11 @@ class NormEMAQuantizer(nn.Module):
             unit = on_sphere(z)
             flat = unit.detach().reshape(-1, self.dim)
             if self.training:
-                self._initialize(flat)
-            indices = nearest(flat, self.codebook)
-            codes = self.codebook[indices].view_as(unit)
-            if self.training:
-                self._learn(flat, indices)
+                indices, codes = self._learn(flat)
+            else:
+                indices = nearest(flat, self.codebook)
+                codes = self.codebook[indices]
+            codes = codes.view_as(unit)
             loss = self.beta * F.mse_loss(unit, codes)
             quantized = unit + (codes - unit).detach()
         return Quantized(quantized.to(z.dtype), indices.view(z.shape[:-1]), loss)
@@ -192,39 +208,41 @@ class NormEMAQuantizer(nn.Module):
 
     @torch.compiler.disable
     @torch.no_grad()
-    def _initialize(self, x: Tensor) -> None:
-        if not bool(x.isfinite().all()):
-            raise ValueError("z holds NaN or infinity: refused before it reaches the codebook")
-        if self._steps is None:
-            self._steps = int(self.steps)
-        if self._steps > 0:
-            return
-        if self.kmeans_init:
-            means, bins = spherical_kmeans(
-                x, self.codebook_size, self.generator, self.kmeans_iterations
-            )
-            self.codebook.copy_(means)
-        else:
-            from_first_rank(self.codebook)
-            bins, _ = assigned_sums(x, nearest(x, self.codebook), self.codebook_size)
-        self.cluster_size.copy_(bins)
-
-    @torch.compiler.disable
-    @torch.no_grad()
-    def _learn(self, x: Tensor, indices: Tensor) -> None:
+    def _learn(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """One training step on ``x`` (N, D): the indices (N,) and the codes (N, D) of before."""
+        step = self._begin(x)
+        indices = nearest(x, self.codebook)
+        codes = self.codebook[indices]
         bins, sums = assigned_sums(x, indices, self.codebook_size)
         self.cluster_size.lerp_(bins, 1 - self.decay)
         moved = self.codebook.lerp(F.normalize(sums, dim=-1), 1 - self.decay)
-        # where, not arithmetic: an unused code must not change by a single bit
-        self.codebook.copy_(
-            torch.where(bins[:, None] > 0, F.normalize(moved, dim=-1), self.codebook)
-        )
-        self._steps += 1
-        self.steps.fill_(self._steps)
-        self.last_reset = self._reset(x, indices, bins)
+        moved = _where_directed(moved, F.normalize(moved, dim=-1), self.codebook)
+        self.codebook.copy_(_where_directed(sums, moved, self.codebook))
+        self.steps += 1
+        self.last_reset = self._reset(step, x, indices, bins)
+        return indices, codes
 
-    def _reset(self, x: Tensor, indices: Tensor, bins: Tensor) -> Reset | None:
-        if self.reset is None or self.reset.threshold == 0 or self._steps % self.reset.every:
+    def _begin(self, x: Tensor) -> int:
+        """Refuse a batch that is not finite, set the codebook on the first; the step's number."""
+        # one look at the device for both, and all ranks see the same, or some would wait for ever
+        broken = sum_over_ranks((~x.isfinite()).any().long())
+        broken, steps = torch.stack([broken, self.steps]).tolist()
+        if broken:
+            raise NonFiniteInput("z holds NaN or infinity: refused before it reaches the codebook")
+        if steps == 0:
+            if self.kmeans_init:
+                means, bins = spherical_kmeans(
+                    x, self.codebook_size, self.generator, self.kmeans_iterations
+                )
+                self.codebook.copy_(means)
+            else:
+                from_first_rank(self.codebook)
+                bins, _ = assigned_sums(x, nearest(x, self.codebook), self.codebook_size)
+            self.cluster_size.copy_(bins)
+        return steps + 1
+
+    def _reset(self, step: int, x: Tensor, indices: Tensor, bins: Tensor) -> Reset | None:
+        if self.reset is None or self.reset.threshold == 0 or step % self.reset.every:
             return None
         return self.reset.apply(
             self.codebook, self.cluster_size, x, indices, int(bins.sum()), self.generator
@@ -251,5 +269,4 @@ class NormEMAQuantizer(nn.Module):
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)
-        self._steps = None  # read from the buffer when next needed
         self.last_reset = None

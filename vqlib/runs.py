@@ -45,7 +45,7 @@ class Run:
         """Write history.csv, config.json, summary.json and run.safetensors, each whole."""
         folder = Path(folder)
         write_history(folder, self.history)
-        write_config(folder, self.config)
+        checkpoints.write_text(folder / "config.json", _json(self.config.to_dict()))
         checkpoints.write_tensors(
             folder / "run.safetensors",
             checkpoints.flatten(model=self.model.state_dict(), trace=self.trace),
@@ -116,7 +116,11 @@ def write_history(folder: Path, history: pd.DataFrame) -> None:
         history.to_csv(temporary, index=False)
 
 
-def write_config(folder: Path, config: TrainConfig) -> None:
+def begin(folder: Path, config: TrainConfig, *, finished: bool) -> None:
+    """Write config.json; a run that goes on is no finished run, so its old results go."""
+    if not finished:
+        for name in ("summary.json", "run.safetensors"):
+            (folder / name).unlink(missing_ok=True)
     checkpoints.write_text(folder / "config.json", _json(config.to_dict()))
 
 

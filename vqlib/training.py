@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from vqlib import checkpoints, data, usage
+from vqlib import checkpoints, data
 from vqlib.config import TrainConfig, steps_of
-from vqlib.history import PROBE_PICTURES, Recorder, cosine_error, final_values
+from vqlib.history import PROBE_PICTURES, Recorder, final_values, measure
 from vqlib.model import STRIDE
 from vqlib.process import cpu_threads, deferred_interrupt
-from vqlib.runs import Run, Trace, build_model, claim, write_config, write_history
-
-VAL_BATCH = 64  # pictures; every picture counts the same whatever this is
+from vqlib.quantizer import NonFiniteInput
+from vqlib.runs import Run, Trace, begin, build_model, claim, write_history
 
 
 class TrainingDiverged(RuntimeError):
@@ -49,7 +48,8 @@ def train(
         config: settings; None: the defaults.
         out_dir: where history.csv, config.json, summary.json, run.safetensors and the
             checkpoint go; None: nothing is written. A folder with another run is refused.
-        resume: go on from the checkpoint in ``out_dir``, bit for bit as if never stopped.
+        resume: go on from the checkpoint in ``out_dir``, bit for bit as if never stopped (on a
+            CPU with as many threads; CUDA's sums are not reproducible).
         progress: show a progress bar.
         callbacks: each is called with the `Trainer` after every step.
 
@@ -67,7 +67,7 @@ def train(
         if state is not None:
             trainer.load_state(*state)
         if folder is not None:
-            write_config(folder, config)
+            begin(folder, config, finished=trainer.step == trainer.steps)
         return trainer.run(progress)
 
 
@@ -109,6 +109,7 @@ class Trainer:
         self.trace = Trace()
         self.step = 0
         self.seconds = 0.0
+        self.history_due = 0.0
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def run(self, progress: bool = True) -> Run:
@@ -133,9 +134,11 @@ class Trainer:
                     self._write(good)
                 if interrupted and not last:
                     raise KeyboardInterrupt(self._how_to_go_on())
-        run = self._finished()
-        if self.folder is not None:
-            run.save(self.folder)
+            run = self._finished()
+            if self.folder is not None:
+                run.save(self.folder)
+            if interrupted:
+                raise KeyboardInterrupt(f"interrupted after the last of {self.steps} steps")
         return run
 
     def _train_step(self) -> bool:
@@ -150,10 +153,8 @@ class Trainer:
         self.optimizer.zero_grad()
         try:
             output = self.model(pictures)
-        except ValueError as error:
-            if "NaN or infinity" in str(error):
-                return False
-            raise
+        except NonFiniteInput:
+            return False
         (output.recon_loss + output.commit_loss).backward()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         size = torch.nn.utils.get_total_norm(gradients) + output.recon_loss.detach()
@@ -192,9 +193,8 @@ class Trainer:
             self.validate()
         if self.recorder.rows:
             row = self.recorder.rows[-1]
-            bar.set_postfix_str(
-                f"utilization {row['utilization']:.1%}, loss {row['recon_loss']:.4f}", refresh=False
-            )
+            text = f"{row['split']} utilization {row['utilization']:.1%}"
+            bar.set_postfix_str(f"{text}, loss {row['recon_loss']:.4f}", refresh=False)
         bar.update()
         for callback in self.callbacks:
             callback(self)
@@ -202,25 +202,10 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> None:
         """One pass over the whole validation set; changes nothing but the history."""
-        self.model.eval()
-        counter = usage.UsageCounter(self.config.codebook_size)
-        sums: dict[str, float] = dict.fromkeys(("recon_loss", "commit_loss", "cosine_error"), 0.0)
-        outputs = []
-        for rows in torch.arange(len(self.data.val)).split(VAL_BATCH):
-            output = self.model(self._to_device(self.data.val.batch(rows)))
-            counter.update(output.indices)
-            share = len(rows) / len(self.data.val)
-            sums["recon_loss"] += share * output.recon_loss.item()
-            sums["commit_loss"] += share * output.commit_loss.item()
-            sums["cosine_error"] += share * cosine_error(output).item()
-            encoded = output.encoded.reshape(-1, self.config.dim)
-            outputs.append(encoded[:: 1 + len(self.data.val) // 1000].cpu())
-        encoded = torch.cat(outputs)
-        sums["encoder_similarity"] = usage.pairwise_similarity(encoded)
-        sums["encoder_std"] = usage.feature_std(encoded)
-        self.recorder.val_row(self.step, counter.counts, sums)
+        counts, averages = measure(self.model, self.data.val, self._to_device)
+        self.recorder.val_row(self.step, counts, averages)
         self.trace.add("val_steps", torch.tensor(self.step))
-        self.trace.add("val_counts", counter.counts)
+        self.trace.add("val_counts", counts)
         if self.config.trace_every:
             self.trace.add("codebook", self.model.quantizer.codebook)
             probe = self.model.encode(self.recorder.probe).reshape(-1, self.config.dim)
@@ -269,7 +254,11 @@ class Trainer:
         if self.folder is None:
             return
         checkpoints.write_tensors(self.folder / "checkpoint.safetensors", *state)
-        write_history(self.folder, self.recorder.history())
+        if time.perf_counter() >= self.history_due:  # a long history takes long to write
+            start = time.perf_counter()
+            write_history(self.folder, self.recorder.history())
+            now = time.perf_counter()
+            self.history_due = now + 20 * (now - start)
 
     def _finished(self) -> Run:
         history = self.recorder.history()

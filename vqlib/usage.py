@@ -106,6 +106,8 @@ def pairwise_similarity(vectors: Tensor, *, centered: bool = False) -> float:
     x = _vectors(vectors, least=2)
     if centered:
         x = x - x.mean(dim=0)
+    if not bool(x.isfinite().all()):
+        return math.nan
     unit = F.normalize(x, dim=-1)
     n = int((unit.norm(dim=-1) > 0.5).sum())  # a zero vector has no direction
     if n < 2:

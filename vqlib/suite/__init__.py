@@ -208,7 +208,8 @@ def _execute(suite, plans, scratch, jobs, progress, timeout) -> list[Result]:
         return _judge(suite, plan, path, execution)
 
     with bar, ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(one, plan) for plan in plans]
+        # the last lessons take longest: begun first, they leave no core idle at the end
+        futures = [pool.submit(one, plan) for plan in reversed(plans)][::-1]
         try:
             wait(futures)
         except BaseException:
