@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -166,8 +167,12 @@ def compare(
     missing = [config for config in wanted.values() if not _is_cached(config)]
     runner = joblib.Parallel(n_jobs=min(jobs, len(missing)) or 1, return_as="generator_unordered")
     tasks = (joblib.delayed(_train_into_cache)(config) for config in missing)
-    for _ in tqdm(runner(tasks), total=len(missing), unit="run", disable=not progress, leave=False):
-        pass
+    shown = {} if progress else {"disable": True}  # unset, it leaves $TQDM_DISABLE its say
+    with warnings.catch_warnings():
+        # joblib renews a worker that has grown; nothing is lost by it
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        for _ in tqdm(runner(tasks), total=len(missing), unit="run", leave=False, **shown):
+            pass
     return {key: cached_run(config) for key, config in wanted.items()}
 
 

@@ -1,0 +1,39 @@
+"""What the README shows works as it stands there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from vqlib import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_example_runs(capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(block.strip().splitlines()) <= 11  # ten lines and a blank one
+    exec(block, {})
+    assert "'used_codes': " in capsys.readouterr().out
+
+
+def test_its_train_commands_are_understood(capsys):
+    commands = re.findall(r"^vqlib (train .*)$", README, flags=re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        # the folder is the reader's; all else must be accepted
+        assert cli.main(shlex.split(command)) == 2
+        assert "/path/to/data' does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)]+)\)", README))
+def test_its_links_lead_somewhere(target):
+    assert (ROOT / target).exists()
+
+
+def test_its_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`?make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE) or target == "PYTHON", target
