@@ -14,7 +14,8 @@ test: $(VENV)/ready
 	$(BIN)/pytest -n 2 --dist loadfile tests
 
 lab: $(VENV)/ready
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_reproduce_collapse.ipynb
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/01_reproduce_collapse.ipynb \
+		$(if $(filter 0,$(shell id -u)),--allow-root)
 
 bench: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/bench_quantizer.py
@@ -24,7 +25,7 @@ clean:
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vqlib needs Python 3.11 or newer, this is %s; try: make PYTHON=python3.11 run" % sys.version.split()[0])'
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
