@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -35,28 +36,44 @@ Settings = Annotated[TrainConfig, tyro.conf.arg(name="")]  # each field is a fla
 DEFAULTS = TrainConfig()
 
 
+@dataclass(frozen=True)
+class Execution:
+    """What `run` and `check` have in common."""
+
+    notebooks: Notebooks = ()
+    """Which ones, as 01, a name or a path; all where none is given."""
+    profile: Profile = "full"
+    """How much each notebook computes."""
+    jobs: int = 2
+    """How many notebooks run at once."""
+    timeout: float = 1800.0
+    """Seconds that one notebook may take."""
+
+    def options(self, out: Path) -> dict:
+        """As arguments of `suite.run`. Raises SuiteError for a notebook that is not there."""
+        from vqlib import suite
+
+        chosen = suite.find(self.notebooks) if self.notebooks else None
+        return {"notebooks": chosen, "profile": self.profile, "out": out, "jobs": self.jobs,
+                "timeout": self.timeout}  # fmt: skip
+
+
+Chosen = Annotated[Execution, tyro.conf.arg(name="")]
+EVERYTHING = Execution()
+
+
 @app.command
-def run(
-    notebooks: Notebooks = (),
-    profile: Profile = "full",
-    out: Path = Path("build"),
-    jobs: int = 2,
-    timeout: float = 1800.0,
-) -> int:
+def run(execution: Chosen = EVERYTHING, out: Path = Path("build")) -> int:
     """Execute the notebooks and write the HTML report.
 
     Args:
-        notebooks: Which ones, as 01, a name or a path; all where none is given.
-        profile: How much each notebook computes.
+        execution: What is executed, and how.
         out: Where the executed notebooks and the report go.
-        jobs: How many notebooks run at once.
-        timeout: Seconds that one notebook may take.
     """
     from vqlib import suite
     from vqlib.suite import tables
 
-    chosen = suite.find(notebooks) if notebooks else None
-    results = suite.run(chosen, profile, out, jobs=jobs, timeout=timeout)
+    results = suite.run(**execution.options(out))
     _print_failures(results)
     table = tables.before_after_text(results)
     if table:
@@ -66,28 +83,18 @@ def run(
 
 
 @app.command
-def check(
-    notebooks: Notebooks = (),
-    profile: Profile = "full",
-    out: Path = Path("build/check"),
-    jobs: int = 2,
-    timeout: float = 1800.0,
-) -> int:
+def check(execution: Chosen = EVERYTHING, out: Path = Path("build/check")) -> int:
     """Execute the notebooks and hold what they record against its gates.
 
     Exit status 1 where a gate fails, 2 where a notebook could not run.
 
     Args:
-        notebooks: Which ones, as 01, a name or a path; all where none is given.
-        profile: How much each notebook computes.
+        execution: What is executed, and how.
         out: Where the executed notebooks and the report go.
-        jobs: How many notebooks run at once.
-        timeout: Seconds that one notebook may take.
     """
     from vqlib import suite
 
-    chosen = suite.find(notebooks) if notebooks else None
-    return _close(out, suite.check(chosen, profile, out, jobs=jobs, timeout=timeout))
+    return _close(out, suite.check(**execution.options(out)))
 
 
 @app.command
