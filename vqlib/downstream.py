@@ -19,9 +19,10 @@ def bags_of_codes(model: VQVAE, pictures, every: int = 1) -> np.ndarray:
     bags = []
     for rows in torch.arange(0, len(pictures), every).split(64):
         codes = tokenize(model, pictures.batch(rows)).flatten(1)
-        one_hot = torch.zeros(len(rows), model.quantizer.codebook_size)
-        bags.append(one_hot.scatter_add_(1, codes, torch.ones_like(codes, dtype=torch.float32)))
-    return (torch.cat(bags) / codes.shape[1]).numpy()
+        counts = torch.zeros(len(rows), model.quantizer.codebook_size)
+        counts.scatter_add_(1, codes, torch.ones_like(codes, dtype=torch.float32))
+        bags.append(counts / codes.shape[1])
+    return torch.cat(bags).numpy()
 
 
 def bag_of_codes_accuracy(

@@ -48,10 +48,6 @@ little more than an epoch.
 Calibrated, so that the collapse follows the guide's curve: the model's depth and width, dim,
 learning rate, warm-up and momentum. Everything else is the guide's."""
 
-LONG = {"steps": 360, "cooldown_steps": 140}
-"""For comparing reconstructions: the rate falls to 0, so that the end is no moment of a noisy
-descent. The first 220 steps are those of `PRESET`."""
-
 ARMS: dict[str, dict] = {
     "baseline": {},
     "reset": {"dead_code_threshold": 1.0},

@@ -33,9 +33,6 @@ EPOCH_STEPS = 200
 MAX_RESET_SHARE = 0.10
 """At most this share of the codebook should be reset at once."""
 
-RESETS_TOO_OFTEN = 400 / 512
-"""Resets a step, as a share of the codebook, from which the threshold is called too high."""
-
 
 @dataclass(frozen=True)
 class Level:

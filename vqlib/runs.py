@@ -45,7 +45,7 @@ class Run:
         """Write history.csv, config.json, summary.json and run.safetensors, each whole."""
         folder = Path(folder)
         write_history(folder, self.history)
-        checkpoints.write_text(folder / "config.json", _json(self.config.to_dict()))
+        _write_config(folder, self.config)
         checkpoints.write_tensors(
             folder / "run.safetensors",
             checkpoints.flatten(model=self.model.state_dict(), trace=self.trace),
@@ -121,7 +121,7 @@ def begin(folder: Path, config: TrainConfig, *, finished: bool) -> None:
     if not finished:
         for name in ("summary.json", "run.safetensors"):
             (folder / name).unlink(missing_ok=True)
-    checkpoints.write_text(folder / "config.json", _json(config.to_dict()))
+    _write_config(folder, config)
 
 
 def claim(folder: Path | None, config: TrainConfig, resume: bool):
@@ -158,6 +158,10 @@ def claim(folder: Path | None, config: TrainConfig, resume: bool):
     if "step" not in info:
         raise ValueError(f"{folder / 'checkpoint.safetensors'} holds no training to go on with")
     return tensors, info
+
+
+def _write_config(folder: Path, config: TrainConfig) -> None:
+    checkpoints.write_text(folder / "config.json", _json(config.to_dict()))
 
 
 def _json(values: dict) -> str:

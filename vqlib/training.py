@@ -97,8 +97,7 @@ class Trainer:
         self.per_epoch = len(self.data.train) // config.batch_size
         height, width = self.data.size
         self.tokens = config.batch_size * (height // STRIDE) * (width // STRIDE)
-        model = build_model(config, self.data.channels)
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.model = build_model(config, self.data.channels).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             betas=(config.momentum, 0.999),
