@@ -11,7 +11,7 @@ from tiny_training import tiny
 from vqlib import DeadCodeReset, TrainConfig
 from vqlib.config import RANGES, SettingsError, steps_of
 
-TEXTS = {"dataset", "dataset_dir", "device", "reset_donors"}
+TEXTS = {"dataset", "dataset_dir", "device", "reset_donors", "variant"}
 SWITCHES = {"kmeans_init", "reset_relative", "reset_distinct"}
 
 
@@ -121,3 +121,8 @@ def test_cuda_where_there_is_none():
     assert TrainConfig(device="auto").resolved_device() == torch.device("cpu")
     with pytest.raises(ValueError, match="no CUDA card; use 'cpu' or 'auto'"):
         TrainConfig(device="cuda").resolved_device()
+
+
+def test_a_variant_that_is_not_known_is_refused_with_the_near_name():
+    with pytest.raises(SettingsError, match="did you mean `forgets-the-count`"):
+        TrainConfig(variant="forgets-the-counts")

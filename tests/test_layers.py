@@ -11,10 +11,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "vqlib"
 
 # from the bottom up; a module may import from layers below its own, and beside it
 LAYERS = (
-    ("numbers", {"ranks", "usage", "reset", "quantizer"}),
+    ("numbers", {"ranks", "usage", "reset", "quantizer", "interventions", "faults"}),
     ("things", {"model", "data", "folders", "formats", "config", "guide", "process", "records",
-                "strict"}),
+                "strict", "variants"}),
     ("running", {"history", "checkpoints", "runs", "training", "experiments", "downstream"}),
+    ("judging", {"findings", "cards"}),
     ("showing", {"plots", "galleries", "lessons"}),
     ("outside", {"suite", "cli"}),
 )  # fmt: skip

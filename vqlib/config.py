@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import torch
 
+from vqlib import variants
 from vqlib.reset import DeadCodeReset, Donors
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -97,6 +98,8 @@ class TrainConfig:
     """Count that a reset code starts with; None: the threshold + 1."""
     reset_distinct: bool = False
     """Avoid giving two dead codes the same vector."""
+    variant: str | None = None
+    """A quantizer changed on purpose: an intervention or a known fault, by name; None: sound."""
 
     learning_rate: float = 1e-3
     """Of AdamW, reached after the warm-up."""
@@ -159,6 +162,10 @@ class TrainConfig:
                 f"image_size must be a multiple of 4, the encoder's stride, got "
                 f"{self.image_size}; try {near} or {near + 4}"
             )
+        try:
+            variants.named(self.variant)
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
         try:
             self.reset()
         except ValueError as error:

@@ -26,9 +26,11 @@ from tqdm.auto import tqdm
 from vqlib import config as config_module
 from vqlib import (
     data,
+    faults,
     folders,
     formats,
     history,
+    interventions,
     model,
     quantizer,
     ranks,
@@ -36,6 +38,7 @@ from vqlib import (
     runs,
     training,
     usage,
+    variants,
 )
 from vqlib.config import TrainConfig
 from vqlib.runs import Run
@@ -69,8 +72,8 @@ ARMS: dict[str, dict] = {
 # Any change to these may change a run, so their source is part of a run's key. It is read now,
 # as it was imported: a file edited under a running kernel must not lend its key to older code.
 _SOURCES = (
-    config_module, data, folders, formats, history, model,
-    quantizer, ranks, reset, runs, training, usage,
+    config_module, data, faults, folders, formats, history, interventions, model,
+    quantizer, ranks, reset, runs, training, usage, variants,
 )  # fmt: skip
 
 

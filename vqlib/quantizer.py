@@ -82,11 +82,11 @@ def spherical_kmeans(
     means = from_first_rank(x[drawn.to(x.device)].contiguous())
     for _ in range(iterations):
         _, sums = assigned_sums(x, nearest(x, means), codebook_size)
-        means = _where_directed(sums, F.normalize(sums, dim=-1), means)
+        means = where_directed(sums, F.normalize(sums, dim=-1), means)
     return means, assigned_sums(x, nearest(x, means), codebook_size)[0]
 
 
-def _where_directed(vectors: Tensor, new: Tensor, old: Tensor) -> Tensor:
+def where_directed(vectors: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """``new`` rows (K, D) where ``vectors`` have a direction; where they are 0, ``old``.
 
     That covers a code without inputs, and one whose inputs cancel. A choice of rows, not
@@ -214,13 +214,24 @@ class NormEMAQuantizer(nn.Module):
         indices = nearest(x, self.codebook)
         codes = self.codebook[indices]
         bins, sums = assigned_sums(x, indices, self.codebook_size)
-        self.cluster_size.lerp_(bins, 1 - self.decay)
-        moved = self.codebook.lerp(F.normalize(sums, dim=-1), 1 - self.decay)
-        moved = _where_directed(moved, F.normalize(moved, dim=-1), self.codebook)
-        self.codebook.copy_(_where_directed(sums, moved, self.codebook))
+        self._update(x, bins, sums)
         self.steps += 1
         self.last_reset = self._reset(step, x, indices, bins)
         return indices, codes
+
+    def _start(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codebook (K, D) and counts (K,) to begin with, from the first batch ``x`` (N, D)."""
+        if self.kmeans_init:
+            return spherical_kmeans(x, self.codebook_size, self.generator, self.kmeans_iterations)
+        codebook = from_first_rank(self.codebook)
+        return codebook, assigned_sums(x, nearest(x, codebook), self.codebook_size)[0]
+
+    def _update(self, x: Tensor, bins: Tensor, sums: Tensor) -> None:
+        """Steps 4 to 6: counts and codes follow the batch's ``bins`` (K,) and ``sums`` (K, D)."""
+        self.cluster_size.lerp_(bins, 1 - self.decay)
+        moved = self.codebook.lerp(F.normalize(sums, dim=-1), 1 - self.decay)
+        moved = where_directed(moved, F.normalize(moved, dim=-1), self.codebook)
+        self.codebook.copy_(where_directed(sums, moved, self.codebook))
 
     def _begin(self, x: Tensor) -> int:
         """Refuse a batch that is not finite, set the codebook on the first; the step's number."""
@@ -230,15 +241,9 @@ class NormEMAQuantizer(nn.Module):
         if broken:
             raise NonFiniteInput("z holds NaN or infinity: refused before it reaches the codebook")
         if steps == 0:
-            if self.kmeans_init:
-                means, bins = spherical_kmeans(
-                    x, self.codebook_size, self.generator, self.kmeans_iterations
-                )
-                self.codebook.copy_(means)
-            else:
-                from_first_rank(self.codebook)
-                bins, _ = assigned_sums(x, nearest(x, self.codebook), self.codebook_size)
-            self.cluster_size.copy_(bins)
+            codebook, counts = self._start(x)
+            self.codebook.copy_(codebook)
+            self.cluster_size.copy_(counts)
         return steps + 1
 
     def _reset(self, step: int, x: Tensor, indices: Tensor, bins: Tensor) -> Reset | None:

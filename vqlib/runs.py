@@ -10,10 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from vqlib import checkpoints
+from vqlib import checkpoints, variants
 from vqlib.config import TrainConfig
 from vqlib.model import VQVAE
-from vqlib.quantizer import NormEMAQuantizer
 
 # Floats to the last bit: what pandas does by itself from 3.1 on, where the argument is going away.
 _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
@@ -97,7 +96,7 @@ def build_model(config: TrainConfig, channels: int = 3) -> VQVAE:
     """The model of a run, on the CPU; its weights depend on ``config.seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        quantizer = NormEMAQuantizer(
+        quantizer = variants.named(config.variant)(
             config.codebook_size,
             config.dim,
             config.decay,
