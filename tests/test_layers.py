@@ -14,7 +14,7 @@ LAYERS = (
     ("numbers", {"ranks", "usage", "reset", "quantizer", "interventions", "faults"}),
     ("things", {"model", "data", "folders", "formats", "config", "guide", "process", "records",
                 "strict", "variants"}),
-    ("running", {"history", "checkpoints", "runs", "training", "experiments", "downstream"}),
+    ("running", {"adapters", "history", "checkpoints", "runs", "training", "experiments", "downstream"}),
     ("judging", {"findings", "cards"}),
     ("showing", {"plots", "galleries", "lessons"}),
     ("outside", {"suite", "cli"}),
