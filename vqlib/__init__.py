@@ -2,6 +2,7 @@
 
 from vqlib import usage
 from vqlib.config import TrainConfig
+from vqlib.diagnosis import diagnose
 from vqlib.quantizer import NormEMAQuantizer
 from vqlib.records import record
 from vqlib.reset import DeadCodeReset
@@ -16,6 +17,7 @@ __all__ = [
     "Run",
     "TrainConfig",
     "TrainingDiverged",
+    "diagnose",
     "record",
     "train",
     "usage",

@@ -140,6 +140,53 @@ def train(
     return 0
 
 
+@app.command
+def diagnose(
+    history: Annotated[Path, tyro.conf.Positional],
+    codebook_size: int | None = None,
+    tokens_per_step: float | None = None,
+    dead_code_threshold: float | None = None,
+    decay: float | None = None,
+    reset_interval: float | None = None,
+    json: bool = False,
+    html: Path | None = None,
+) -> int:
+    """Say what is wrong with a codebook, why, and what to do, from its history.
+
+    Exit status 0 where nothing is critical, 1 where something is, 2 where the file is unusable.
+
+    Args:
+        history: A .csv, .json or .jsonl file with columns step, split, used_codes (or
+            utilization) and what else there is; or the folder of a run.
+        codebook_size: K, the number of codes.
+        tokens_per_step: N, the tokens quantized in a training step.
+        dead_code_threshold: Hits a step below which a code is reset; 0 for no reset.
+        decay: Of the moving average of counts.
+        reset_interval: Steps between resets.
+        json: Print JSON instead of text.
+        html: Also write the answers as a page; an existing file is not overwritten.
+    """
+    from vqlib import diagnosis
+
+    try:
+        found = diagnosis.diagnose(
+            history,
+            codebook_size=codebook_size,
+            tokens_per_step=tokens_per_step,
+            dead_code_threshold=dead_code_threshold,
+            decay=decay,
+            reset_interval=reset_interval,
+        )
+        if html is not None:
+            with open(html, "x", encoding="utf-8") as page:
+                page.write(f"<!doctype html><meta charset='utf-8'>{found._repr_html_()}\n")
+    except (diagnosis.HistoryError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(found.to_json() if json else found)
+    return int(found.verdict == "critical")
+
+
 def _new_folder() -> Path:
     """A folder in build/runs that no other run has, however many start at once."""
     stamp = time.strftime("%Y-%m-%d_%H%M%S")

@@ -46,10 +46,13 @@ class Evidence:
     unit: str = ""
     window: str = ""  #: over what it was measured, e.g. "last 20 train rows (steps 180 to 199)"
 
+    @property
+    def number(self) -> str:
+        return f"{self.value:.4g}" if isinstance(self.value, float) else str(self.value)
+
     def __str__(self) -> str:
-        number = self.value if isinstance(self.value, str | int) else f"{self.value:.4g}"
         unit = f" {self.unit}" if self.unit else ""
-        return f"{self.name}: {number}{unit}" + (f" ({self.window})" if self.window else "")
+        return f"{self.name}: {self.number}{unit}" + (f" ({self.window})" if self.window else "")
 
 
 @dataclass(frozen=True)
@@ -183,3 +186,28 @@ def _plain(values: dict) -> dict:
     """Numbers that JSON knows."""
     odd = {k: str(v) for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
     return values | odd
+
+
+def clear(finding_id: str, *evidence: Evidence | None) -> Finding:
+    """It was examined and is not so."""
+    return Finding(finding_id, "clear", _there(evidence))
+
+
+def unknown(finding_id: str, why: str, needs: str) -> Finding:
+    """It cannot be decided: ``why`` is a sentence, ``needs`` completes "Needs ..."."""
+    return Finding(finding_id, "unknown", cause=why, remedy=needs)
+
+
+def not_applicable(finding_id: str, why: str) -> Finding:
+    """The question makes no sense here; ``why`` is a sentence."""
+    return Finding(finding_id, "not applicable", cause=why)
+
+
+def fired(finding_id: str, severity: Severity, *evidence: Evidence | None, cause: str,
+          remedy: str) -> Finding:  # fmt: skip
+    """It is so."""
+    return Finding(finding_id, severity, _there(evidence), cause, remedy)
+
+
+def _there(evidence: Iterable[Evidence | None]) -> tuple[Evidence, ...]:
+    return tuple(e for e in evidence if e is not None)

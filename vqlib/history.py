@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqlib import usage
@@ -65,6 +65,11 @@ COLUMNS = {
         "turn of the encoder's outputs on a fixed "
         "probe since the last look, over the steps between",
     ),
+    "duplicates": Column("codes", "validation", "codes within cosine 0.999 of one before them"),
+    "longest_code": Column("x median", "validation", "norm of the longest code over the median's"),
+    "eval_change": Column(
+        "-", "validation", "largest change of a count or a codebook entry by the validation itself"
+    ),
     "recon_loss": Column("MSE", "step", "mean squared error of pictures in [0, 1]"),
     "commit_loss": Column("-", "step", "the quantizer's loss, beta in it"),
     "cosine_error": Column("-", "step", "1 - cosine between encoder output and its code"),
@@ -72,7 +77,8 @@ COLUMNS = {
 }
 """What each column of `Run.history` means. Windows: *usage* is the last ``usage_window``
 steps for split "train" and the whole validation set for "val"; *row* is the steps since
-the train row before; *step* is this step's batch (val: the whole validation set)."""
+the train row before; *step* is this step's batch (val: the whole validation set); *validation*
+is one validation, and stands in its "val" row only."""
 
 
 def survival_horizon(config: TrainConfig, tokens: int) -> int:
@@ -112,9 +118,9 @@ class Recorder:
             self.ledger.clear()
             self.drift = math.nan
 
-    def val_row(self, step: int, counts: Tensor, sums: dict[str, float]) -> None:
-        """Write a validation row: ``counts`` (K,) and averages over the validation set."""
-        row = {"step": step, "split": "val"} | usage.summarize(counts) | sums
+    def val_row(self, step: int, counts: Tensor, measured: dict[str, float]) -> None:
+        """Write a validation row: ``counts`` (K,) and what else was measured."""
+        row = {"step": step, "split": "val"} | usage.summarize(counts) | measured
         row["mature_utilization"] = self._mature(counts)
         self.rows.append(row)
 
@@ -199,6 +205,18 @@ class Recorder:
         self.drift = float(state["drift"])
         probed = state.get("probed")
         self.probed = None if probed is None else probed.to(self.probe.device)
+
+
+def state_of(quantizer: nn.Module) -> Tensor:
+    """A copy of a quantizer's counts and codes, flattened."""
+    return torch.cat([quantizer.cluster_size.flatten(), quantizer.codebook.flatten()])
+
+
+def codebook_columns(codebook: Tensor) -> dict[str, float]:
+    """``duplicates`` and ``longest_code`` of a codebook (K, D)."""
+    length = codebook.norm(dim=-1)
+    longest = float(length.max() / length.median().clamp(min=1e-30))
+    return {"duplicates": usage.near_duplicates(codebook), "longest_code": longest}
 
 
 @torch.no_grad()

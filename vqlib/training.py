@@ -16,7 +16,14 @@ from tqdm.auto import tqdm
 
 from vqlib import checkpoints, data
 from vqlib.config import TrainConfig, steps_of
-from vqlib.history import PROBE_PICTURES, Recorder, final_values, measure
+from vqlib.history import (
+    PROBE_PICTURES,
+    Recorder,
+    codebook_columns,
+    final_values,
+    measure,
+    state_of,
+)
 from vqlib.model import STRIDE
 from vqlib.process import cpu_threads, deferred_interrupt
 from vqlib.quantizer import NonFiniteInput
@@ -200,9 +207,12 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> None:
-        """One pass over the whole validation set; changes nothing but the history."""
-        counts, averages = measure(self.model, self.data.val, self._to_device)
-        self.recorder.val_row(self.step, counts, averages)
+        """One pass over the whole validation set; a sound quantizer changes nothing by it."""
+        before = state_of(self.model.quantizer)
+        counts, measured = measure(self.model, self.data.val, self._to_device)
+        measured |= codebook_columns(self.model.quantizer.codebook)
+        measured["eval_change"] = float((state_of(self.model.quantizer) - before).abs().max())
+        self.recorder.val_row(self.step, counts, measured)
         self.trace.add("val_steps", torch.tensor(self.step))
         self.trace.add("val_counts", counts)
         if self.config.trace_every:

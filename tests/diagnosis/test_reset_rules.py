@@ -1,0 +1,121 @@
+"""Rules on resets."""
+
+import numpy as np
+import pytest
+from histories import SETTINGS, K, N, changed, healthy, using
+
+from vqlib import diagnose
+
+
+def answer(table, finding, **settings):
+    return diagnose(table, **(SETTINGS | settings))[finding]
+
+
+def test_a_threshold_above_the_share_is_told_in_numbers_that_help():
+    settings = {"codebook_size": 1024, "tokens_per_step": 1600, "dead_code_threshold": 5.0}
+    table = changed(healthy(), used_codes=500, utilization=500 / 1024)
+    found = answer(table, "threshold-above-share", **settings)
+    assert found.severity == "critical"
+    assert found.cause.startswith("dead_code_threshold 5 is 3.2 x the uniform share of 1.562 hits")
+    assert "at most 31% of the codebook can stay above it" in found.cause
+    assert found.remedy.startswith("use 0.16, or relative=0.1")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "severity"), [(0, "not applicable"), (1, "clear"), (8, "warning"),
+                                (13, "critical")]
+)  # fmt: skip
+def test_threshold_levels(threshold, severity):
+    found = answer(healthy(), "threshold-above-share", dead_code_threshold=threshold)
+    assert found.severity == severity
+
+
+def test_an_unknown_threshold_is_asked_for():
+    found = answer(healthy(), "threshold-above-share", dead_code_threshold=None)
+    assert found.severity == "unknown" and found.remedy == "dead_code_threshold"
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "severity"),
+    [(200, 0, "clear"), (200, 90, "clear"), (60, 50, "warning"), (300, 200, "critical"),
+     (0, 150, "critical"), (3, 3, "clear")],
+)  # fmt: skip
+def test_churn_is_many_resets_that_do_not_decline(early, late, severity):
+    table = healthy()
+    half = table["step"] <= 100
+    table["resets"] = np.where(half, early, late)
+    assert answer(table, "reset-churn").severity == severity
+
+
+def test_churn_counts_a_step_however_far_rows_lie_apart():
+    table = changed(healthy(steps=2000, every=10, val_every=500), resets=100)  # 10 a step
+    assert answer(table, "reset-churn").severity == "clear"
+    assert answer(changed(table, resets=2000), "reset-churn").severity == "critical"
+
+
+def test_a_reset_that_is_off_or_never_reached_is_told_apart():
+    table = changed(using(40), resets=0)
+    off = answer(table, "reset-never-fires", dead_code_threshold=0)
+    assert off.severity == "warning" and "The reset is off" in off.cause
+    slow = answer(table, "reset-never-fires", decay=0.99)  # ln(12.25) / -ln(0.99) = 249
+    assert "needs 249 steps to fall below 1 at decay 0.99" in slow.cause
+    assert answer(changed(healthy(), resets=0), "reset-never-fires").severity == "clear"
+    assert answer(using(40), "reset-never-fires").severity == "clear"  # it fires
+    uncounted = changed(using(40), resets=None, re_resets=None)
+    assert answer(uncounted, "reset-never-fires").severity == "unknown"
+
+
+@pytest.mark.parametrize(("lived", "severity"), [(0.01, "critical"), (0.2, "warning"),
+                                                 (0.6, "clear")])  # fmt: skip
+def test_survival(lived, severity):
+    table = changed(healthy(), resets=100, survived=lived)
+    assert answer(table, "reset-does-not-survive").severity == severity
+
+
+def test_survival_late_in_the_run_counts():
+    table = changed(healthy(), resets=100)
+    table["survived"] = np.where(table["step"] <= 100, 0.0, 0.9)
+    assert answer(table, "reset-does-not-survive").severity == "clear"
+
+
+def test_without_survival_repeated_resets_of_a_dead_codebook_tell():
+    table = changed(using(40), resets=100, re_resets=99, survived=None)
+    assert answer(table, "reset-does-not-survive").severity == "critical"
+    assert answer(changed(table, re_resets=None), "reset-does-not-survive").severity == "unknown"
+
+
+def test_few_resets_accuse_nobody():
+    table = changed(healthy(), resets=1, survived=0.0)
+    assert answer(table, "reset-does-not-survive").severity == "clear"
+
+
+def test_cold_start_is_codes_in_use_and_yet_reset_in_the_first_step():
+    table = healthy()
+    table.loc[0, ["used_codes", "resets"]] = 510, 400
+    found = answer(table, "cold-start")
+    assert found.severity == "critical"
+    assert found.evidence[-1].value == pytest.approx((510 + 400 - K) / K)
+    table.loc[0, ["used_codes", "resets"]] = 100, 400  # a random start: those were not in use
+    assert answer(table, "cold-start").severity == "clear"
+
+
+def test_cold_start_is_open_where_it_cannot_be_seen():
+    table = healthy()
+    table.loc[0, ["used_codes", "resets"]] = 510, 400
+    near = answer(table, "cold-start", dead_code_threshold=0.5 * N / K)
+    assert near.severity == "unknown" and "near the uniform share" in near.cause
+    assert answer(table[table["step"] > 5], "cold-start").severity == "unknown"
+
+
+@pytest.mark.parametrize(("longest", "severity"), [(1.0, "clear"), (2e4, "critical")])
+def test_an_explosion_anywhere_in_the_run(longest, severity):
+    table = healthy()
+    table.loc[table["split"] == "val", "longest_code"] = [longest, 1.0, 1.0, 1.0]
+    assert answer(table, "first-step-explosion").severity == severity
+
+
+def test_duplicates_weigh_as_much_as_the_harm_they_do():
+    assert answer(healthy(), "duplicate-codes").severity == "clear"
+    assert answer(changed(healthy(), duplicates=100), "duplicate-codes").severity == "note"
+    assert answer(changed(using(120), duplicates=100), "duplicate-codes").severity == "warning"
+    assert answer(changed(using(120), duplicates=390), "duplicate-codes").severity == "critical"

@@ -1,0 +1,122 @@
+"""Rules on encoder, drift, loss, evaluation and ranks."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from histories import SETTINGS, K, changed, healthy, using
+
+from vqlib import diagnose
+
+
+def answer(table, finding, **settings):
+    return diagnose(table, **(SETTINGS | settings))[finding]
+
+
+@pytest.mark.parametrize(
+    ("similarity", "std", "severity"),
+    [(0.6, 0.1, "clear"), (0.88, 0.1, "warning"), (0.97, 0.1, "critical"),
+     (0.92, 0.005, "critical"), (0.5, 0.005, "clear")],
+)  # fmt: skip
+def test_encoder_by_the_guides_levels(similarity, std, severity):
+    table = changed(using(60), encoder_similarity=similarity, encoder_std=std)
+    assert answer(table, "encoder-collapse").severity == severity
+
+
+def test_alike_outputs_that_the_codes_tell_apart_are_a_note():
+    found = answer(changed(healthy(), encoder_similarity=0.99), "encoder-collapse")
+    assert found.severity == "note" and "tell them apart" in found.cause
+
+
+def test_drift_is_fast_where_outputs_leave_their_cell_in_few_steps():
+    # 1 - cos = 0.003 is 4.44 degrees: at 0.5 degrees a step, 9 steps
+    found = answer(changed(using(60), drift=0.5), "encoder-drift")
+    assert found.severity == "warning"
+    assert found.evidence[1].value == pytest.approx(8.88, abs=0.01)
+    assert answer(changed(healthy(), drift=0.5), "encoder-drift").severity == "note"
+    assert answer(healthy(), "encoder-drift").severity == "clear"
+    assert answer(changed(using(60), drift=0.0), "encoder-drift").severity == "clear"
+
+
+def test_drift_without_the_size_of_a_cell():
+    table = changed(using(60), cosine_error=None)
+    assert answer(changed(table, drift=0.9), "encoder-drift").severity == "warning"
+    assert answer(changed(table, drift=0.1), "encoder-drift").severity == "clear"
+    assert answer(changed(table, drift=None), "encoder-drift").severity == "unknown"
+
+
+def test_a_loss_that_ends_in_nan_or_infinity():
+    for broken in (np.nan, np.inf):
+        table = healthy()
+        table.loc[(table["split"] == "train") & (table["step"] > 180), "recon_loss"] = broken
+        found = answer(table, "unstable-training")
+        assert found.severity == "critical" and "after step 180" in str(found.evidence[0])
+
+
+def test_a_loss_that_is_logged_now_and_then_is_not_broken():
+    table = healthy()
+    table.loc[(table["split"] == "train") & (table["step"] % 10 > 0), "recon_loss"] = np.nan
+    assert answer(table, "unstable-training").severity == "clear"
+    table.loc[199, "recon_loss"] = np.nan
+    assert answer(table, "unstable-training").severity == "clear"
+
+
+def test_spikes_warn_and_a_loss_that_rises_for_good_is_critical():
+    table = healthy()
+    table.loc[[80, 120, 160], "recon_loss"] = 2.0
+    assert answer(table, "unstable-training").severity == "warning"
+    table.loc[[80, 120], "recon_loss"] = 0.02
+    assert answer(table, "unstable-training").severity == "clear"
+    rising = healthy()
+    rising.loc[rising["step"] > 150, "recon_loss"] = 0.5
+    assert answer(rising, "unstable-training").severity == "critical"
+
+
+def test_a_small_loss_beside_a_collapse():
+    assert answer(using(60), "loss-hides-collapse").severity == "note"
+    assert answer(healthy(), "loss-hides-collapse").severity == "clear"
+    assert answer(changed(using(60), commit_loss=0.3), "loss-hides-collapse").severity == "clear"
+
+
+def test_a_measured_change_by_evaluation_decides():
+    found = answer(changed(healthy(), "val", eval_change=0.2), "evaluation-changes-counts")
+    assert found.severity == "critical"
+    assert answer(healthy(), "evaluation-changes-counts").severity == "clear"
+
+
+def jumping(height: float, fades: int, every: int = 50) -> pd.DataFrame:
+    """Use that jumps after each validation, and falls back over ``fades`` steps."""
+    table = healthy(steps=400, val_every=every)
+    noise = np.random.default_rng(0).normal(0, 5, len(table))
+    since = (table["step"] - 1) % every
+    rise = np.where(table["step"] > every, height * np.maximum(0, 1 - since / fades), 0)
+    codes = np.clip(200 + noise + rise * K, 0, K).round()
+    return changed(table, used_codes=codes, utilization=codes / K, eval_change=None)
+
+
+def test_a_jump_after_each_validation_that_falls_back_is_found_by_time():
+    assert answer(jumping(0.5, 15), "evaluation-changes-counts").severity == "critical"
+
+
+def test_noise_and_a_slow_rise_are_no_such_jump():
+    assert answer(jumping(0.0, 15), "evaluation-changes-counts").severity == "clear"
+    table = changed(healthy(steps=400), eval_change=None)
+    codes = np.linspace(100, 500, len(table)).round()
+    assert answer(using(codes, table), "evaluation-changes-counts").severity == "clear"
+
+
+def test_jumps_at_other_times_are_not_the_validations_fault():
+    table = jumping(0.5, 15)
+    table.loc[table["split"] == "val", "step"] += 25  # validations lie between the jumps
+    assert answer(table, "evaluation-changes-counts").severity == "clear"
+
+
+def test_rows_too_far_apart_to_see_a_jump():
+    table = changed(healthy(steps=4000, every=20, val_every=500), eval_change=None)
+    assert answer(table, "evaluation-changes-counts").severity == "unknown"
+
+
+def test_ranks():
+    assert answer(healthy(), "ranks-disagree").severity == "unknown"
+    table = changed(healthy(), rank_difference=0.0)
+    assert answer(table, "ranks-disagree").severity == "clear"
+    assert answer(changed(table, rank_difference=0.1), "ranks-disagree").severity == "critical"

@@ -1,0 +1,124 @@
+"""Rules on use: each fires where it should, is clear where it should, and says what it needs."""
+
+import numpy as np
+import pytest
+from histories import SETTINGS, K, changed, healthy, using
+
+from vqlib import diagnose, usage
+
+
+def answer(table, finding, **settings):
+    return diagnose(table, **(SETTINGS | settings))[finding]
+
+
+@pytest.mark.parametrize(
+    ("codes", "severity"), [(60, "critical"), (127, "critical"), (130, "warning"), (255, "warning"),
+                            (258, "clear"), (512, "clear")]
+)  # fmt: skip
+def test_collapse_is_judged_by_the_share_in_use(codes, severity):
+    assert answer(using(codes), "codebook-collapse").severity == severity
+
+
+def test_validation_decides_where_there_is_one():
+    table = using(60, split="val")
+    assert answer(table, "codebook-collapse").severity == "critical"
+    assert answer(table[table["split"] == "train"], "codebook-collapse").severity == "clear"
+
+
+def test_a_collapse_tells_from_how_many_codes_it_fell():
+    table = healthy()
+    table = using(np.linspace(500, 40, len(table)).astype(int), table)
+    found = answer(table, "codebook-collapse")
+    assert "fell from 500 to" in found.cause
+    assert [e.value for e in found.evidence if e.name == "most codes ever used"] == [500]
+
+
+def test_a_codebook_that_was_never_in_use_is_told_apart():
+    assert "never came into use" in answer(using(30), "codebook-collapse").cause
+
+
+def test_the_remedy_is_in_this_runs_numbers():
+    found = answer(using(30), "codebook-collapse", dead_code_threshold=0)
+    assert "below 1.2 hits a step (0.1 of the uniform share N/K = 12.25)" in found.remedy
+    with_reset = answer(using(30), "codebook-collapse")
+    assert "a reset is on and does not help" in with_reset.remedy
+
+
+def test_use_is_set_beside_what_the_window_could_show():
+    size, tokens = 8192, 1600  # uniform use shows 17.7 %
+    codes = round(0.9 * size * usage.uniform_utilization(size, tokens))
+    table = changed(healthy(), used_codes=codes, utilization=codes / size, window_tokens=tokens)
+    settings = {"codebook_size": size, "tokens_per_step": tokens}
+    assert answer(table, "codebook-collapse", **settings).severity == "clear"
+    table = changed(table, used_codes=codes // 6, utilization=codes / 6 / size)
+    assert answer(table, "codebook-collapse", **settings).severity == "critical"
+
+
+def test_without_k_a_fall_still_proves_a_collapse():
+    table = changed(healthy(), utilization=None, top_code_ratio=None)
+    table = table.assign(used_codes=np.linspace(500, 20, len(table)))
+    found = diagnose(table)
+    assert found["codebook-collapse"].severity == "critical"
+    flat = diagnose(table.assign(used_codes=300))["codebook-collapse"]
+    assert flat.severity == "unknown" and "codebook_size" in flat.remedy
+
+
+def test_gap_compares_windows_of_different_size_fairly():
+    size = 1024
+    tokens = {"train": 1600, "val": 100_000}
+    table = changed(healthy(), "train", window_tokens=tokens["train"])
+    table = changed(table, "val", window_tokens=tokens["val"])
+    for split, n in tokens.items():  # uniform use in both, so 79 % and 100 % are no gap
+        share = usage.uniform_utilization(size, n)
+        table = changed(table, split, used_codes=round(share * size), utilization=share)
+    settings = {"codebook_size": size, "tokens_per_step": 1600}
+    assert answer(table, "train-validation-gap", **settings).severity == "clear"
+
+
+@pytest.mark.parametrize(("codes", "severity"), [(440, "clear"), (400, "warning"),
+                                                 (300, "critical")])  # fmt: skip
+def test_gap_levels(codes, severity):
+    assert answer(using(codes, split="val"), "train-validation-gap").severity == severity
+
+
+def test_gap_without_windows_is_not_decided():
+    table = changed(using(300, split="val"), window_tokens=None)
+    found = answer(table, "train-validation-gap", tokens_per_step=None)
+    assert found.severity == "unknown" and "window_tokens" in found.remedy
+
+
+def test_gap_names_codes_that_were_just_reset():
+    table = changed(using(300, split="val"), mature_utilization=0.55)
+    assert "reset a moment ago" in answer(table, "train-validation-gap").cause
+
+
+@pytest.mark.parametrize(
+    ("ratio", "severity"), [(5.0, "clear"), (0.12 * K, "warning"), (0.6 * K, "critical")]
+)
+def test_top_code_by_its_share_of_the_tokens(ratio, severity):
+    assert answer(changed(healthy(), top_code_ratio=ratio), "top-code-dominates").severity == (
+        severity)  # fmt: skip
+
+
+def test_few_effective_codes_are_named_though_all_are_used():
+    assert answer(changed(healthy(), perplexity=60.0), "top-code-dominates").severity == "warning"
+
+
+def test_two_codes_used_unevenly_are_no_dominance():
+    table = changed(healthy(), used_codes=2, utilization=1.0, top_code_ratio=1.8, perplexity=1.4)
+    assert answer(table, "top-code-dominates", codebook_size=2).severity == "clear"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "severity"), [(6272, "clear"), (1100, "note"), (300, "warning")]
+)
+def test_small_windows(tokens, severity):
+    table = changed(using(100), window_tokens=tokens)
+    assert answer(table, "window-too-small").severity == severity
+
+
+def test_the_window_that_is_needed_is_given_in_tokens_and_steps():
+    table = changed(using(100), window_tokens=300)
+    found = answer(table, "window-too-small", tokens_per_step=300)
+    assert "at least 1534 tokens (usage_window=6)" in found.remedy  # -ln(0.05) x 512
+    assert usage.uniform_utilization(K, 1534) >= 0.95

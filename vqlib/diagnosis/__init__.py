@@ -1,0 +1,108 @@
+"""diagnose: symptom, evidence, cause and remedy, from whatever history there is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from vqlib.diagnosis import reset_rules, training_rules, usage_rules
+from vqlib.diagnosis.logs import HistoryError, Log, Settings, read
+from vqlib.findings import Diagnosis, Finding, fired
+
+RULES = (*usage_rules.RULES, *reset_rules.RULES, *training_rules.RULES)
+CURVES = (("utilization", "train"), ("utilization", "val"), ("perplexity", "train"),
+          ("resets", "train"), ("recon_loss", "train"))  # fmt: skip
+POINTS = 200  # of a curve in the card
+
+__all__ = ["HistoryError", "Log", "Settings", "diagnose"]
+
+
+def diagnose(
+    source,
+    *,
+    codebook_size: int | None = None,
+    tokens_per_step: float | None = None,
+    dead_code_threshold: float | None = None,
+    decay: float | None = None,
+    reset_interval: float | None = None,
+    learning_rate: float | None = None,
+    title: str | None = None,
+) -> Diagnosis:
+    """What is wrong with a codebook, why, and what to do: from its history.
+
+    Args:
+        source: a `Run`; a history table (a DataFrame, or what makes one); a path to a .csv,
+            .json or .jsonl file or to a run's folder; or a `vqlib.watch`. Only the columns step,
+            split and used_codes (or utilization) are required; each further column of
+            `vqlib.history.COLUMNS` decides more.
+        codebook_size: K. tokens_per_step: N, tokens quantized in a training step.
+        dead_code_threshold: in hits a step; 0: no reset. decay: of the counts.
+        reset_interval: steps. learning_rate: the peak. Each may also be a column; an argument
+            goes before it.
+        title: shown above the answers.
+
+    Returns:
+        A `Diagnosis`: prints as text, shows as an HTML card, ``to_json()`` for scripts.
+
+    Raises:
+        HistoryError: a ValueError; names what cannot be used, with row and column.
+    """
+    given = {
+        "codebook_size": codebook_size, "tokens_per_step": tokens_per_step,
+        "dead_code_threshold": dead_code_threshold, "decay": decay,
+        "reset_interval": reset_interval, "learning_rate": learning_rate,
+    }  # fmt: skip
+    histories = getattr(source, "histories", None)
+    if histories is None:
+        return _of_log(read(source, title, **given))
+    return _of_layers(source, title, given)
+
+
+def _of_layers(watched, title: str | None, given: dict) -> Diagnosis:
+    """One diagnosis for all the layers of a watcher; each answer names its layer."""
+    each = {}
+    for layer, table in watched.histories.items():
+        said = {k: v for k, v in watched.settings[layer].items() if k in given}
+        each[layer] = _of_log(read(table, layer, **(said | _given(given))))
+    if len(each) == 1:
+        (only,) = each.values()
+        return replace(only, title=title or only.title)
+    answers = [replace(a, subject=layer) for layer, d in each.items() for a in d.answers]
+    curves = {f"{layer}: {n}": c for layer, d in each.items() for n, c in d.curves.items()
+              if n.startswith("utilization")}  # fmt: skip
+    return Diagnosis.of(title or "watched model", answers, curves)
+
+
+def _given(values: dict) -> dict:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _of_log(log: Log) -> Diagnosis:
+    answers = [rule(log) for rule in RULES]
+    return Diagnosis.of(log.title, answers + _healthy(answers), _curves(log))
+
+
+def _healthy(answers: list[Finding]) -> list[Finding]:
+    """`healthy`, where the use of the codebook was examined and nothing grave was found."""
+    by_id = {a.id: a for a in answers}
+    grave = any(a.severity in ("critical", "warning") for a in answers)
+    if grave or by_id["codebook-collapse"].severity != "clear":
+        return []
+    return [fired("healthy", "note", *by_id["codebook-collapse"].evidence,
+                  cause="The codebook is in use as far as the data show.",
+                  remedy="nothing to mend")]  # fmt: skip
+
+
+def _curves(log: Log) -> dict[str, list[tuple[float, float]]]:
+    curves = {}
+    for column, split in CURVES:
+        if log.has(column, split):
+            rows = log.split(split).dropna(subset=[column])
+            curves[f"{column} ({split})"] = _thinned(rows[["step", column]])
+    return curves
+
+
+def _thinned(rows: pd.DataFrame) -> list[tuple[float, float]]:
+    kept = rows.iloc[:: max(1, len(rows) // POINTS)]
+    return [(float(x), float(y)) for x, y in kept.itertuples(index=False)]

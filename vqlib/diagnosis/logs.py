@@ -1,0 +1,316 @@
+"""A history from anywhere -> a checked Log: what happened, and what is known of the settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vqlib.findings import Evidence
+from vqlib.history import COLUMNS as RECORDED
+from vqlib.history import Column
+from vqlib.runs import Run
+from vqlib.strict import near
+
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
+          "validation": "val", "eval": "val", "test": "val"}  # fmt: skip
+ONE_RUN = ("layer", "seed", "arm", "run")  # columns that tell several histories in one table apart
+SIGNED = {"encoder_similarity", "cosine_error"}  # a hair below 0 by rounding
+COLUMNS = RECORDED | {
+    "rank_difference": Column("-", "step", "largest difference of a codebook entry between ranks"),
+}
+"""What a file may hold: the history's own columns, and what only others can measure."""
+
+LOOSE = {"recon_loss", "commit_loss"}  # NaN or infinity here is a symptom, not a bad file
+
+
+class HistoryError(ValueError):
+    """A history that cannot be examined: names the row and the column, and what is expected."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is known of a run; None: not known. Thresholds are in hits a step.
+
+    Every field may also stand in the history as a column of that name.
+    """
+
+    codebook_size: int | None = None  #: K
+    tokens_per_step: float | None = None  #: N, tokens quantized in a training step
+    dead_code_threshold: float | None = None  #: 0: no reset
+    decay: float | None = None  #: of the moving averages
+    reset_interval: float | None = None  #: steps
+    learning_rate: float | None = None
+
+    @property
+    def share(self) -> float | None:
+        """N/K, the hits a step of a code under uniform use."""
+        if self.codebook_size is None or self.tokens_per_step is None:
+            return None
+        return self.tokens_per_step / self.codebook_size
+
+
+KNOWN = tuple(field.name for field in fields(Settings))
+RANGES = {
+    "codebook_size": (1, 2**31),
+    "tokens_per_step": (1, 2**53),
+    "dead_code_threshold": (0, 2**53),
+    "decay": (0, 1),
+    "reset_interval": (1, 2**53),
+    "learning_rate": (0, 1e9),
+}
+
+
+@dataclass(frozen=True)
+class Log:
+    """One codebook's history. ``table`` holds numeric columns, sorted by step, one row a
+    (step, split), with ``utilization`` filled in where K is known."""
+
+    title: str
+    table: pd.DataFrame
+    settings: Settings
+
+    def split(self, name: str) -> pd.DataFrame:
+        return self.table[self.table["split"] == name]
+
+    def has(self, column: str, split: str = "train") -> bool:
+        """Whether the column holds a number anywhere in the split."""
+        return column in self.table and bool(self.split(split)[column].notna().any())
+
+    def late(self, column: str, split: str = "train") -> Evidence | None:
+        """Median over the end of the run: the last tenth of the rows that hold the column."""
+        if not self.has(column, split):
+            return None
+        rows = self.split(split).dropna(subset=[column])
+        rows = rows.tail(1 if split == "val" else max(1, min(1000, len(rows) // 10)))
+        return self.number(column, float(rows[column].median()), rows, split)
+
+    def number(
+        self, column: str, value: float, rows: pd.DataFrame, split: str, how: str = "median"
+    ) -> Evidence:
+        """``value`` of ``column`` over ``rows``, with its unit and window."""
+        first, last = int(rows["step"].iloc[0]), int(rows["step"].iloc[-1])
+        span = f"step {last}" if first == last else f"{how} of steps {first} to {last}"
+        unit = COLUMNS[column].unit if column in COLUMNS else ""
+        return Evidence(column, value, "" if unit == "-" else unit, f"{split}, {span}")
+
+
+def read(source, title: str | None = None, **given) -> Log:
+    """The checked log of a `Run`, a table, or a file or run folder.
+
+    Args:
+        source: a Run; a DataFrame or what makes one; the path of a .csv (commas, semicolons or
+            tabs), .json or .jsonl file, or of a run's folder.
+        given: any of `KNOWN`; they go before what the source says.
+
+    Raises:
+        HistoryError: the source or an argument cannot be used.
+    """
+    table, settings, name = _open(source)
+    table = _checked(table, name)
+    settings = _merged(table, settings, given)
+    return Log(title or name, _with_utilization(table, settings, name), settings)
+
+
+def _open(source) -> tuple[pd.DataFrame, dict, str]:
+    if isinstance(source, Run):
+        return source.history, _of_run(source), "run"
+    if isinstance(source, pd.DataFrame):
+        return source, {}, "history"
+    if isinstance(source, str | Path):
+        return _read_file(Path(source))
+    try:
+        return pd.DataFrame(source), {}, "history"
+    except (ValueError, TypeError) as error:
+        raise HistoryError(
+            "expected a Run, a history table, a path or a watcher, got "
+            f"{type(source).__name__} ({error})"
+        ) from None
+
+
+def _of_run(run: Run) -> dict:
+    return _of_config(run.config.to_dict(), run.summary)
+
+
+def _of_config(config: Mapping, summary: Mapping) -> dict:
+    known = {name: config.get(name) for name in KNOWN} | {
+        "tokens_per_step": summary.get("tokens_per_step")
+    }
+    if config.get("reset_relative") and known["tokens_per_step"]:
+        share = known["tokens_per_step"] / config["codebook_size"]
+        known["dead_code_threshold"] = config["dead_code_threshold"] * share
+    elif config.get("reset_relative"):
+        known["dead_code_threshold"] = None  # its unit is not known
+    return known
+
+
+def _read_file(path: Path) -> tuple[pd.DataFrame, dict, str]:
+    settings: dict = {}
+    if path.is_dir():
+        folder, path = path, path / "history.csv"
+        if not path.is_file():
+            raise HistoryError(f"{folder} holds no history.csv")
+        config, summary = _json(folder / "config.json"), _json(folder / "summary.json")
+        settings = _of_config(config, summary) if config else {}
+    if not path.is_file():
+        raise HistoryError(f"{path}: there is no such file")
+    if path.stat().st_size == 0:
+        raise HistoryError(
+            f"{path} is empty; expected a table with columns step, split, used_codes"
+        )
+    try:
+        if path.suffix.lower() in (".json", ".jsonl"):
+            table = pd.read_json(path, lines=path.suffix.lower() == ".jsonl")
+        else:
+            table = pd.read_csv(path, sep=_separator(path), low_memory=False)
+    except (
+        ValueError,
+        UnicodeDecodeError,
+        OSError,
+    ) as error:  # pandas' parser errors are ValueErrors
+        reason = str(error).strip().splitlines()[-1]
+        raise HistoryError(f"{path} cannot be read as a table: {reason}") from None
+    return table, settings, str(path)
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _separator(path: Path) -> str:
+    with open(path, encoding="utf-8") as file:
+        first = file.readline()
+    return max(",;\t", key=first.count)
+
+
+def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Required columns there, one history, every number a number in its range."""
+    columns = [str(c).strip() for c in table.columns]
+    table = table.set_axis(columns, axis=1).reset_index(drop=True)  # so that rows have numbers
+    for column in ("step", "split"):
+        if column not in columns:
+            raise HistoryError(f"{name} has no column `{column}`" + _hint(column, columns))
+    if not {"used_codes", "utilization"} & set(columns):
+        raise HistoryError(
+            f"{name} has neither `used_codes` nor `utilization`" + _hint("used_codes", columns)
+        )
+    if table.empty:
+        raise HistoryError(f"{name} has no rows")
+    for column in set(ONE_RUN) & set(columns):
+        values = table[column].unique()
+        if len(values) > 1:
+            raise HistoryError(
+                f"{name} holds several histories: column `{column}` has {len(values)} values; "
+                f"give the rows of one, for example `{column}` == {values[0]!r}"
+            )
+    wanted = [c for c in columns if c != "split" and (c in COLUMNS or c in KNOWN)]
+    numbers = {column: _numbers(table[column], column, name) for column in wanted}
+    out = pd.DataFrame(numbers).assign(split=_splits(table["split"], name))
+    missing = out[[c for c in ("used_codes", "utilization") if c in out]].isna().all(axis=1)
+    _refuse(missing, table, "used_codes" if "used_codes" in out else "utilization", name,
+            "a number")  # fmt: skip
+    # a run that was resumed wrote some steps twice: the later one counts
+    out = out.drop_duplicates(["step", "split"], keep="last")
+    return out.sort_values("step", kind="stable")
+
+
+def _numbers(values: pd.Series, column: str, name: str) -> pd.Series:
+    numeric = pd.to_numeric(values, errors="coerce").astype(float)
+    table = values.to_frame(column)
+    _refuse(numeric.isna() & values.notna() & ~_says_nan(values), table, column, name, "a number")
+    if column in LOOSE:
+        return numeric
+    _refuse(np.isinf(numeric), table, column, name, "a finite number")
+    low, high = RANGES.get(column, (-1.0 if column in SIGNED else 0, np.inf))
+    if column == "utilization":
+        high = 1.0
+    if column == "step":
+        _refuse(numeric.isna(), table, column, name, "a number")
+    percent = " (a share, not per cent)" if column == "utilization" else ""
+    expected = f"at least {low:g}" if high >= 2**31 else f"between {low:g} and {high:g}{percent}"
+    _refuse((numeric < low) | (numeric > high), table, column, name, expected)
+    return numeric
+
+
+def _says_nan(values: pd.Series) -> pd.Series:
+    if values.dtype == object:
+        return values.astype(str).str.strip().str.lower().isin(["nan", "none", "null", ""])
+    return pd.Series(False, index=values.index)
+
+
+def _splits(values: pd.Series, name: str) -> pd.Series:
+    found = values.astype(str).str.strip().str.lower().map(SPLITS)
+    _refuse(found.isna(), values.to_frame("split"), "split", name, '"train" or "val"')
+    return found
+
+
+def _refuse(wrong, table: pd.DataFrame, column: str, name: str, expected: str) -> None:
+    """Raises HistoryError naming the first row where ``wrong``."""
+    wrong = np.asarray(wrong)
+    if wrong.any():
+        row = int(wrong.argmax())
+        value = table[column].iloc[row]
+        value = value.item() if hasattr(value, "item") else value
+        where = f"{name}, row {table.index[row] + 1}, column `{column}`"
+        raise HistoryError(f"{where}: expected {expected}, found {value!r}")
+
+
+def _hint(column: str, columns: list[str]) -> str:
+    shown = columns if len(columns) <= 12 else [*columns[:12], "..."]
+    guess = near(column, columns) if len(columns) > 1 else ""
+    guess = guess if "did you mean" in guess else ""
+    return f"{guess}; its columns are {', '.join(c[:40] for c in shown)}"
+
+
+def _merged(table: pd.DataFrame, said: Mapping, given: Mapping) -> Settings:
+    """Arguments first, then columns (their last value), then what the source itself says."""
+    values = {name: said.get(name) for name in KNOWN}
+    for name in set(KNOWN) & set(table.columns):
+        column = table[name].dropna()
+        if len(column):
+            values[name] = float(column.iloc[-1])
+    for name, value in given.items():
+        if value is None:
+            continue
+        low, high = RANGES[name]
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value <= high
+        ):
+            raise HistoryError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
+        values[name] = value
+    settings = Settings(**values)
+    if settings.codebook_size is None:
+        settings = replace(settings, codebook_size=_size(table))
+    if settings.codebook_size is not None:
+        settings = replace(settings, codebook_size=int(settings.codebook_size))
+    return settings
+
+
+def _size(table: pd.DataFrame) -> int | None:
+    """K from rows that give both the number and the share of used codes."""
+    if not {"used_codes", "utilization"} <= set(table.columns):
+        return None
+    ratio = (table["used_codes"] / table["utilization"]).replace(np.inf, np.nan).dropna()
+    return round(ratio.median()) if len(ratio) else None
+
+
+def _with_utilization(table: pd.DataFrame, settings: Settings, name: str) -> pd.DataFrame:
+    size = settings.codebook_size
+    if size is None:
+        return table if "utilization" in table else table.assign(utilization=np.nan)
+    if "used_codes" in table:
+        _refuse(table["used_codes"] > size, table, "used_codes", name,
+                f"at most the codebook's {size} codes")  # fmt: skip
+        share = table["used_codes"] / size
+        return table.assign(utilization=table["utilization"].fillna(share)
+                            if "utilization" in table else share)  # fmt: skip
+    return table.assign(used_codes=(table["utilization"] * size).round())

@@ -1,0 +1,277 @@
+"""Rules on dead code reset: its threshold, how often it acts, whether what it makes lives."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from vqlib.diagnosis.logs import Log
+from vqlib.diagnosis.usage_rules import (
+    GOOD_EVERY,
+    GOOD_REFILL,
+    GOOD_THRESHOLD,
+    LOW,
+    in_use,
+    remedy_reset,
+)
+from vqlib.findings import Evidence, Finding, Severity, clear, fired, not_applicable, unknown
+
+ROOM = 0.5  # of the uniform share: above it, half the average use is dead
+BUSY, FLOOD = 0.05, 0.20  # of the codebook reset in a step; the guide's ideal is at most 10 %
+DECLINED = 0.5  # late resets over early ones: below it, they become fewer
+ALIVE, HARDLY = 0.25, 0.10  # of resets that survive
+MANY = 2.0  # resets over the run, times K: enough to judge by
+AGAIN = 0.9  # of resets that hit a code reset before
+NEAR_SHARE = 0.25  # threshold over N/K
+THROWN = 0.10  # of the codebook: in use in the first step and reset in it
+EXPLODED = 10.0  # times the median norm
+COPIES, MANY_COPIES = 0.10, 0.50  # of the codebook
+NO_RESET = "This run has no reset (threshold 0, or none recorded)."
+
+
+def threshold_above_share(log: Log) -> Finding:
+    name, s = "threshold-above-share", log.settings
+    if s.dead_code_threshold == 0:
+        return not_applicable(name, "The reset is off (dead_code_threshold 0).")
+    if s.dead_code_threshold is None or s.share is None:
+        missing = [n for n in ("dead_code_threshold", "tokens_per_step", "codebook_size")
+                   if getattr(s, n) is None]  # fmt: skip
+        return unknown(name, "The threshold cannot be set beside the uniform share N/K.",
+                       ", ".join(missing))  # fmt: skip
+    over = s.dead_code_threshold / s.share
+    ceiling = min(1.0, 1 / over)
+    evidence = (
+        Evidence("dead_code_threshold", s.dead_code_threshold, "hits a step"),
+        Evidence("uniform share N/K", s.share, "hits a step"),
+        Evidence("codes that can stay above it", ceiling, "of the codebook", "at most"),
+    )
+    if over <= ROOM:
+        return clear(name, *evidence)
+    return fired(
+        name, "critical" if over > 1 else "warning", *evidence,
+        cause=f"dead_code_threshold {s.dead_code_threshold:g} is {over:.1f} x the uniform share of "
+        f"{s.share:.4g} hits a step; "
+        + (f"counts add up to N a step, so at most {ceiling:.0%} of the codebook can stay above it."
+           if over > 1 else "a code used a little less than the average is dead."),
+        remedy=f"use {GOOD_THRESHOLD * s.share:.2g}, or relative={GOOD_THRESHOLD:g}: "
+        f"DeadCodeReset(threshold={GOOD_THRESHOLD:g}, relative=True)",
+    )  # fmt: skip
+
+
+def reset_churn(log: Log) -> Finding:
+    name, size = "reset-churn", log.settings.codebook_size
+    rate = _rate(log)
+    if rate is None or size is None:
+        return _no_resets(name, log, "resets" if size else "resets and codebook_size")
+    third = max(1, len(rate) // 3)
+    early, late = float(rate[:third].mean()), float(rate[-third:].mean())
+    steps = rate.index
+    evidence = (
+        Evidence("resets", late / size, "of the codebook a step",
+                 f"steps {steps[-third]:.0f} to {steps[-1]:.0f}"),
+        Evidence("at first", early / size, "of the codebook a step",
+                 f"steps {steps[0]:.0f} to {steps[third - 1]:.0f}"),
+        _again(log),
+    )  # fmt: skip
+    if late < BUSY * size or late < DECLINED * early:
+        return clear(name, *evidence)
+    severity: Severity = "critical" if late >= FLOOD * size else "warning"
+    return fired(name, severity, *evidence,
+                 cause="Resets do not become fewer: codes are taken away before inputs find them.",
+                 remedy=_calmer(log))  # fmt: skip
+
+
+def _calmer(log: Log) -> str:
+    s = log.settings
+    if s.share is None:
+        return "lower the threshold to a tenth of the uniform share N/K, reset every 5 steps"
+    now = "" if s.dead_code_threshold is None else f" (now {s.dead_code_threshold:g})"
+    interval = max(GOOD_EVERY, int((s.reset_interval or 1) * GOOD_EVERY))
+    return (
+        f"lower the threshold{now} to {GOOD_THRESHOLD * s.share:.2g} hits a step, refill to "
+        f"{GOOD_REFILL * s.share:.4g}, reset every {interval} steps; and slow the encoder at the "
+        "end (cooldown_steps)"
+    )
+
+
+def reset_never_fires(log: Log) -> Finding:
+    name, s, share = "reset-never-fires", log.settings, in_use(log)
+    total = _total(log)
+    if total is None and s.dead_code_threshold != 0:
+        return unknown(name, "Resets were not counted.", "resets, or dead_code_threshold")
+    if total is not None and total.value > 0:
+        return clear(name, total)
+    threshold = None if s.dead_code_threshold is None else Evidence(
+        "dead_code_threshold", s.dead_code_threshold, "hits a step")  # fmt: skip
+    if share is None:
+        return unknown(name, "Whether codes are dead is not known.", "codebook_size, K")
+    if share.value >= LOW:
+        return clear(name, total, threshold, share)
+    return fired(name, "warning", total, threshold, share,
+                 cause=_why_never(log), remedy=remedy_reset(log))  # fmt: skip
+
+
+def _why_never(log: Log) -> str:
+    s = log.settings
+    if s.dead_code_threshold == 0 or s.dead_code_threshold is None:
+        return "The reset is off: no count is below 0, so a threshold of 0 never fires."
+    if s.share and s.decay and 0 < s.decay < 1 and s.dead_code_threshold < s.share:
+        wait = math.log(s.share / s.dead_code_threshold) / -math.log(s.decay)
+        return (
+            f"From the uniform share of {s.share:.4g} an unused count needs {wait:.0f} steps to "
+            f"fall below {s.dead_code_threshold:g} at decay {s.decay:g}."
+        )
+    return "Codes are dead, but their counts never fall below the threshold."
+
+
+def reset_does_not_survive(log: Log) -> Finding:
+    name, size = "reset-does-not-survive", log.settings.codebook_size
+    total = _total(log)
+    if total is None or size is None:
+        return _no_resets(name, log, "resets" if size else "resets and codebook_size")
+    if total.value == 0:
+        return not_applicable(name, NO_RESET)
+    lived, again, share = _lived(log), _again(log), in_use(log)
+    if total.value < MANY * size:
+        return clear(name, total, lived)
+    if lived is not None:
+        if lived.value >= ALIVE:
+            return clear(name, lived, total)
+        futile = lived.value < HARDLY
+    elif again is None or share is None:
+        return unknown(name, "What became of reset codes was not followed.", "survived")
+    else:
+        futile = again.value >= AGAIN and share.value < LOW
+        if not futile:
+            return clear(name, again, total, share)
+    return fired(
+        name, "critical" if futile else "warning", lived, again, total, share,
+        cause="Reset codes are reset again before they are used: the count was not refilled, or "
+        "the reset was overwritten by the same step's update, or the threshold lets nothing live.",
+        remedy="reset codebook, running sums and count together, after the update; vqlib.audit("
+        "quantizer) tells which of them is missed" + _reachable(log),
+    )  # fmt: skip
+
+
+def _reachable(log: Log) -> str:
+    s = log.settings
+    if s.share and s.dead_code_threshold and s.dead_code_threshold > s.share:
+        return f"; first of all lower the threshold to {GOOD_THRESHOLD * s.share:.2g} hits a step"
+    return ""
+
+
+def cold_start(log: Log) -> Finding:
+    name, size = "cold-start", log.settings.codebook_size
+    train = log.split("train")
+    if size is None or not log.has("resets") or not log.has("used_codes"):
+        return _no_resets(name, log, "resets and used_codes of the first steps")
+    first = train.dropna(subset=["used_codes", "resets"]).head(1)
+    if first.empty or first["step"].iloc[0] > 2:
+        return unknown(name, "The first steps are not in the data.", "a row of step 1")
+    s = log.settings
+    if s.share and s.dead_code_threshold and s.dead_code_threshold > NEAR_SHARE * s.share:
+        return unknown(name, "The threshold is so near the uniform share that codes in use fall "
+                       "below it whatever the start.", "vqlib.audit(quantizer)")  # fmt: skip
+    both = float((first["used_codes"] + first["resets"]).iloc[0]) - size
+    evidence = (
+        log.number("used_codes", float(first["used_codes"].iloc[0]), first, "train"),
+        log.number("resets", float(first["resets"].iloc[0]), first, "train"),
+        Evidence("codes in use and yet reset", max(0.0, both / size), "of the codebook",
+                 "at least, in that step"),
+    )  # fmt: skip
+    if both <= THROWN * size:
+        return clear(name, *evidence)
+    return fired(
+        name, "critical", *evidence,
+        cause="Counts begin at 0, so that a code needs threshold / (1 - decay) hits in the first "
+        "batch or it is reset: the codebook just made is thrown away.",
+        remedy="let cluster_size begin at the first batch's counts"
+        + (f" (about {s.share:.4g})" if s.share else "")
+        + ", or let the reset wait for 1 / (1 - decay) steps",
+    )  # fmt: skip
+
+
+def first_step_explosion(log: Log) -> Finding:
+    name = "first-step-explosion"
+    split = "val" if log.has("longest_code", "val") else "train"
+    if not log.has("longest_code", split):
+        needs = "longest_code (vqlib.watch measures it), or vqlib.audit(quantizer)"
+        return unknown(name, "The lengths of codes were not measured.", needs)
+    rows = log.split(split).dropna(subset=["longest_code"])
+    row = rows.loc[[rows["longest_code"].idxmax()]]
+    longest = log.number("longest_code", float(row["longest_code"].iloc[0]), row, split)
+    if longest.value < EXPLODED:
+        return clear(name, longest)
+    return fired(
+        name, "critical", longest,
+        cause="A running sum begins beside a count of 0: divided by it, a code without a hit in "
+        "step 1 becomes enormous and is never chosen again.",
+        remedy="begin the running sum at codebook x count, with one and the same count",
+    )  # fmt: skip
+
+
+def duplicate_codes(log: Log) -> Finding:
+    name, size = "duplicate-codes", log.settings.codebook_size
+    split = "val" if log.has("duplicates", "val") else "train"
+    copies = log.late("duplicates", split)
+    if copies is None or size is None:
+        needs = "duplicates (vqlib.watch counts them), or vqlib.audit(quantizer)"
+        return unknown(name, "Codes were not compared with one another.", needs)
+    if copies.value < COPIES * size:
+        return clear(name, copies)
+    harmed = (share := in_use(log)) is not None and share.value < LOW
+    grave = harmed and copies.value >= MANY_COPIES * size
+    return fired(
+        name, "critical" if grave else "warning" if harmed else "note", copies, share,
+        cause="Of codes that hold one vector argmax finds only the first; the others are dead "
+        "from birth.",
+        remedy="draw donors without replacement and from more than one cell: "
+        "DeadCodeReset(donors='batch', distinct=True)",
+    )  # fmt: skip
+
+
+def _rate(log: Log) -> pd.Series | None:
+    """Codes reset a step, indexed by step; rows may lie several steps apart."""
+    if not log.has("resets") or _total(log).value == 0:
+        return None
+    rows = log.split("train").dropna(subset=["resets"]).set_index("step")["resets"]
+    apart = pd.Series(rows.index, index=rows.index).diff().fillna(rows.index[0]).clip(lower=1)
+    return rows / apart
+
+
+def _total(log: Log) -> Evidence | None:
+    if not log.has("resets"):
+        return None
+    rows = log.split("train").dropna(subset=["resets"])
+    return Evidence("resets in all", int(rows["resets"].sum()), "codes",
+                    f"train, up to step {int(rows['step'].iloc[-1])}")  # fmt: skip
+
+
+def _again(log: Log) -> Evidence | None:
+    if not log.has("re_resets") or not (total := _total(log)) or total.value == 0:
+        return None
+    return Evidence("reset before", log.split("train")["re_resets"].sum() / total.value,
+                    "of all resets", total.window)  # fmt: skip
+
+
+def _lived(log: Log) -> Evidence | None:
+    """Survival over the second half, each row weighted by its resets."""
+    if not log.has("survived"):
+        return None
+    rows = log.split("train").dropna(subset=["survived", "resets"])
+    rows = rows.tail(max(1, len(rows) // 2))
+    weight = rows["resets"] + 1e-9
+    mean = float((rows["survived"] * weight).sum() / weight.sum())
+    return log.number("survived", mean, rows, "train", "mean")
+
+
+def _no_resets(name: str, log: Log, needs: str) -> Finding:
+    total = _total(log)
+    if log.settings.dead_code_threshold == 0 or (total is not None and total.value == 0):
+        return not_applicable(name, NO_RESET)
+    return unknown(name, "Resets were not counted.", needs)
+
+
+RULES = (threshold_above_share, reset_churn, reset_never_fires, reset_does_not_survive, cold_start,
+         first_step_explosion, duplicate_codes)  # fmt: skip

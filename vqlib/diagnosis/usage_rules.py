@@ -1,0 +1,215 @@
+"""Rules on how the codebook is used: collapse, gap, top code, window."""
+
+from __future__ import annotations
+
+import math
+
+from vqlib import usage
+from vqlib.diagnosis.logs import Log
+from vqlib.findings import Evidence, Finding, Severity, clear, fired, unknown
+
+COLLAPSED, LOW = 0.25, 0.5  # shares of what uniform use would show: the guide's levels, rounded
+GAP, WIDE_GAP = 0.10, 0.30  # the guide's target is 10 points
+TOP_RATIO = 5.0
+TOP_SHARE, MOST = 0.10, 0.50  # of the tokens
+FEW_EFFECTIVE = 0.25  # perplexity over used codes: below it, a few codes do the work
+SHOWS = 0.95  # of the codebook that a window should be able to show
+GOOD_THRESHOLD, GOOD_REFILL, GOOD_EVERY = 0.1, 1.0, 5  # relative; public practice (Mimi)
+
+
+def in_use(log: Log) -> Evidence | None:
+    """Share of what uniform use would show in the same window: validation's, else training's."""
+    for split in ("val", "train"):
+        found = share_of_possible(log, split)
+        if found is not None:
+            return found
+    return None
+
+
+def share_of_possible(log: Log, split: str) -> Evidence | None:
+    """Utilization over what uniform use of the window's tokens would show; 1 is flat use."""
+    measured = log.late("utilization", split)
+    if measured is None:
+        return None
+    possible = uniform(log, split)
+    return Evidence(
+        "utilization / uniform use's", min(1.0, measured.value / (possible or 1.0)), "",
+        measured.window + ("" if possible else "; window's tokens not known, taken as many"),
+    )  # fmt: skip
+
+
+def uniform(log: Log, split: str) -> float | None:
+    """Utilization that uniform use would show in the split's window; None: not known."""
+    given = log.late("uniform_utilization", split)
+    if given is not None:
+        return given.value
+    tokens = window_tokens(log, split)
+    if tokens is None or log.settings.codebook_size is None:
+        return None
+    return usage.uniform_utilization(log.settings.codebook_size, int(tokens))
+
+
+def window_tokens(log: Log, split: str) -> float | None:
+    """Tokens counted for a row; a training row without it is taken to count one step's."""
+    given = log.late("window_tokens", split)
+    if given is not None:
+        return given.value
+    return log.settings.tokens_per_step if split == "train" else None
+
+
+def remedy_reset(log: Log) -> str:
+    """A reset in this run's numbers."""
+    share = log.settings.share
+    if share is None:
+        return (
+            f"turn on dead code reset: DeadCodeReset(threshold={GOOD_THRESHOLD}, relative=True, "
+            f"refill={GOOD_REFILL}, every={GOOD_EVERY})"
+        )
+    return (
+        f"turn on dead code reset below {GOOD_THRESHOLD * share:.2g} hits a step ({GOOD_THRESHOLD} "
+        f"of the uniform share N/K = {share:.4g}), with the count refilled to "
+        f"{GOOD_REFILL * share:.4g}, every {GOOD_EVERY} steps: DeadCodeReset(threshold="
+        f"{GOOD_THRESHOLD}, relative=True, refill={GOOD_REFILL}, every={GOOD_EVERY})"
+    )
+
+
+def codebook_collapse(log: Log) -> Finding:
+    share = in_use(log)
+    if share is None:
+        return _collapse_without_size(log)
+    split = "val" if log.has("utilization", "val") else "train"
+    codes, past = log.late("used_codes", split), _highest(log)
+    if share.value >= LOW:
+        return clear("codebook-collapse", share, codes)
+    severity: Severity = "critical" if share.value < COLLAPSED else "warning"
+    return fired(
+        "codebook-collapse", severity, codes, share, past, log.late("perplexity", split),
+        cause=_cause_of_collapse(log, past), remedy=_remedy_of_collapse(log),
+    )  # fmt: skip
+
+
+def _collapse_without_size(log: Log) -> Finding:
+    """K is at least the most codes ever used, which bounds utilization from above."""
+    now, past = log.late("used_codes"), _highest(log)
+    if now is None or past is None or now.value >= COLLAPSED * past.value:
+        return unknown("codebook-collapse", "The size of the codebook is not known.",
+                       "codebook_size, K")  # fmt: skip
+    return fired(
+        "codebook-collapse", "critical", now, past,
+        cause="Whatever K is, at least the most codes ever used: far fewer are in use now.",
+        remedy=_remedy_of_collapse(log),
+    )  # fmt: skip
+
+
+def _highest(log: Log) -> Evidence | None:
+    """The most codes that a training row shows, and when."""
+    if not log.has("used_codes"):
+        return None
+    train = log.split("train").dropna(subset=["used_codes"])
+    row = train.loc[[train["used_codes"].idxmax()]]
+    most = log.number("used_codes", float(row["used_codes"].iloc[0]), row, "train")
+    return Evidence("most codes ever used", most.value, "codes", most.window)
+
+
+def _cause_of_collapse(log: Log, past: Evidence | None) -> str:
+    now = log.late("used_codes")
+    if past is not None and now is not None and now.value < 0.5 * past.value:
+        return (
+            f"Use fell from {past.value:.0f} to {now.value:.0f} codes while training: codes that "
+            "lose their inputs are not moved by a moving average, and nothing brings them back."
+        )
+    return "The codebook never came into use: most codes begin far from the encoder's outputs."
+
+
+def _remedy_of_collapse(log: Log) -> str:
+    threshold = log.settings.dead_code_threshold
+    if threshold is None or threshold == 0:
+        return remedy_reset(log) + "; start at k-means of the first batch"
+    return "a reset is on and does not help: see the findings on the reset, then on the encoder"
+
+
+def train_validation_gap(log: Log) -> Finding:
+    name = "train-validation-gap"
+    if not (log.has("utilization", "train") and log.has("utilization", "val")):
+        return unknown(name, "One of the two splits is missing.", "rows of train and of val")
+    train, val = share_of_possible(log, "train"), share_of_possible(log, "val")
+    gap = Evidence("gap", 100 * (train.value - val.value), "points", "train - val, each over what "
+                   "uniform use of its window would show")  # fmt: skip
+    if train.value - val.value <= GAP:
+        return clear(name, gap)
+    if uniform(log, "train") is None or uniform(log, "val") is None:
+        return unknown(
+            name, f"They differ by {gap.value:.0f} points, but the windows may differ too.",
+            "window_tokens of both splits",
+        )  # fmt: skip
+    severity: Severity = "critical" if train.value - val.value > WIDE_GAP else "warning"
+    mature = log.late("mature_utilization", "train")
+    fresh = mature is not None and mature.value < 0.8 * log.late("utilization").value
+    return fired(
+        name, severity, gap, train, val, mature,
+        cause="Training counts codes that were reset a moment ago and got a hit there."
+        if fresh else "Pictures never trained on reach fewer codes: codes fit single batches.",
+        remedy="judge by validation, or by mature_utilization; reset less often, and let the "
+        "learning rate fall at the end" if fresh else "more training pictures, or a smaller "
+        f"codebook than {log.settings.codebook_size}; compare over windows of equal tokens",
+    )  # fmt: skip
+
+
+def top_code_dominates(log: Log) -> Finding:
+    name, size = "top-code-dominates", log.settings.codebook_size
+    split = "val" if log.has("top_code_ratio", "val") else "train"
+    ratio = log.late("top_code_ratio", split)
+    if ratio is None or size is None:
+        needs = "top_code_ratio" if size else "top_code_ratio and codebook_size"
+        return unknown(name, "The use of single codes is not in the data.", needs)
+    share = Evidence("share of the most used code", ratio.value / size, "of the tokens",
+                     ratio.window)  # fmt: skip
+    effective = _effective(log, split)
+    by_top = ratio.value >= TOP_RATIO and share.value >= TOP_SHARE
+    by_few = effective is not None and effective.value < FEW_EFFECTIVE
+    if not by_top and not by_few:
+        return clear(name, ratio, share)
+    grave = by_top and share.value >= MOST
+    return fired(
+        name, "critical" if grave else "warning", ratio, share, effective,
+        cause="Many inputs are alike for the encoder (flat regions, silence, padding), or few "
+        "codes are left to share them: utilization alone flatters.",
+        remedy="mask out padding; look at which inputs the top code takes; split it: "
+        "DeadCodeReset(donors='usage') gives dead codes to crowded ones",
+    )  # fmt: skip
+
+
+def _effective(log: Log, split: str) -> Evidence | None:
+    """Perplexity over used codes: 1 where all used codes are used alike."""
+    perplexity, used = log.late("perplexity", split), log.late("used_codes", split)
+    if perplexity is None or used is None or used.value < 8:
+        return None
+    return Evidence("perplexity / used codes", perplexity.value / used.value, "", used.window)
+
+
+def window_too_small(log: Log) -> Finding:
+    name, size = "window-too-small", log.settings.codebook_size
+    shows = {split: uniform(log, split) for split in ("train", "val")
+             if log.has("utilization", split)}  # fmt: skip
+    split, possible = min(((s, p) for s, p in shows.items() if p is not None),
+                          key=lambda pair: pair[1], default=(None, None))  # fmt: skip
+    if possible is None or size is None:
+        return unknown(name, "How many tokens a row counts is not known.",
+                       "window_tokens, or tokens_per_step and codebook_size")  # fmt: skip
+    tokens = window_tokens(log, split)
+    window = f"{split}, a window of {tokens:.0f} tokens" if tokens else split
+    evidence = Evidence("uniform use would show", possible, "of the codebook", window)
+    if possible >= SHOWS:
+        return clear(name, evidence)
+    enough = math.ceil(-math.log(1 - SHOWS) * size)
+    every = log.settings.tokens_per_step or tokens
+    windows = f" (usage_window={math.ceil(enough / every)})" if split == "train" and every else ""
+    return fired(
+        name, "warning" if possible < LOW else "note", evidence,
+        cause=f"Even perfectly uniform use shows only {possible:.1%} of {size} codes in it.",
+        remedy=f"count over at least {enough} tokens{windows}, and compare with "
+        "usage.uniform_utilization(K, N), not with 100 %",
+    )  # fmt: skip
+
+
+RULES = (codebook_collapse, train_validation_gap, top_code_dominates, window_too_small)
