@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "vqlib"
 
 # from the bottom up; a module may import from layers below its own, and beside it
 LAYERS = (
-    ("numbers", {"ranks", "usage", "reset", "quantizer", "interventions", "faults"}),
+    ("numbers", {"ranks", "usage", "reset", "quantizer", "geometry", "interventions",
+                 "faults"}),
     ("things", {"model", "data", "folders", "formats", "config", "guide", "process", "records",
                 "strict", "variants"}),
     ("running", {"adapters", "history", "checkpoints", "runs", "training", "experiments",

@@ -29,6 +29,7 @@ from vqlib import (
     faults,
     folders,
     formats,
+    geometry,
     history,
     interventions,
     model,
@@ -72,8 +73,8 @@ ARMS: dict[str, dict] = {
 # Any change to these may change a run, so their source is part of a run's key. It is read now,
 # as it was imported: a file edited under a running kernel must not lend its key to older code.
 _SOURCES = (
-    config_module, data, faults, folders, formats, history, interventions, model,
-    quantizer, ranks, reset, runs, training, usage, variants,
+    config_module, data, faults, folders, formats, geometry, history, interventions,
+    model, quantizer, ranks, reset, runs, training, usage, variants,
 )  # fmt: skip
 
 

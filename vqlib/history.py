@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqlib import usage
+from vqlib import geometry, usage
 from vqlib.config import TrainConfig
 from vqlib.model import VQVAE, Output
+from vqlib.quantizer import on_sphere
 from vqlib.reset import ResetLedger
 
 PROBE_PICTURES = 4  # whose encoder outputs measure the drift
@@ -65,10 +66,16 @@ COLUMNS = {
         "turn of the encoder's outputs on a fixed "
         "probe since the last look, over the steps between",
     ),
-    "duplicates": Column("codes", "validation", "codes within cosine 0.999 of one before them"),
-    "longest_code": Column("x median", "validation", "norm of the longest code over the median's"),
+    "duplicates": Column("codes", "val", "codes within cosine 0.999 of one before them"),
+    "longest_code": Column("x median", "val", "norm of the longest code over the median's"),
     "eval_change": Column(
-        "-", "validation", "largest change of a count or a codebook entry by the validation itself"
+        "-", "val", "largest change of a count or a codebook entry by the validation itself"
+    ),
+    "lag": Column(
+        "degrees", "val", "angle between a used code and the mean of the outputs now assigned to it"
+    ),
+    "dead_distance": Column(
+        "degrees", "val", "angle from a code that is not used to the nearest encoder output"
     ),
     "recon_loss": Column("MSE", "step", "mean squared error of pictures in [0, 1]"),
     "commit_loss": Column("-", "step", "the quantizer's loss, beta in it"),
@@ -77,8 +84,8 @@ COLUMNS = {
 }
 """What each column of `Run.history` means. Windows: *usage* is the last ``usage_window``
 steps for split "train" and the whole validation set for "val"; *row* is the steps since
-the train row before; *step* is this step's batch (val: the whole validation set); *validation*
-is one validation, and stands in its "val" row only."""
+the train row before; *step* is this step's batch (val: the whole validation set); *val* is
+the whole validation set, in rows of split "val" alone."""
 
 
 def survival_horizon(config: TrainConfig, tokens: int) -> int:
@@ -158,9 +165,7 @@ class Recorder:
         before, self.probed = self.probed, now
         if before is None:
             return math.nan
-        # atan2 of chord lengths: acos loses all digits at small angles
-        angle = 2 * torch.atan2((now - before).norm(dim=-1), (now + before).norm(dim=-1))
-        return math.degrees(float(angle.mean())) / DRIFT_EVERY
+        return float(geometry.angles(now, before).mean()) / DRIFT_EVERY
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that is needed to go on, as tensors."""
@@ -226,7 +231,8 @@ def measure(model: VQVAE, pictures, to_device: Callable) -> tuple[Tensor, dict[s
     counter = usage.UsageCounter(model.quantizer.codebook_size)
     sums = dict.fromkeys(("recon_loss", "commit_loss", "cosine_error"), 0.0)
     thin = 1 + len(pictures) // 1000  # so much of a large set's encoder outputs is left out
-    outputs = []
+    outputs, codebook = [], model.quantizer.codebook
+    assigned = torch.zeros_like(codebook)  # per code, the sum of the unit outputs it took
     for rows in torch.arange(len(pictures)).split(VAL_BATCH):
         output = model(to_device(pictures.batch(rows)))
         counter.update(output.indices)
@@ -234,13 +240,18 @@ def measure(model: VQVAE, pictures, to_device: Callable) -> tuple[Tensor, dict[s
         sums["recon_loss"] += share * output.recon_loss.item()
         sums["commit_loss"] += share * output.commit_loss.item()
         sums["cosine_error"] += share * cosine_error(output).item()
-        encoded = output.encoded.flatten(0, -2).cpu()
+        encoded = output.encoded.flatten(0, -2)
+        assigned.index_add_(0, output.indices.flatten(), on_sphere(encoded))
+        encoded = encoded.cpu()
         generator = torch.Generator().manual_seed(int(rows[0]))
         chosen = torch.randperm(len(encoded), generator=generator)[: -(-len(encoded) // thin)]
         outputs.append(encoded[chosen])
     encoded = torch.cat(outputs)
     sums["encoder_similarity"] = usage.pairwise_similarity(encoded)
     sums["encoder_std"] = usage.feature_std(encoded)
+    codebook, counts = codebook.cpu(), counter.counts.cpu()
+    sums["lag"] = geometry.codebook_lag(codebook, counts, assigned.cpu())
+    sums["dead_distance"] = geometry.distance_to_nearest(codebook[counts == 0], on_sphere(encoded))
     return counter.counts, sums
 
 
