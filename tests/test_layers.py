@@ -16,7 +16,7 @@ LAYERS = (
                 "strict", "variants"}),
     ("running", {"adapters", "history", "checkpoints", "runs", "training", "experiments",
                  "downstream"}),
-    ("judging", {"findings", "cards"}),
+    ("judging", {"findings", "cards", "audit"}),
     ("showing", {"plots", "galleries", "lessons"}),
     ("outside", {"suite", "cli"}),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Understand, diagnose and mend VQ codebook collapse."""
 
 from vqlib import usage
+from vqlib.audit import audit, audit_table
 from vqlib.config import TrainConfig
 from vqlib.quantizer import NormEMAQuantizer
 from vqlib.records import record
@@ -16,6 +17,8 @@ __all__ = [
     "Run",
     "TrainConfig",
     "TrainingDiverged",
+    "audit",
+    "audit_table",
     "record",
     "train",
     "usage",

@@ -18,6 +18,7 @@ from vqlib.adapters import Adapter, Several
 BALL = 0.1  # radius of a cluster of inputs, over their norm
 TURNED = 0.99  # a code whose direction's cosine with before is below this was put elsewhere
 SHIFTED = 1e-3  # a code that moved by more than this share of its norm did not stay
+LANDED = 1e-5  # distance of two unit vectors that counts as none
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,27 @@ class Seen:
 
     @property
     def put_elsewhere(self) -> Tensor:
-        """(K,) bool: without a hit, and yet the code points elsewhere or lies on an input.
+        """(K,) bool: the code did not follow its inputs, it was put somewhere else.
 
-        An average without new inputs shrinks or grows a code, and does not turn it.
+        Without a hit: it points elsewhere, or onto an input. (An average without new inputs
+        shrinks or grows a code and does not turn it.) With hits: both.
         """
-        changed = (self.after != self.before).any(dim=-1) & (self.hits == 0)
-        turned = F.cosine_similarity(self.after, self.before, dim=-1) < TURNED
-        if self.z.shape[-1] == self.after.shape[-1] and bool(changed.any()):
-            rows = changed.nonzero().flatten()
-            gap = torch.cdist(self.after[rows], self.z).min(dim=-1).values
-            far = (self.after - self.before)[rows].norm(dim=-1) > SHIFTED * self.z.norm(dim=-1)[0]
-            turned[rows] |= (gap < SHIFTED * self.z.norm(dim=-1)[0]) & far
-        return changed & turned
+        before, after = F.normalize(self.before, dim=-1), F.normalize(self.after, dim=-1)
+        turned = (before * after).sum(dim=-1) < TURNED
+        turned &= (self.after != self.before).any(dim=-1)
+        landed = torch.zeros_like(turned)
+        if self.z.shape[-1] == self.after.shape[-1]:
+            rows = ((after - before).norm(dim=-1) > SHIFTED).nonzero().flatten()
+            nearby = torch.cdist(after[rows], F.normalize(self.z, dim=-1)) < LANDED
+            landed[rows] = nearby.any(dim=-1)
+        return torch.where(self.hits > 0, turned & landed, turned | landed)
+
+    @property
+    def reset(self) -> Tensor:
+        """(K,) bool: put elsewhere, or said to be reset."""
+        said = torch.zeros(len(self.after), dtype=torch.bool)
+        said[self.announced] = True
+        return said | self.put_elsewhere
 
 
 class Bench:
@@ -96,7 +106,40 @@ class Bench:
 
     @property
     def every(self) -> int:
+        """Steps between two checks for dead codes."""
         return self.settings.get("reset_interval") or 1
+
+    @property
+    def visitable(self) -> bool:
+        """Whether a code's own row can be fed as a token: nothing is projected in between."""
+        return self.book(self.pristine).shape[-1] == self.dim
+
+    @property
+    def patience(self) -> int:
+        """Steps in which a reset code that has no hits should be reset again."""
+        return 60 + 2 * self.every
+
+    def check(self) -> None:
+        """One pass in evaluation mode, so that what does not fit is said before any experiment.
+
+        Raises ValueError.
+        """
+        if self.dim is None:
+            raise ValueError("the dimension of a token cannot be read from the layer: give dim=")
+        z = self.broad(8)
+        try:
+            output = self.call(self.copy().eval(), z)
+        except Exception as error:
+            raise ValueError(
+                f"the layer refuses tokens of shape {tuple(z.shape)}: {error}; see the adapter's "
+                "call, and dim="
+            ) from error
+        taken = self.adapter.quantized(output)
+        if tuple(taken.shape) != tuple(z.shape):
+            raise ValueError(
+                f"for tokens {tuple(z.shape)} the adapter's quantized gives {tuple(taken.shape)}, "
+                "expected the same shape"
+            )
 
     # --- reading ---
 
@@ -140,9 +183,9 @@ class Bench:
         """(dim,) a unit vector."""
         return F.normalize(self._noise(1)[0], dim=0)
 
-    def ball(self, centre: Tensor, tokens: int) -> Tensor:
+    def ball(self, centre: Tensor, tokens: int, radius: float = BALL) -> Tensor:
         """(N, dim) different tokens close to one direction."""
-        return self._scaled(centre + BALL * F.normalize(self._noise(tokens), dim=-1))
+        return self._scaled(centre + radius * F.normalize(self._noise(tokens), dim=-1))
 
     def _noise(self, tokens: int) -> Tensor:
         return torch.randn(tokens, self.dim, generator=self.generator)
@@ -154,10 +197,18 @@ class Bench:
 @contextmanager
 def own_randomness(seed: int, device: torch.device):
     """torch's generators are seeded inside the block, and afterwards as they were."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        reseed(seed, device)
         yield
+
+
+def reseed(seed: int, device: torch.device) -> None:
+    """Seeds the generators that `own_randomness` gives back, and no other device's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def made(subject: nn.Module | Callable[[], nn.Module], seed: int) -> tuple[nn.Module, bool | None]:
