@@ -17,7 +17,7 @@ LAYERS = (
                 "strict", "variants"}),
     ("running", {"adapters", "history", "checkpoints", "runs", "training", "experiments",
                  "downstream"}),
-    ("judging", {"findings", "cards", "diagnosis"}),
+    ("judging", {"findings", "cards", "diagnosis", "audit"}),
     ("showing", {"plots", "galleries", "lessons"}),
     ("outside", {"suite", "cli"}),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Understand, diagnose and mend VQ codebook collapse."""
 
 from vqlib import usage
+from vqlib.audit import audit, audit_table
 from vqlib.config import TrainConfig
 from vqlib.diagnosis import diagnose
 from vqlib.quantizer import NormEMAQuantizer
@@ -17,6 +18,8 @@ __all__ = [
     "Run",
     "TrainConfig",
     "TrainingDiverged",
+    "audit",
+    "audit_table",
     "diagnose",
     "record",
     "train",

@@ -29,6 +29,8 @@ class Adapter:
             codebook_size, dim, decay, dead_code_threshold, reset_interval, kmeans_init.
         call: (module, z) -> output for tokens z (N, D); used by `audit`.
         quantized, loss: output -> (N, D) in the order of z, and a scalar; used by `audit`.
+        resets: module -> (n,) codes that the layer says its last step reset; None where it
+            says nothing.
         name: of the kind, in reports.
 
     A layer with several codebooks gives a list from `indices`, `codebook` and `counts`,
@@ -42,6 +44,7 @@ class Adapter:
     call: Callable[[nn.Module, Tensor], Any] = lambda module, z: module(z)
     quantized: Callable[[Any], Tensor] = lambda output: output[0]
     loss: Callable[[Any], Tensor | None] = lambda output: output[2]
+    resets: Callable[[nn.Module], Several | None] = _nothing
     name: str = ""
 
 
@@ -60,6 +63,7 @@ NORM_EMA = Adapter(
     codebook=lambda module: module.codebook,
     counts=lambda module: module.cluster_size,
     settings=_norm_ema_settings,
+    resets=lambda module: None if module.last_reset is None else module.last_reset.codes,
     name="vqlib NormEMAQuantizer",
 )
 

@@ -189,7 +189,7 @@ class NormEMAQuantizer(nn.Module):
             if self.training:
                 indices, codes = self._learn(flat)
             else:
-                indices = nearest(flat, self.codebook)
+                indices = self._nearest(flat)
                 codes = self.codebook[indices]
             codes = codes.view_as(unit)
             loss = self.beta * F.mse_loss(unit, codes)
@@ -211,13 +211,17 @@ class NormEMAQuantizer(nn.Module):
     def _learn(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """One training step on ``x`` (N, D): the indices (N,) and the codes (N, D) of before."""
         step = self._begin(x)
-        indices = nearest(x, self.codebook)
+        indices = self._nearest(x)
         codes = self.codebook[indices]
         bins, sums = assigned_sums(x, indices, self.codebook_size)
         self._update(x, bins, sums)
         self.steps += 1
         self.last_reset = self._reset(step, x, indices, bins)
         return indices, codes
+
+    def _nearest(self, x: Tensor) -> Tensor:
+        """Indices (N,) of the codes that unit ``x`` (N, D) takes."""
+        return nearest(x, self.codebook)
 
     def _start(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Codebook (K, D) and counts (K,) to begin with, from the first batch ``x`` (N, D)."""
