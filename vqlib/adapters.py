@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vqlib import peers
 from vqlib.quantizer import NormEMAQuantizer
 
 Several = Tensor | list[Tensor]  # one tensor, or one a codebook
 
 
-def _nothing(module: nn.Module) -> None:
+def _none(*ignored) -> None:
     return None
 
 
@@ -22,11 +23,14 @@ class Adapter:
     """Three functions tell `watch` and `audit` how to read one kind of layer.
 
     Attributes:
-        indices: (module, output) -> int64 of any shape; -1 where a token was masked out.
+        indices: (module, output) -> integers of any shape; -1 where a token was masked out.
+            None where this call chose no codes.
         codebook: module -> (K, D), or None where the layer holds none.
         counts: module -> (K,) moving average of hits a step, or None where it keeps none.
         settings: module -> what it says of itself, under the names of `TrainConfig`:
-            codebook_size, dim, decay, dead_code_threshold, reset_interval, kmeans_init.
+            codebook_size, dim, decay, beta, dead_code_threshold, reset_relative,
+            reset_interval, reset_refill, kmeans_init. codebook_size is needed where
+            ``codebook`` gives None.
         call: (module, z) -> output for tokens z (N, D); used by `audit`.
         quantized, loss: output -> (N, D) in the order of z, and a scalar; used by `audit`.
         resets: module -> (n,) codes that the layer says its last step reset; None where it
@@ -37,9 +41,9 @@ class Adapter:
     one entry a codebook.
     """
 
-    indices: Callable[[nn.Module, Any], Several]
+    indices: Callable[[nn.Module, Any], Several | None]
     codebook: Callable[[nn.Module], Several | None]
-    counts: Callable[[nn.Module], Several | None] = _nothing
+    counts: Callable[[nn.Module], Several | None] = _none
     settings: Callable[[nn.Module], dict] = lambda module: {}
     call: Callable[[nn.Module, Tensor], Any] = lambda module, z: module(z)
     quantized: Callable[[Any], Tensor] = lambda output: output[0]
@@ -51,11 +55,11 @@ class Adapter:
 def _norm_ema_settings(q: NormEMAQuantizer) -> dict:
     threshold = q.reset.threshold if q.reset else 0.0
     return {
-        "codebook_size": q.codebook_size, "dim": q.dim, "decay": q.decay,
+        "codebook_size": q.codebook_size, "dim": q.dim, "decay": q.decay, "beta": q.beta,
         "kmeans_init": q.kmeans_init, "dead_code_threshold": threshold,
         "reset_relative": bool(q.reset and q.reset.relative),
         "reset_interval": q.reset.every if q.reset else 1,
-    }  # fmt: skip
+    } | ({"reset_refill": q.reset.limits(1, 1)[1]} if q.reset else {})  # fmt: skip
 
 
 NORM_EMA = Adapter(
@@ -66,8 +70,89 @@ NORM_EMA = Adapter(
     resets=lambda module: None if module.last_reset is None else module.last_reset.codes,
     name="vqlib NormEMAQuantizer",
 )
+VECTOR_QUANTIZE = Adapter(
+    indices=peers.vqp_indices,
+    codebook=peers.vqp_codebook,
+    counts=peers.vqp_counts,
+    settings=peers.vqp_settings,
+    call=peers.vqp_call,
+    name="vector-quantize-pytorch VectorQuantize",
+)
+BEAM_RESIDUAL = Adapter(  # its layers see candidates; only the whole knows the choice
+    indices=lambda module, output: peers.split_last(output[1], several=True),
+    codebook=lambda module: [peers.vqp_codebook(layer) for layer in module.layers],
+    counts=lambda module: [peers.vqp_counts(layer) for layer in module.layers],
+    settings=lambda module: peers.vqp_settings(module.layers[0]),
+    name="vector-quantize-pytorch ResidualVQ with beam search",
+)
+SIM_VQ = Adapter(
+    indices=lambda module, output: output[1],
+    codebook=peers.sim_vq_codebook,
+    settings=lambda module: {"codebook_size": module.codebook_size,
+                             "dim": len(peers.sim_vq_codebook(module)[0])},
+    call=peers.vqp_call,
+    name="vector-quantize-pytorch SimVQ",
+)  # fmt: skip
+LATTICE = Adapter(
+    indices=peers.lattice_indices,
+    codebook=_none,  # an implied grid: nothing in it is learned
+    settings=peers.lattice_settings,
+    call=lambda module, z: module(z[None]),
+    loss=_none,
+    name="finite scalar or lookup-free quantizer",
+)
+CODEC = Adapter(
+    indices=peers.codec_indices,
+    codebook=peers.codec_codebooks,
+    quantized=_none,
+    loss=_none,
+    name="transformers audio codec",
+)
+GUMBEL = Adapter(
+    indices=peers.gumbel_indices,
+    codebook=peers.gumbel_codebooks,
+    call=lambda module, z: module(z[None]),
+    loss=_none,
+    name="transformers GumbelVectorQuantizer",
+)
+PLAIN = Adapter(
+    indices=peers.plain_indices,
+    codebook=peers.plain_codebook,
+    counts=peers.plain_counts,
+    settings=peers.plain_settings,
+    call=peers.plain_call,
+    quantized=peers.plain_quantized,
+    loss=peers.plain_loss,
+    name="a layer with a codebook",
+)
+
+VQP = "vector_quantize_pytorch"
+SCALARS = ("Xcodec2FiniteScalarQuantization", "NeuCodecFiniteScalarQuantization")
+CODECS = ("EncodecModel", "MimiModel", "XcodecModel", "HiggsAudioV2TokenizerModel")
 
 
 def adapter_for(module: nn.Module) -> Adapter | None:
-    """The adapter of a layer that is recognised, else None."""
-    return NORM_EMA if isinstance(module, NormEMAQuantizer) else None
+    """The adapter of a layer that is recognised, else None.
+
+    Recognised are our own; of vector-quantize-pytorch VectorQuantize, SimVQ, FSQ and LFQ, by
+    themselves and as the levels of the residual and grouped ones, and ResidualVQ as a whole
+    where it searches with beams; of transformers the Gumbel quantizers, the finite scalar
+    quantizers and, as whole models, the audio codecs; and any layer, such as those of
+    transformers' and diffusers' VQ models, whose class is named like a quantizer, that holds
+    a codebook under a usual name and returns integers.
+    """
+    if isinstance(module, NormEMAQuantizer):
+        return NORM_EMA
+    if peers.is_a(module, VQP, "VectorQuantize"):
+        return VECTOR_QUANTIZE
+    if peers.is_a(module, VQP, "ResidualVQ") and (module.beam_size or 1) > 1:
+        return BEAM_RESIDUAL
+    if peers.is_a(module, VQP, "SimVQ"):
+        return SIM_VQ
+    if peers.is_a(module, VQP, "FSQ", "LFQ") or peers.is_a(module, "transformers", *SCALARS):
+        return LATTICE
+    if peers.is_a(module, "transformers", *CODECS):
+        return CODEC
+    if hasattr(module, "codevectors") and type(module).__name__.endswith("GumbelVectorQuantizer"):
+        return GUMBEL
+    return PLAIN if peers.is_plain(module) else None

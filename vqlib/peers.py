@@ -1,0 +1,231 @@
+"""How the quantizer layers of other libraries are read. None of those libraries is imported.
+
+A reader gets a layer, and what its forward returned: quantized vectors, indices and losses,
+in whatever order and nesting.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+LOOKS_NEAR = re.compile(r"quanti[sz]|codebook|vq", re.IGNORECASE)
+CODEBOOKS = ("codebook", "embedding", "embed", "embeddings")
+COUNTS = ("cluster_size", "ema_cluster_size", "_ema_cluster_size")
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
+
+
+def is_a(module: nn.Module, library: str, *names: str) -> bool:
+    """Whether the layer's class, or one it inherits from, is one of ``library``'s ``names``."""
+    return any(
+        cls.__module__.split(".")[0] == library and cls.__name__ in names
+        for cls in type(module).__mro__
+    )
+
+
+def looks_near(module: nn.Module) -> bool:
+    return bool(LOOKS_NEAR.search(type(module).__name__))
+
+
+def tensors(output) -> Iterator[Tensor]:
+    """All tensors in an output of nested tuples, lists and dicts."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        yield from tensors(list(output.values()))
+    elif isinstance(output, list | tuple):
+        for part in output:
+            yield from tensors(part)
+
+
+# --- vector-quantize-pytorch ---
+
+
+def split_last(values: Tensor, several: bool) -> Tensor | list[Tensor]:
+    """One tensor a codebook where the last dimension runs over codebooks."""
+    return list(values.unbind(-1)) if several else values
+
+
+def vqp_indices(vq: nn.Module, output) -> Tensor | list[Tensor] | None:
+    """None where the layer was given its indices and returned a cross entropy instead."""
+    if len(output) < 3:
+        return None
+    return split_last(output[1], vq.separate_codebook_per_head and vq.heads > 1)
+
+
+def vqp_codebook(vq: nn.Module) -> Tensor | list[Tensor]:
+    books = vq._codebook.embed
+    return books[0] if len(books) == 1 else list(books)
+
+
+def vqp_counts(vq: nn.Module) -> Tensor | list[Tensor] | None:
+    book = vq._codebook
+    if not (book.ema_update or book.has_dead_code_replacement):
+        return None
+    return book.cluster_size[0] if len(book.cluster_size) == 1 else list(book.cluster_size)
+
+
+def vqp_settings(vq: nn.Module) -> dict:
+    book = vq._codebook
+    threshold = float(book.threshold_ema_dead_code)
+    known = {
+        "codebook_size": vq.codebook_size, "dim": book.embed.shape[-1],
+        "beta": float(vq.commitment_weight), "dead_code_threshold": threshold,
+        "reset_relative": False, "reset_interval": 1,
+    }  # fmt: skip
+    if threshold:
+        known["reset_refill"] = float(book.reset_cluster_size)
+    if book.ema_update:
+        known["decay"] = float(book.decay)
+    if not bool(book.initted):
+        known["kmeans_init"] = True
+    elif bool((book.cluster_size == 1).all()):  # fresh: whoever is initialised did not wait
+        known["kmeans_init"] = False
+    return known
+
+
+def vqp_call(vq: nn.Module, z: Tensor):
+    """``vq`` on tokens z (N, D), in the layout it asks for; the quantized come back as (N, D)."""
+    first = channels_first(vq)
+    shaped = z.T[None] if first else z[None]
+    flat = 2 if getattr(vq, "accept_3d_fmap", False) else getattr(vq, "accept_image_fmap", False)
+    output = vq(shaped[(..., *[None] * flat)])
+    quantized = output[0].movedim(1, -1) if first else output[0]
+    return quantized.reshape(-1, z.shape[1]), *output[1:]
+
+
+def channels_first(module: nn.Module) -> bool | None:
+    """Whether the layer's tokens lie along dimension 1; None where it does not say."""
+    if getattr(module, "accept_image_fmap", False) or getattr(module, "accept_3d_fmap", False):
+        return True
+    if hasattr(module, "channel_last"):
+        return not module.channel_last
+    return getattr(module, "channel_first", None)
+
+
+@torch.no_grad()
+def sim_vq_codebook(vq: nn.Module) -> Tensor:
+    return vq.codebook
+
+
+def lattice_indices(q: nn.Module, output) -> Tensor | list[Tensor] | None:
+    """FSQ's and LFQ's."""
+    indices = next((t for t in tensors(output) if t.dtype in INTEGERS), None)
+    return None if indices is None else split_last(indices, getattr(q, "num_codebooks", 1) > 1)
+
+
+def lattice_settings(q: nn.Module) -> dict:
+    if not getattr(q, "return_indices", True):
+        raise ValueError(
+            f"{type(q).__name__}(return_indices=False) shows no indices: leave return_indices on"
+        )
+    size = int(getattr(q, "codebook_size", 0) or len(q.codebook))
+    return {"codebook_size": size, "codebooks": getattr(q, "num_codebooks", 1)}
+
+
+# --- transformers ---
+
+
+def codec_codebooks(model: nn.Module) -> list[Tensor]:
+    """Of the residual quantizers inside an audio codec, level by level."""
+    books = [m for m in model.modules() if type(m).__name__.endswith("EuclideanCodebook")]
+    return [_codec_codebook(book) for book in books]
+
+
+def _codec_codebook(book: nn.Module) -> Tensor:
+    if "embed_sum" not in book._buffers:
+        return book.embed
+    # Mimi's; its property would keep the quotient inside the layer
+    return book.embed_sum / book.cluster_usage.clamp(min=book.epsilon)[:, None]
+
+
+def codec_indices(model: nn.Module, output) -> list[Tensor]:
+    """``audio_codes`` (..., levels, length) by level; levels that were not used stay empty."""
+    codes = output["audio_codes"] if isinstance(output, Mapping) else output[0]
+    levels = len(codec_codebooks(model))
+    return [*codes.unbind(-2), *[codes.new_empty(0)] * (levels - codes.shape[-2])]
+
+
+def gumbel_codebooks(q: nn.Module) -> list[Tensor]:
+    return list(q.codevectors[0].view(q.num_groups, q.num_vars, -1))
+
+
+@torch.no_grad()
+def gumbel_indices(q: nn.Module, output) -> list[Tensor]:
+    """The codes drawn, found again from the vectors (B, T, G d) returned: each is one row."""
+    groups = output[0].float().chunk(q.num_groups, dim=-1)
+    books = gumbel_codebooks(q)
+    return [torch.cdist(g, b.float()).argmin(-1) for g, b in zip(groups, books, strict=True)]
+
+
+# --- anything that keeps a codebook under a usual name and returns integers ---
+
+
+def plain_codebook(module: nn.Module) -> Tensor | None:
+    """(K, D), from an attribute that holds it or a module with such a ``weight``."""
+    for name in CODEBOOKS:
+        held = getattr(module, name, None)
+        held = getattr(held, "weight", held)
+        if isinstance(held, Tensor) and held.dim() == 2 and held.is_floating_point():
+            counts = plain_counts(module)
+            upright = counts is None or len(counts) == len(held)
+            return held if upright else held.T
+    return None
+
+
+def plain_counts(module: nn.Module) -> Tensor | None:
+    """(K,) from a usual name, on the layer or on the module that holds its codebook."""
+    inner = [getattr(module, name, None) for name in CODEBOOKS]
+    for owner in (module, *inner):
+        for name in COUNTS:
+            held = getattr(owner, name, None)
+            if isinstance(held, Tensor) and held.dim() == 1:
+                return held
+    return None
+
+
+def is_plain(module: nn.Module) -> bool:
+    called = type(module).forward is not nn.Module.forward
+    return called and looks_near(module) and plain_codebook(module) is not None
+
+
+def plain_indices(module: nn.Module, output) -> Tensor | None:
+    """Of the integer tensors, the largest that is no one-hot matrix."""
+    codebook = plain_codebook(module)
+    found = [
+        t for t in tensors(output)
+        if t.dtype in INTEGERS and not (t.dim() > 1 and t.shape[-1] == len(codebook) > 1)
+    ]  # fmt: skip
+    return max(found, key=Tensor.numel, default=None)
+
+
+def plain_quantized(output) -> Tensor | None:
+    return next((t for t in tensors(output) if t.is_floating_point() and t.dim() > 1), None)
+
+
+def plain_loss(output) -> Tensor | None:
+    """The one floating scalar; None where there are several, or none."""
+    found = [t for t in tensors(output) if t.is_floating_point() and t.numel() == 1]
+    return found[0] if len(found) == 1 else None
+
+
+def plain_settings(module: nn.Module) -> dict:
+    codebook = plain_codebook(module)
+    known = {"codebook_size": len(codebook), "dim": codebook.shape[1]}
+    for name in ("decay", "beta"):
+        if isinstance(getattr(module, name, None), int | float):
+            known[name] = float(getattr(module, name))
+    if isinstance(getattr(module, "kmeans_init", None), bool):
+        known["kmeans_init"] = module.kmeans_init
+    return known
+
+
+def plain_call(module: nn.Module, z: Tensor):
+    """Such layers come from convolutional models: z (N, D) as a picture of N x 1 tokens."""
+    output = module(z.T[None, :, :, None])
+    quantized = plain_quantized(output)
+    return quantized.movedim(1, -1).reshape(-1, z.shape[1]), plain_indices(module, output), \
+        plain_loss(output)  # fmt: skip
