@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from vqlib.diagnosis import reset_rules, training_rules, usage_rules
-from vqlib.diagnosis.logs import HistoryError, Log, Settings, read
+from vqlib.diagnosis.logs import HistoryError, Log, Settings, in_hits, read
 from vqlib.findings import Diagnosis, Finding, fired
 
 RULES = (*usage_rules.RULES, *reset_rules.RULES, *training_rules.RULES)
@@ -63,7 +63,7 @@ def _of_layers(watched, title: str | None, given: dict) -> Diagnosis:
     """One diagnosis for all the layers of a watcher; each answer names its layer."""
     each = {}
     for layer, table in watched.histories.items():
-        said = {k: v for k, v in watched.settings[layer].items() if k in given}
+        said = _given(in_hits(watched.settings[layer]))
         each[layer] = _of_log(read(table, layer, **(said | _given(given))))
     if len(each) == 1:
         (only,) = each.values()

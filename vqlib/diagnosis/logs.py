@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vqlib.adapters import adapter_for
 from vqlib.findings import Evidence
 from vqlib.history import COLUMNS as RECORDED
 from vqlib.history import Column
@@ -133,18 +134,17 @@ def _open(source) -> tuple[pd.DataFrame, dict, str]:
 
 
 def _of_run(run: Run) -> dict:
-    return _of_config(run.config.to_dict(), run.summary)
+    quantizer = adapter_for(run.model.quantizer).settings(run.model.quantizer)
+    return in_hits(run.config.to_dict() | run.summary | quantizer)
 
 
-def _of_config(config: Mapping, summary: Mapping) -> dict:
-    known = {name: config.get(name) for name in KNOWN} | {
-        "tokens_per_step": summary.get("tokens_per_step")
-    }
-    if config.get("reset_relative") and known["tokens_per_step"]:
-        share = known["tokens_per_step"] / config["codebook_size"]
-        known["dead_code_threshold"] = config["dead_code_threshold"] * share
-    elif config.get("reset_relative"):
-        known["dead_code_threshold"] = None  # its unit is not known
+def in_hits(said: Mapping) -> dict:
+    """Of ``said`` what `KNOWN` names, with a relative threshold turned into hits a step."""
+    known = {name: said.get(name) for name in KNOWN}
+    threshold, tokens = known["dead_code_threshold"], known["tokens_per_step"]
+    if said.get("reset_relative") and threshold is not None:
+        per_share = tokens and tokens / known["codebook_size"]
+        known["dead_code_threshold"] = threshold * per_share if per_share else None
     return known
 
 
@@ -155,7 +155,7 @@ def _read_file(path: Path) -> tuple[pd.DataFrame, dict, str]:
         if not path.is_file():
             raise HistoryError(f"{folder} holds no history.csv")
         config, summary = _json(folder / "config.json"), _json(folder / "summary.json")
-        settings = _of_config(config, summary) if config else {}
+        settings = in_hits(config | summary)
     if not path.is_file():
         raise HistoryError(f"{path}: there is no such file")
     if path.stat().st_size == 0:
