@@ -23,7 +23,9 @@ from vqlib.reset import ResetLedger
 
 PROBE_PICTURES = 4  # whose encoder outputs measure the drift
 DRIFT_EVERY = 5  # steps between two looks at the probe
+EQUAL = 0.999999  # cosine from which two codes are one; flat patches give 0.999 and differ
 VAL_BATCH = 64  # pictures; every picture counts the same whatever this is
+LEDGER_TALLY = ("step", "resets", "re_resets", "premature", "judged", "lived")
 SAMPLED_OUTPUTS = 100  # encoder outputs whose similarity is measured, the guide's number
 
 
@@ -49,6 +51,11 @@ COLUMNS = {
     ),
     "resets": Column("codes", "row", "codes reset"),
     "re_resets": Column("codes", "row", "of these, codes that had been reset before"),
+    "premature": Column(
+        "codes",
+        "row",
+        "of these, codes reset less than the grace ago: a refilled count cannot fall so soon",
+    ),
     "survived": Column(
         "share",
         "row",
@@ -66,7 +73,7 @@ COLUMNS = {
         "turn of the encoder's outputs on a fixed "
         "probe since the last look, over the steps between",
     ),
-    "duplicates": Column("codes", "val", "codes within cosine 0.999 of one before them"),
+    "duplicates": Column("codes", "val", "codes equal to one before them (cosine above 0.999999)"),
     "longest_code": Column("x median", "val", "norm of the longest code over the median's"),
     "eval_change": Column(
         "-", "val", "largest change of a count or a codebook entry by the validation itself"
@@ -106,7 +113,9 @@ class Recorder:
         self.config, self.probe = config, probe
         reset = config.reset()
         self.grace = reset.grace(config.decay, config.codebook_size, tokens) if reset else 0
-        self.ledger = ResetLedger(config.codebook_size, survival_horizon(config, tokens))
+        self.ledger = ResetLedger(
+            config.codebook_size, survival_horizon(config, tokens), self.grace
+        )
         self.window: deque[Tensor] = deque(maxlen=config.usage_window)
         self.rows: list[dict] = []
         self.probed: Tensor | None = None  # unit encoder outputs at the last look
@@ -184,9 +193,7 @@ class Recorder:
             "born": ledger.born,
             "hit": ledger.hit,
             "cohorts": torch.tensor(cohorts, dtype=torch.int64).reshape(-1, 2),
-            "tally": torch.tensor(
-                [ledger.step, ledger.resets, ledger.re_resets, ledger.judged, ledger.lived]
-            ),
+            "tally": torch.tensor([getattr(ledger, name) for name in LEDGER_TALLY]),
             "drift": torch.tensor(self.drift, dtype=torch.float64),
         }
         return state if self.probed is None else state | {"probed": self.probed}
@@ -201,9 +208,8 @@ class Recorder:
         self.window.clear()
         self.window.extend(state["window"])
         ledger.times, ledger.born, ledger.hit = state["times"], state["born"], state["hit"]
-        ledger.step, ledger.resets, ledger.re_resets, ledger.judged, ledger.lived = state[
-            "tally"
-        ].tolist()
+        for name, value in zip(LEDGER_TALLY, state["tally"].tolist(), strict=True):
+            setattr(ledger, name, value)
         ledger.cohorts.clear()
         for born in state["cohorts"][:, 0].unique().tolist():
             ledger.cohorts[born] = state["cohorts"][state["cohorts"][:, 0] == born, 1]
@@ -221,7 +227,7 @@ def codebook_columns(codebook: Tensor) -> dict[str, float]:
     """``duplicates`` and ``longest_code`` of a codebook (K, D)."""
     length = codebook.norm(dim=-1)
     longest = float(length.max() / length.median().clamp(min=1e-30))
-    return {"duplicates": usage.near_duplicates(codebook), "longest_code": longest}
+    return {"duplicates": usage.near_duplicates(codebook, EQUAL), "longest_code": longest}
 
 
 @torch.no_grad()

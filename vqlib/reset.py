@@ -203,12 +203,14 @@ class ResetLedger:
 
     Args:
         codebook_size: K. horizon: steps after which survival is judged.
+        grace: steps that a reset code lives without a hit (`DeadCodeReset.grace`); None: not
+            known, and ``premature`` is NaN.
     """
 
-    def __init__(self, codebook_size: int, horizon: int):
+    def __init__(self, codebook_size: int, horizon: int, grace: float | None = None):
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1 step, got {horizon}")
-        self.horizon = horizon
+        self.horizon, self.grace = horizon, grace
         self.step = 0
         self.times = torch.zeros(codebook_size, dtype=torch.int64)  # resets of each code
         self.born = torch.full((codebook_size,), -1)  # step of its last reset; -1: never
@@ -218,7 +220,7 @@ class ResetLedger:
 
     def clear(self) -> None:
         """Begin a new window of ``row``."""
-        self.resets = self.re_resets = self.judged = self.lived = 0
+        self.resets = self.re_resets = self.premature = self.judged = self.lived = 0
 
     def update(self, counts: Tensor, codes: Tensor | None) -> None:
         """One training step: its ``counts`` (K,) and the ``codes`` reset after it, if any."""
@@ -233,16 +235,23 @@ class ResetLedger:
             self.lived += int((same & self.hit[due]).sum())
         if len(codes):
             self.resets += len(codes)
-            self.re_resets += int((self.times[codes] > 0).sum())
+            again = self.times[codes] > 0
+            self.re_resets += int(again.sum())
+            early = self.step - self.born[codes] < (self.grace or 0)
+            self.premature += int((again & early).sum())
             self.times[codes] += 1
             self.born[codes] = self.step
             self.hit[codes] = False
             self.cohorts[self.step] = codes
 
     def row(self) -> dict[str, float]:
-        """The window's ``resets``, ``re_resets`` and ``survived`` (NaN: none was due)."""
-        survived = self.lived / self.judged if self.judged else math.nan
-        return {"resets": self.resets, "re_resets": self.re_resets, "survived": survived}
+        """The window's counts, and the share that ``survived`` (NaN: none was due)."""
+        return {
+            "resets": self.resets,
+            "re_resets": self.re_resets,
+            "premature": math.nan if self.grace is None else self.premature,
+            "survived": self.lived / self.judged if self.judged else math.nan,
+        }
 
     def older_than(self, steps: float) -> Tensor:
         """(K,) bool: never reset, or last reset at least ``steps`` steps ago."""

@@ -84,6 +84,16 @@ def test_without_survival_repeated_resets_of_a_dead_codebook_tell():
     assert answer(changed(table, re_resets=None), "reset-does-not-survive").severity == "unknown"
 
 
+def test_a_premature_reset_is_proof_however_few_there_are():
+    table = changed(healthy(), "train", premature=0.0)
+    assert answer(table, "reset-does-not-survive").severity == "clear"
+    table.loc[10, "premature"] = 2.0
+    found = answer(table, "reset-does-not-survive")
+    assert found.severity == "warning" and found.remedy.endswith("cluster_size[dead] = refill")
+    table = changed(table, "train", premature=table["resets"])
+    assert answer(table, "reset-does-not-survive").severity == "critical"
+
+
 def test_few_resets_accuse_nobody():
     table = changed(healthy(), resets=1, survived=0.0)
     assert answer(table, "reset-does-not-survive").severity == "clear"
@@ -118,4 +128,5 @@ def test_duplicates_weigh_as_much_as_the_harm_they_do():
     assert answer(healthy(), "duplicate-codes").severity == "clear"
     assert answer(changed(healthy(), duplicates=100), "duplicate-codes").severity == "note"
     assert answer(changed(using(120), duplicates=100), "duplicate-codes").severity == "warning"
+    assert answer(changed(using(120), duplicates=20), "duplicate-codes").severity == "note"
     assert answer(changed(using(120), duplicates=390), "duplicate-codes").severity == "critical"

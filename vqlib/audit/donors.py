@@ -124,8 +124,11 @@ def threshold_above_share(bench: Bench, settled: nn.Module, starved: Starving) -
         return Finding(name, "not applicable",
                        cause=f"No reset was seen in {starved.window}.")  # fmt: skip
     if not bench.visitable:
-        return Finding(name, "not applicable",
-                       cause="The layer projects its inputs: uniform use cannot be arranged.")
+        return Finding(
+            name,
+            "not applicable",
+            cause="The layer projects its inputs: uniform use cannot be arranged.",
+        )
     rate, window = _rate_when_uniform(bench, settled)
     evidence = [
         Evidence("uniform share", share, "hits a step", f"{bench.tokens} tokens a step"),

@@ -41,8 +41,11 @@ def cold_start(bench: Bench, started: Start) -> Finding:
     if bench.fresh is False:
         return _seen_data("cold-start")
     if not bench.visitable:
-        return Finding("cold-start", "not applicable",
-                       cause="The layer projects its inputs: codes and inputs cannot be compared.")
+        return Finding(
+            "cold-start",
+            "not applicable",
+            cause="The layer projects its inputs: codes and inputs cannot be compared.",
+        )
     threshold, share = bench.threshold(bench.tokens) or 0.0, bench.tokens / bench.codes
     checked = started.steps[: bench.every]
     first = checked[0]

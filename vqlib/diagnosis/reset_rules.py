@@ -26,7 +26,8 @@ AGAIN = 0.9  # of resets that hit a code reset before
 NEAR_SHARE = 0.25  # threshold over N/K
 THROWN = 0.10  # of the codebook: in use in the first step and reset in it
 EXPLODED = 10.0  # times the median norm
-COPIES, MANY_COPIES = 0.10, 0.50  # of the codebook
+COPIES, HARMFUL_COPIES, MANY_COPIES = 0.02, 0.10, 0.50  # of the codebook
+PREMATURE = 0.5  # of all resets: with so many, the count cannot have been refilled
 NO_RESET = "This run has no reset (threshold 0, or none recorded)."
 
 
@@ -133,6 +134,15 @@ def reset_does_not_survive(log: Log) -> Finding:
     if total.value == 0:
         return not_applicable(name, NO_RESET)
     lived, again, share = _lived(log), _again(log), in_use(log)
+    early = _share_of_resets(log, "premature", "reset again before a refilled count can fall")
+    if early is not None and early.value > 0:
+        futile = early.value >= PREMATURE or (lived is not None and lived.value < HARDLY)
+        return fired(
+            name, "critical" if futile else "warning", early, total, lived,
+            cause="A code was reset again within the steps that a refilled count lasts without a "
+            "hit: the reset does not refill the count, or something takes it back.",
+            remedy="write the count together with the code: cluster_size[dead] = refill",
+        )  # fmt: skip
     if total.value < MANY * size:
         return clear(name, total, lived)
     if lived is not None:
@@ -214,13 +224,16 @@ def first_step_explosion(log: Log) -> Finding:
 def duplicate_codes(log: Log) -> Finding:
     name, size = "duplicate-codes", log.settings.codebook_size
     split = "val" if log.has("duplicates", "val") else "train"
-    copies = log.late("duplicates", split)
-    if copies is None or size is None:
+    if not log.has("duplicates", split) or size is None:
         needs = "duplicates (vqlib.watch counts them), or vqlib.audit(quantizer)"
         return unknown(name, "Codes were not compared with one another.", needs)
+    rows = log.split(split).dropna(subset=["duplicates"])
+    row = rows.loc[[rows["duplicates"].idxmax()]]
+    copies = log.number("duplicates", float(row["duplicates"].iloc[0]), row, split)
     if copies.value < COPIES * size:
         return clear(name, copies)
-    harmed = (share := in_use(log)) is not None and share.value < LOW
+    share = in_use(log)
+    harmed = share is not None and share.value < LOW and copies.value >= HARMFUL_COPIES * size
     grave = harmed and copies.value >= MANY_COPIES * size
     return fired(
         name, "critical" if grave else "warning" if harmed else "note", copies, share,
@@ -249,10 +262,14 @@ def _total(log: Log) -> Evidence | None:
 
 
 def _again(log: Log) -> Evidence | None:
-    if not log.has("re_resets") or not (total := _total(log)) or total.value == 0:
+    return _share_of_resets(log, "re_resets", "reset before")
+
+
+def _share_of_resets(log: Log, column: str, words: str) -> Evidence | None:
+    if not log.has(column) or not (total := _total(log)) or total.value == 0:
         return None
-    return Evidence("reset before", log.split("train")["re_resets"].sum() / total.value,
-                    "of all resets", total.window)  # fmt: skip
+    share = log.split("train")[column].sum() / total.value
+    return Evidence(words, share, "of all resets", total.window)
 
 
 def _lived(log: Log) -> Evidence | None:
