@@ -116,7 +116,7 @@ def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Findin
     yield not_reproducible(bench, starved)
     yield loss_hides_collapse(bench, narrow)
     if ranks:
-        yield ranks_disagree(bench, make, min(starved.steps, 60), timeout)
+        yield ranks_disagree(bench, make, min(starved.steps + 5, 60), timeout)
 
 
 def _healthy(answers: list[Finding]) -> list[Finding]:

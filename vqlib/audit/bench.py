@@ -19,6 +19,7 @@ BALL = 0.1  # radius of a cluster of inputs, over their norm
 TURNED = 0.99  # a code whose direction's cosine with before is below this was put elsewhere
 SHIFTED = 1e-3  # a code that moved by more than this share of its norm did not stay
 LANDED = 1e-5  # distance of two unit vectors that counts as none
+EXACT = "donot_use_mm_for_euclid_dist"  # by products, distances have only half of the digits
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,21 @@ class Seen:
         before, after = F.normalize(self.before, dim=-1), F.normalize(self.after, dim=-1)
         turned = (before * after).sum(dim=-1) < TURNED
         turned &= (self.after != self.before).any(dim=-1)
+        hit = self.hits > 0
+        doubtful = (hit & turned) | (~hit & ~turned & self.shifted)
+        if self.z.shape[-1] != self.after.shape[-1]:
+            return turned & ~hit
+        rows = doubtful.nonzero().flatten()
         landed = torch.zeros_like(turned)
-        if self.z.shape[-1] == self.after.shape[-1]:
-            rows = ((after - before).norm(dim=-1) > SHIFTED).nonzero().flatten()
-            nearby = torch.cdist(after[rows], F.normalize(self.z, dim=-1)) < LANDED
-            landed[rows] = nearby.any(dim=-1)
-        return torch.where(self.hits > 0, turned & landed, turned | landed)
+        gaps = torch.cdist(after[rows], F.normalize(self.z, dim=-1), compute_mode=EXACT)
+        landed[rows] = (gaps < LANDED).any(dim=-1)
+        return torch.where(hit, turned & landed, turned | landed)
+
+    @property
+    def shifted(self) -> Tensor:
+        """(K,) bool: the code points another way than before, if only by little."""
+        before, after = F.normalize(self.before, dim=-1), F.normalize(self.after, dim=-1)
+        return (after - before).norm(dim=-1) > SHIFTED
 
     @property
     def reset(self) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from vqlib.findings import Evidence, Finding
 
 POINT = 0.01  # radius of a place so small that one code takes it all
 JITTER = 0.02  # of tokens around an anchor, over its norm
+ROUNDS = 4  # resets that are looked at
 LATE = 3  # the last third of the steps is counted
 
 
@@ -25,30 +28,20 @@ def duplicate_codes(bench: Bench, starved: Starving) -> Finding:
     if starved.after is None:
         return Finding(name, "not applicable",
                        cause=f"No reset was seen in {starved.window}.")  # fmt: skip
-    wanted = len(starved.codes)
-    many = math.ceil(1.25 * wanted) + 2
-    module = bench.copy(starved.after)
-    seen = _next_reset(
-        bench, module, wanted, lambda: bench.ball(-starved.centre, many, POINT), bench.patience
-    )
-    if seen is None or int(seen.put_elsewhere.sum()) < 2:
+    together, copies, hit = _in_one_cell(bench, starved)
+    if together == 0:
         return Finding(name, "unknown",
-                       cause="Too few codes were reset together to tell.",
+                       cause="No two codes were reset together onto tokens of one code.",
                        remedy="a larger codebook")  # fmt: skip
-    put, copies = seen.put_elsewhere, _copies(seen)
-    enough = int(seen.hits.max()) >= int(put.sum())
+    window = f"{ROUNDS} resets, more tokens in the most used code than codes were dead"
     evidence = [
-        Evidence("codes reset in one step", int(put.sum()), f"of {bench.codes} codes"),
-        Evidence("different tokens of the most used code", int(seen.hits.max()), "tokens"),
-        Evidence("codes equal to one before them", len(copies), "codes"),
+        Evidence("codes reset", together, "codes", window),
+        Evidence("of these equal to one before them", copies, "codes", window),
     ]
-    if len(copies) and enough:
-        hit = _hit_later(bench, module, seen, copies)
-        evidence.append(
-            Evidence("of these hit when the same tokens come again", hit, "codes", "next 3 steps")
-        )
+    if copies:
+        evidence.append(Evidence("of these hit at the next step", hit, "codes"))
         return Finding(
-            name, "warning" if 2 * hit < len(copies) else "note", tuple(evidence),
+            name, "warning", tuple(evidence),
             "Donors are drawn with replacement although there are enough: of equal codes only one "
             "can win.",
             "Draw donors without replacement (a permutation).",
@@ -71,10 +64,40 @@ def duplicate_codes(bench: Bench, starved: Starving) -> Finding:
     return Finding(name, "clear", tuple(evidence))
 
 
-def _next_reset(bench: Bench, module: nn.Module, wanted: int, tokens, steps: int) -> Seen | None:
-    """The first step that resets half of ``wanted`` codes together."""
-    for _ in range(steps):
-        seen = bench.step(module, tokens())
+def _in_one_cell(bench: Bench, starved: Starving) -> tuple[int, int, int]:
+    """(codes, copies, copies hit next): resets together while one code has tokens enough."""
+    module, wanted = bench.copy(starved.after), len(starved.codes)
+    many, place = 2 * wanted + 2, starved.centre
+    together = copied = hit = 0
+    for _ in range(ROUNDS):
+        place = -place  # a new place, so that the codes of the last one die together
+        seen = _next_reset(bench, module, wanted, partial(_cell, bench, place, many))
+        if seen is None:
+            break
+        put, copies = int(seen.put_elsewhere.sum()), _copies(seen)
+        most = int((seen.shifted | (seen.hits > 0)).sum())  # surely no more were reset
+        if put >= 2 and most <= int(seen.hits.max()):
+            together += put
+            copied += len(copies)
+            following = bench.step(bench.copy(module), bench.ball(place, many, POINT))
+            hit += int((following.hits[copies] > 0).sum())
+    return together, copied, hit
+
+
+def _cell(bench: Bench, place: Tensor, many: int, module: nn.Module) -> Tensor:
+    """At most ``many`` different tokens in one place that all take the same code."""
+    z = bench.ball(place, 4 * many, POINT)
+    probe = bench.copy(module).eval()
+    indices = bench.indices(probe, bench.call(probe, z))
+    return z[indices == indices.mode().values][:many]
+
+
+def _next_reset(
+    bench: Bench, module: nn.Module, wanted: int, tokens: Callable[[nn.Module], Tensor]
+) -> Seen | None:
+    """The first step that resets half of ``wanted`` codes together; None: none does."""
+    for _ in range(bench.patience):
+        seen = bench.step(module, tokens(module))
         if 2 * int(seen.put_elsewhere.sum()) > wanted:
             return seen
     return None
@@ -86,11 +109,9 @@ def _scattered(bench: Bench, starved: Starving) -> Seen | None:
     others[starved.codes] = False
     if not bench.visitable or not others.any() or len(starved.codes) <= 4:
         return None
-    rows = starved.reset.after[others]
-    if len(rows) > len(starved.codes):
-        rows = rows[: max(2, len(starved.codes))]
+    rows = starved.reset.after[others][: len(starved.codes)]
     return _next_reset(bench, bench.copy(starved.after), len(starved.codes),
-                       lambda: jittered(rows.repeat(2, 1), bench), bench.patience)  # fmt: skip
+                       lambda module: jittered(rows.repeat(2, 1), bench))  # fmt: skip
 
 
 def _copies(seen: Seen) -> Tensor:
@@ -100,14 +121,6 @@ def _copies(seen: Seen) -> Tensor:
     place = torch.arange(len(codes))
     first = torch.full_like(place, len(codes)).scatter_reduce(0, group, place, "amin")
     return codes[first[group] != place]
-
-
-def _hit_later(bench: Bench, module: nn.Module, seen: Seen, copies: Tensor) -> int:
-    later = bench.copy(module)
-    hit = torch.zeros(len(copies), dtype=torch.bool)
-    for _ in range(3):
-        hit |= bench.step(later, seen.z).hits[copies] > 0
-    return int(hit.sum())
 
 
 def jittered(rows: Tensor, bench: Bench) -> Tensor:

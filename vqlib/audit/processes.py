@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import pickle
 import tempfile
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 
+import cloudpickle  # also takes what is defined in a notebook, and functions without a name
 import torch
 from torch import nn
 
@@ -27,9 +29,6 @@ def ranks_disagree(bench: Bench, make, steps: int, timeout: float) -> Finding:
         steps: of data in one place, after two steps on broad data, so that resets happen.
         timeout: seconds for all of it.
     """
-    # also what is defined in a notebook, and functions without a name
-    from joblib.externals import cloudpickle
-
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         return Finding(NAME, "not applicable", cause="This torch has no gloo.")
     try:
@@ -79,31 +78,33 @@ def _late(folder: str, timeout: float) -> Finding:
 
 
 def work(rank: int, folder: str, timeout: float) -> None:
-    """One process: two broad steps, then data in one place; writes codes and counts."""
+    """One process; leaves codes and counts in ``folder``."""
+    place = Path(folder)
     torch.set_num_threads(1)
-    sys.stderr = sys.stdout = open(Path(folder) / f"{rank}.log", "w")  # noqa: SIM115
-    import pickle
+    with open(place / f"{rank}.log", "w") as log, redirect_stdout(log), redirect_stderr(log):
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD,
+            timeout=timedelta(seconds=timeout),
+        )  # fmt: skip
+        parcel = pickle.loads((place / "parcel").read_bytes())
+        (place / f"{rank}.begun").touch()
+        torch.save(_trained(rank, *parcel), place / f"{rank}.pt")
+        torch.distributed.destroy_process_group()
 
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD,
-        timeout=timedelta(seconds=timeout),
-    )  # fmt: skip
-    make, module, adapter, dim, tokens, seed, steps = pickle.loads(
-        (Path(folder) / "parcel").read_bytes()
-    )
-    (Path(folder) / f"{rank}.begun").touch()
+
+def _trained(rank, make, module, adapter, dim, tokens, seed, steps) -> dict:
+    """Two broad steps, then data in one place, with half of the tokens on each process."""
     with own_randomness(seed + rank, torch.device("cpu")):
         module = (make() if make else module).cpu()
-        bench = Bench(module, adapter, dim, True, tokens, seed + rank)
-        place, books, put = bench.direction(), [], 0
+        bench = Bench(module, adapter, dim, True, max(1, tokens // WORLD), seed + rank)
+        centre, put = bench.direction(), 0
         for step in range(2 + steps):
-            z = bench.broad() if step < 2 else bench.ball(place, tokens)
+            z = bench.broad() if step < 2 else bench.ball(centre, bench.tokens)
             put += int(bench.step(module, z).reset.sum())
             if step == 1:
-                books.append(bench.book(module))
-    torch.save({"early": books[0], "late": bench.book(module), "put": put,
-                "counts": bench.counts(module)}, Path(folder) / f"{rank}.pt")  # fmt: skip
-    torch.distributed.destroy_process_group()
+                early = bench.book(module)
+        return {"early": early, "late": bench.book(module), "put": put,
+                "counts": bench.counts(module)}  # fmt: skip
 
 
 def _compared(ended: list[dict], bench: Bench, steps: int) -> Finding:

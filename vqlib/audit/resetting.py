@@ -12,6 +12,7 @@ from vqlib.audit.bench import SHIFTED, Bench, Seen
 from vqlib.findings import Evidence, Finding
 
 LONGEST = 400  # steps that a starving may take
+AGAIN = 20  # checks for which codes that are reset again and again are left alone
 
 
 @dataclass
@@ -118,17 +119,23 @@ class Visit:
     steps: int
 
 
-def visit(bench: Bench, starved: Starving) -> Visit:
-    """Feed each reset code its own place; hits well above the threshold, if that is known.
+def visit(bench: Bench, starved: Starving, module: nn.Module) -> Visit:
+    """Feed each reset code its own place; hits twice the threshold, if that is known.
 
-    At a steady twice the threshold a code is alive by definition.
+    With so many hits at every step a code is alive by definition.
     """
-    threshold = bench.threshold(starved.tokens)
-    relative = bool(bench.settings.get("reset_relative"))
-    hits = 8 if threshold is None else 4 if relative else max(2, math.ceil(2 * threshold))
-    module = bench.copy(starved.after)
-    codes = starved.codes[: max(1, 2**14 // hits)]
-    rows = starved.reset.after[codes]
+    value = bench.settings.get("dead_code_threshold")
+    codes = starved.codes
+    if value is None:
+        hits = 8
+    elif bench.settings.get("reset_relative"):  # so few codes that each has twice the share
+        hits = 4
+        codes = codes[: max(1, int(bench.codes / (2 * value)))]
+    else:
+        hits = max(2, math.ceil(2 * value))
+    codes = codes[: max(1, 2**14 // hits)]
+    module = bench.copy(module)
+    rows = bench.book(module)[codes]
     size = rows.norm(dim=-1).clamp(min=1e-12)
     taken = lost = torch.zeros(len(codes), dtype=torch.bool)
     steps = min(20, max(3, bench.every + 1))
@@ -140,17 +147,28 @@ def visit(bench: Bench, starved: Starving) -> Visit:
     return Visit(hits, int(taken.sum()), int((lost & taken).sum()), steps)
 
 
-def grace(bench: Bench, starved: Starving, limit: int = 60) -> int | None:
-    """Steps until most reset codes without a hit are reset again; None: more than ``limit``."""
-    module, idle = bench.copy(starved.after), torch.ones(len(starved.codes), dtype=torch.bool)
+def leave_alone(bench: Bench, starved: Starving) -> tuple[int | None, nn.Module]:
+    """(steps until most reset codes are reset again without a hit, the module to visit).
+
+    None: in none of `Bench.patience` steps. Where it happens at the very next check, they are
+    left alone for `AGAIN` more, so that a count that is never refilled has time to fall.
+    """
+    module, codes = bench.copy(starved.after), starved.codes
+    idle = torch.ones(len(codes), dtype=torch.bool)
     again = torch.zeros_like(idle)
-    for step in range(1, limit + 1):
+    for step in range(1, bench.patience + 1):
         seen = bench.step(module, bench.ball(-starved.centre, starved.tokens))
-        again |= idle & seen.reset[starved.codes]
-        idle &= seen.hits[starved.codes] == 0
-        if 2 * int(again.sum()) > len(idle):
-            return step
-    return None
+        again |= idle & seen.reset[codes]
+        idle &= seen.hits[codes] == 0
+        if 2 * int(again.sum()) > len(codes):
+            break
+    else:
+        return None, starved.after
+    if step > bench.every:
+        return step, starved.after
+    for _ in range(AGAIN * bench.every):  # each time elsewhere than the codes were just put
+        bench.step(module, bench.ball(bench.direction(), starved.tokens))
+    return step, module
 
 
 def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
@@ -167,13 +185,13 @@ def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
     if starved.after is None:
         return Finding(name, "not applicable",
                        cause=f"No reset was seen in {starved.window}.")  # fmt: skip
-    lived = grace(bench, starved)
+    lived, module = leave_alone(bench, starved)
     evidence = [Evidence("codes reset in one step", len(starved.codes), f"of {bench.codes} codes")]
-    steps = ">60" if lived is None else lived
+    steps = f"more than {bench.patience}" if lived is None else lived
     evidence.append(Evidence("steps until reset again without a hit", steps, "steps"))
     short = lived is not None and lived <= bench.every
     if bench.visitable:
-        seen = visit(bench, starved)
+        seen = visit(bench, starved, module)
         window = f"{seen.steps} steps with {seen.hits} hits for each reset code"
         evidence += [Evidence("reset codes that were hit", seen.taken, "codes", window),
                      Evidence("of these not left in place", seen.lost, "codes", window)]  # fmt: skip
