@@ -25,7 +25,9 @@ class Seen(NamedTuple):
     step: int
     training: bool
     bins: Tensor  #: (K + 2,) int64: masked tokens, hits of each code, indices out of range
-    reset: Tensor | None = None  #: (K,) bool or (n,) int64, codes seen to be reset
+    reset: Tensor | None = (
+        None  #: (K,) bool or (n,) int64, codes seen to be reset; None: not to be told
+    )
     inputs: Tensor | None = None  #: (n, D) sampled inputs
     codes: Tensor | None = None  #: (n, D) what they became
     kept: Tensor | None = None  #: (n,) bool, the sampled tokens that were not masked out
@@ -123,6 +125,7 @@ class Track:
         self.horizon = max(10, 2 * self.grace)  # as in `history.survival_horizon`
         self.known = settings | {"codebook_size": codebook_size, "survival_horizon": self.horizon}
         self.ledger = ResetLedger(codebook_size, self.horizon)
+        self.blind = False  # a step since the last row could not be judged
         self.window: deque[Tensor] = deque(maxlen=window)
         self.tokens: deque[int] = deque(maxlen=1001)
         self.rows: list[dict] = []
@@ -190,6 +193,7 @@ class Track:
         self.tokens.append(int(counts.sum()))
         if self.observed:
             codes = seen.reset
+            self.blind |= codes is None
             if codes is not None and codes.dtype == torch.bool:
                 codes = codes.cpu().nonzero().flatten()
             self.ledger.update(counts, codes)
@@ -199,7 +203,10 @@ class Track:
         row = {"step": seen.step, "split": "train", **usage.summarize(total), **_inputs([seen])}
         if self.observed:
             row |= self.ledger.row() | {"mature_utilization": self._mature(total)}
+            if self.blind:
+                row |= {"resets": math.nan, "re_resets": math.nan}
             self.ledger.clear()
+            self.blind = False
         if seen.loss is not None:
             row["commit_loss"] = float(seen.loss)
         self.rows.append(row)
