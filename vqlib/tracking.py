@@ -19,12 +19,15 @@ MAX_DUPLICATES = 8192  # largest K whose K x K similarities are looked at
 VAL_SAMPLES = 20  # forwards of one pass of evaluation whose sampled inputs are kept
 
 
+HITS = slice(2, -1)  # of `Seen.bins`, the hits of each code
+
+
 class Seen(NamedTuple):
     """What one forward showed, as tensors that stay where they are until fetched."""
 
     step: int
     training: bool
-    bins: Tensor  #: (K + 2,) int64: masked tokens, hits of each code, indices out of range
+    bins: Tensor  #: (K + 3,) int64: indices below -1, masked tokens, hits of each code, above
     reset: Tensor | None = (
         None  #: (K,) bool or (n,) int64, codes seen to be reset; None: not to be told
     )
@@ -77,11 +80,12 @@ class OutOfRange(ValueError):
 
 
 def hits(indices: Tensor, codebook_size: int) -> Tensor:
-    """(K + 2,) int64, see `Seen.bins`. Never waits for the device."""
-    place = indices.detach().reshape(-1).long().clamp(-2, codebook_size) + 1
-    place = torch.where(place < 0, codebook_size + 1, place)
-    bins = torch.zeros(codebook_size + 2, dtype=torch.int64, device=indices.device)
-    return bins.index_add(0, place, torch.ones_like(place))
+    """(K + 3,) int64, see `Seen.bins`. Never waits for the device."""
+    place = indices.detach().reshape(-1).long().clamp(-2, codebook_size) + 2
+    if place.device.type == "cpu":
+        return torch.bincount(place, minlength=codebook_size + 3)
+    bins = torch.zeros(codebook_size + 3, dtype=torch.int64, device=place.device)
+    return bins.index_add(0, place, torch.ones_like(place))  # there bincount would wait
 
 
 def turned(old: Tensor, new: Tensor) -> Tensor:
@@ -90,6 +94,8 @@ def turned(old: Tensor, new: Tensor) -> Tensor:
     A moving average leaves a code without hits where it is, or shrinks it: its direction
     stays. What turns it is a reset. (A row of zeros is a code not yet initialised.)
     """
+    if old.device.type == "cpu" and torch.equal(old, new):  # elsewhere asking costs more
+        return torch.zeros(len(old), dtype=torch.bool)
     old, new = old.float(), new.float()
     along = (old * new).sum(-1) / old.square().sum(-1).clamp_min(torch.finfo(old.dtype).tiny)
     aside = torch.linalg.vector_norm(new - along[:, None] * old, dim=-1)
@@ -144,18 +150,19 @@ class Track:
         while self.pending:
             seen = self.pending.pop(0)
             bins = seen.bins.cpu()
-            if bins[-1]:
+            outside = int(bins[0] + bins[-1])
+            if outside:
                 raise OutOfRange(
-                    f"layer {self.name!r} gave {int(bins[-1])} indices outside "
+                    f"layer {self.name!r} gave {outside} indices outside "
                     f"[0, {self.codebook_size}) at step {seen.step}: its adapter reads the wrong "
                     "tensor, or the wrong codebook"
                 )
             if seen.training:
                 self.close_val()
-                self._train(seen, bins[1:-1])
+                self._train(seen, bins[HITS])
             else:
                 self.val = self.val or Evaluation(seen.step)
-                self.val.add(seen, bins[1:-1])
+                self.val.add(seen, bins[HITS])
 
     def close_val(self) -> None:
         """End the evaluation under way: its forwards become one row."""

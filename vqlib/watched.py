@@ -14,7 +14,7 @@ from vqlib.adapters import Adapter
 from vqlib.history import SAMPLED_OUTPUTS
 from vqlib.quantizer import NormEMAQuantizer
 from vqlib.ranks import many
-from vqlib.tracking import Seen, Track, hits, turned
+from vqlib.tracking import HITS, Seen, Track, hits, turned
 
 
 class Layer:
@@ -98,7 +98,7 @@ class Layer:
         if training:
             self.state = None
             if self.observed:
-                resets = self._resets([b[1:-1] for b in bins])
+                resets = self._resets([b[HITS] for b in bins])
         else:
             change = self._change()
         sampled = [{} for _ in bins]
