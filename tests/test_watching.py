@@ -312,6 +312,14 @@ def test_masked_tokens_are_not_counted():
     assert w.history["used_codes"].tolist() == [row["used_codes"] for row in expected_rows(witness)]
 
 
+def test_a_batch_without_tokens():
+    model = Autoencoder(Plain())
+    with vqlib.watch(model, adapters={Plain: ADAPTER}) as w:
+        model(batch(1)[:0])
+        model(batch(1))
+    assert w.history["step"].tolist() == [2]
+
+
 def test_a_call_that_chooses_no_codes_is_left_out():
     model = theirs(kmeans_init=False, threshold_ema_dead_code=0)
     with vqlib.watch(model) as w:

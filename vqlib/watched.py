@@ -161,7 +161,7 @@ class Layer:
         more = {"loss": self._loss(output)}
         z = next((t for t in peers.tensors([args, kwargs]) if t.is_floating_point()), None)
         axis = None if z is None else tokens_axis(self.module, z, indices[0], self.dim)
-        if axis is None:
+        if axis is None or z.numel() == 0:
             return [more] * len(indices)
         lead = z.movedim(axis, -1).shape[:-1]
         tokens = range(lead.numel())
