@@ -19,6 +19,7 @@ lab: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/bench_quantizer.py
+	$(BIN)/python tests/benchmarks/bench_watch.py
 
 clean:
 	rm -rf build data/cache .pytest_cache .ruff_cache .hypothesis

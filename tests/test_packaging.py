@@ -16,14 +16,17 @@ CONDA_NAMES = {"pytorch": "torch"}
 
 def declared() -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["test"], *extras["peers"]]
     return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
 
 
 def conda() -> dict[str, Requirement]:
     entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    by_pip = next(e["pip"] for e in entries if isinstance(e, dict))
     found = {}
-    for entry in (e for e in entries if isinstance(e, str) and e != "pip"):
+    named = [e for e in [*entries, *by_pip] if isinstance(e, str) and e not in ("pip", "-e .")]
+    for entry in named:
         requirement = Requirement(entry)
         name = canonicalize_name(requirement.name)
         found[CONDA_NAMES.get(name, name)] = requirement

@@ -128,7 +128,7 @@ PLAIN = Adapter(
 
 VQP = "vector_quantize_pytorch"
 SCALARS = ("Xcodec2FiniteScalarQuantization", "NeuCodecFiniteScalarQuantization")
-CODECS = ("EncodecModel", "MimiModel", "XcodecModel", "HiggsAudioV2TokenizerModel")
+CODECS = ("EncodecModel", "MimiModel", "XcodecModel")
 
 
 def adapter_for(module: nn.Module) -> Adapter | None:

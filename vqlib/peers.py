@@ -15,6 +15,7 @@ from torch import Tensor, nn
 LOOKS_NEAR = re.compile(r"quanti[sz]|codebook|vq", re.IGNORECASE)
 CODEBOOKS = ("codebook", "embedding", "embed", "embeddings")
 COUNTS = ("cluster_size", "ema_cluster_size", "_ema_cluster_size")
+CHANNELS_FIRST = {"transformers": True, "diffusers": True, "vqlib": False}
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
@@ -103,7 +104,8 @@ def channels_first(module: nn.Module) -> bool | None:
         return True
     if hasattr(module, "channel_last"):
         return not module.channel_last
-    return getattr(module, "channel_first", None)
+    library = type(module).__module__.split(".")[0]
+    return getattr(module, "channel_first", CHANNELS_FIRST.get(library))
 
 
 @torch.no_grad()
@@ -193,13 +195,11 @@ def is_plain(module: nn.Module) -> bool:
 
 
 def plain_indices(module: nn.Module, output) -> Tensor | None:
-    """Of the integer tensors, the largest that is no one-hot matrix."""
-    codebook = plain_codebook(module)
-    found = [
-        t for t in tensors(output)
-        if t.dtype in INTEGERS and not (t.dim() > 1 and t.shape[-1] == len(codebook) > 1)
-    ]  # fmt: skip
-    return max(found, key=Tensor.numel, default=None)
+    """The integer tensor; of several the largest that is no one-hot matrix."""
+    size = len(plain_codebook(module))
+    found = [t for t in tensors(output) if t.dtype in INTEGERS]
+    narrow = [t for t in found if not (t.dim() > 1 and t.shape[-1] == size)]
+    return max(narrow or found, key=Tensor.numel, default=None)
 
 
 def plain_quantized(output) -> Tensor | None:

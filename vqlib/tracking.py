@@ -19,13 +19,18 @@ MAX_DUPLICATES = 8192  # largest K whose K x K similarities are looked at
 VAL_SAMPLES = 20  # forwards of one pass of evaluation whose sampled inputs are kept
 
 
+HITS = slice(2, -1)  # of `Seen.bins`, the hits of each code
+
+
 class Seen(NamedTuple):
     """What one forward showed, as tensors that stay where they are until fetched."""
 
     step: int
     training: bool
-    bins: Tensor  #: (K + 2,) int64: masked tokens, hits of each code, indices out of range
-    reset: Tensor | None = None  #: (K,) bool or (n,) int64, codes seen to be reset
+    bins: Tensor  #: (K + 3,) int64: indices below -1, masked tokens, hits of each code, above
+    reset: Tensor | None = (
+        None  #: (K,) bool or (n,) int64, codes seen to be reset; None: not to be told
+    )
     inputs: Tensor | None = None  #: (n, D) sampled inputs
     codes: Tensor | None = None  #: (n, D) what they became
     kept: Tensor | None = None  #: (n,) bool, the sampled tokens that were not masked out
@@ -75,11 +80,12 @@ class OutOfRange(ValueError):
 
 
 def hits(indices: Tensor, codebook_size: int) -> Tensor:
-    """(K + 2,) int64, see `Seen.bins`. Never waits for the device."""
-    place = indices.detach().reshape(-1).long().clamp(-2, codebook_size) + 1
-    place = torch.where(place < 0, codebook_size + 1, place)
-    bins = torch.zeros(codebook_size + 2, dtype=torch.int64, device=indices.device)
-    return bins.index_add(0, place, torch.ones_like(place))
+    """(K + 3,) int64, see `Seen.bins`. Never waits for the device."""
+    place = indices.detach().reshape(-1).long().clamp(-2, codebook_size) + 2
+    if place.device.type == "cpu":
+        return torch.bincount(place, minlength=codebook_size + 3)
+    bins = torch.zeros(codebook_size + 3, dtype=torch.int64, device=place.device)
+    return bins.index_add(0, place, torch.ones_like(place))  # there bincount would wait
 
 
 def turned(old: Tensor, new: Tensor) -> Tensor:
@@ -88,6 +94,8 @@ def turned(old: Tensor, new: Tensor) -> Tensor:
     A moving average leaves a code without hits where it is, or shrinks it: its direction
     stays. What turns it is a reset. (A row of zeros is a code not yet initialised.)
     """
+    if old.device.type == "cpu" and torch.equal(old, new):  # elsewhere asking costs more
+        return torch.zeros(len(old), dtype=torch.bool)
     old, new = old.float(), new.float()
     along = (old * new).sum(-1) / old.square().sum(-1).clamp_min(torch.finfo(old.dtype).tiny)
     aside = torch.linalg.vector_norm(new - along[:, None] * old, dim=-1)
@@ -123,6 +131,7 @@ class Track:
         self.horizon = max(10, 2 * self.grace)  # as in `history.survival_horizon`
         self.known = settings | {"codebook_size": codebook_size, "survival_horizon": self.horizon}
         self.ledger = ResetLedger(codebook_size, self.horizon)
+        self.blind = False  # a step since the last row could not be judged
         self.window: deque[Tensor] = deque(maxlen=window)
         self.tokens: deque[int] = deque(maxlen=1001)
         self.rows: list[dict] = []
@@ -141,18 +150,19 @@ class Track:
         while self.pending:
             seen = self.pending.pop(0)
             bins = seen.bins.cpu()
-            if bins[-1]:
+            outside = int(bins[0] + bins[-1])
+            if outside:
                 raise OutOfRange(
-                    f"layer {self.name!r} gave {int(bins[-1])} indices outside "
+                    f"layer {self.name!r} gave {outside} indices outside "
                     f"[0, {self.codebook_size}) at step {seen.step}: its adapter reads the wrong "
                     "tensor, or the wrong codebook"
                 )
             if seen.training:
                 self.close_val()
-                self._train(seen, bins[1:-1])
+                self._train(seen, bins[HITS])
             else:
                 self.val = self.val or Evaluation(seen.step)
-                self.val.add(seen, bins[1:-1])
+                self.val.add(seen, bins[HITS])
 
     def close_val(self) -> None:
         """End the evaluation under way: its forwards become one row."""
@@ -190,6 +200,7 @@ class Track:
         self.tokens.append(int(counts.sum()))
         if self.observed:
             codes = seen.reset
+            self.blind |= codes is None
             if codes is not None and codes.dtype == torch.bool:
                 codes = codes.cpu().nonzero().flatten()
             self.ledger.update(counts, codes)
@@ -199,7 +210,10 @@ class Track:
         row = {"step": seen.step, "split": "train", **usage.summarize(total), **_inputs([seen])}
         if self.observed:
             row |= self.ledger.row() | {"mature_utilization": self._mature(total)}
+            if self.blind:
+                row |= {"resets": math.nan, "re_resets": math.nan}
             self.ledger.clear()
+            self.blind = False
         if seen.loss is not None:
             row["commit_loss"] = float(seen.loss)
         self.rows.append(row)

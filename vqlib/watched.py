@@ -14,7 +14,7 @@ from vqlib.adapters import Adapter
 from vqlib.history import SAMPLED_OUTPUTS
 from vqlib.quantizer import NormEMAQuantizer
 from vqlib.ranks import many
-from vqlib.tracking import Seen, Track, hits, turned
+from vqlib.tracking import HITS, Seen, Track, hits, turned
 
 
 class Layer:
@@ -43,6 +43,8 @@ class Layer:
         books, counts = self.books(), self.counts()
         sizes = [len(b) for b in books] or self._sizes()
         self.dim = books[0].shape[1] if books else None
+        if books:
+            self.settings.setdefault("dim", self.dim)
         # a trained codebook moves everywhere
         averaged = books and counts and not many() and not any(b.requires_grad for b in books)
         self.observed = self.ours or bool(averaged)
@@ -96,7 +98,7 @@ class Layer:
         if training:
             self.state = None
             if self.observed:
-                resets = self._resets([b[1:-1] for b in bins])
+                resets = self._resets([b[HITS] for b in bins])
         else:
             change = self._change()
         sampled = [{} for _ in bins]
@@ -114,10 +116,13 @@ class Layer:
     # --- what happened in a forward ---
 
     def _resets(self, bins: list[Tensor]) -> list[Tensor | None]:
-        """Codes reset by this training step with hits ``bins`` (K,), a codebook each."""
+        """Codes reset by this training step with hits ``bins`` (K,), a codebook each.
+
+        None where it cannot be told: k-means on the first batch turns everything.
+        """
         if self.ours:
             reset = self.module.last_reset
-            return [None if reset is None else reset.codes.clone()]
+            return [bins[0].new_empty(0) if reset is None else reset.codes.clone()]
         now, hit = self.books(), [b > 0 for b in bins]
         found = []
         for i, book in enumerate(now):
@@ -127,7 +132,6 @@ class Layer:
                 reset |= turned(self.left[i], self.start[i]) & ~self.hit[i]
             found.append(reset)
         self.left, self.hit = [b.clone() for b in now], hit
-        # k-means on the first batch turns everything
         return [None] * len(now) if self.step == 1 and self.settings.get("kmeans_init") else found
 
     def _refilled(self, i: int, bins: Tensor) -> Tensor:
@@ -157,7 +161,7 @@ class Layer:
         more = {"loss": self._loss(output)}
         z = next((t for t in peers.tensors([args, kwargs]) if t.is_floating_point()), None)
         axis = None if z is None else tokens_axis(self.module, z, indices[0], self.dim)
-        if axis is None:
+        if axis is None or z.numel() == 0:
             return [more] * len(indices)
         lead = z.movedim(axis, -1).shape[:-1]
         tokens = range(lead.numel())
@@ -237,12 +241,10 @@ class Layer:
 
 def forget_shared(layers: list[Layer]) -> None:
     """Look for no resets in a codebook that several layers move."""
-    owners: dict[int, set[str]] = {}
-    for layer in layers:
-        for book in layer.books():
-            owners.setdefault(book.untyped_storage().data_ptr(), set()).add(layer.name)
-    for layer in layers:
-        if any(len(owners[b.untyped_storage().data_ptr()]) > 1 for b in layer.books()):
+    layers = [layer for layer in layers if layer.observed]
+    places = [{b.untyped_storage().data_ptr() for b in layer.books()} for layer in layers]
+    for layer, place in zip(layers, places, strict=True):
+        if sum(bool(place & other) for other in places) > 1:
             layer.observed = False
             for track in layer.tracks:
                 track.observed = False
@@ -265,5 +267,5 @@ def tokens_axis(module: nn.Module, z: Tensor, indices: Tensor, dim: int | None) 
         axes = [axis for axis in axes if z.shape[axis] == dim] or axes
     first = peers.channels_first(module)
     if len(axes) > 1 and first is not None:
-        axes = [1 if first else z.dim() - 1]
+        axes = [min(axes) if first else max(axes)]
     return axes[0] if len(axes) == 1 else None

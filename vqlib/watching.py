@@ -120,7 +120,7 @@ class Watch:
     def __exit__(self, kind, error, trace) -> None:
         try:
             self.stop()
-        except ValueError:
+        except Exception:
             if kind is None:  # else the error that ended the training is the one to show
                 raise
         if kind is None and not any(track.rows for track in self._tracks):

@@ -1,0 +1,129 @@
+"""Layers are recognised by their class and attributes, and read in the order of their inputs."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import vector_quantize_pytorch as vqp
+from diffusers.models.autoencoders.vae import VectorQuantizer
+from torch import nn
+
+import vqlib
+from vqlib import adapters
+from vqlib.adapters import adapter_for
+from vqlib.faults import ForgetsTheCount
+
+SMALL = {"dim": 8, "codebook_size": 16}
+PLAIN = {"n_e": 16, "vq_embed_dim": 8, "beta": 0.25}
+
+
+class Subclass(vqp.VectorQuantize):
+    pass
+
+
+@pytest.mark.parametrize("layer, adapter", [
+    (vqlib.NormEMAQuantizer(16, 8), adapters.NORM_EMA),
+    (ForgetsTheCount(16, 8), adapters.NORM_EMA),
+    (Subclass(**SMALL), adapters.VECTOR_QUANTIZE),
+    (vqp.SimVQ(**SMALL), adapters.SIM_VQ),
+    (vqp.FSQ(levels=[4, 4]), adapters.LATTICE),
+    (vqp.ResidualVQ(num_quantizers=2, beam_size=2, **SMALL), adapters.BEAM_RESIDUAL),
+    (vqp.ResidualVQ(num_quantizers=2, **SMALL), None),
+    (VectorQuantizer(**PLAIN), adapters.PLAIN),
+    (nn.Embedding(16, 8), None),
+    (nn.TransformerEncoderLayer(8, 2), None),
+])  # fmt: skip
+def test_what_is_recognised(layer, adapter):
+    assert adapter_for(layer) is adapter
+
+
+def test_a_table_of_words_is_no_codebook():
+    class Language(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(16, 8)
+
+    class QuantizedLinear(nn.Linear):
+        pass
+
+    assert adapter_for(Language()) is None
+    assert adapter_for(QuantizedLinear(4, 4)) is None
+
+
+CALLED = {
+    "ours": vqlib.NormEMAQuantizer(16, 8),
+    "VectorQuantize": vqp.VectorQuantize(**SMALL),
+    "cosine": vqp.VectorQuantize(**SMALL, use_cosine_sim=True),
+    "pictures": vqp.VectorQuantize(**SMALL, accept_image_fmap=True),
+    "volumes": vqp.VectorQuantize(**SMALL, accept_3d_fmap=True),
+    "channels first": vqp.VectorQuantize(**SMALL, channel_last=False),
+    "SimVQ": vqp.SimVQ(**SMALL),
+    "SimVQ, channels first": vqp.SimVQ(**SMALL, channel_first=True),
+    "diffusers": VectorQuantizer(**PLAIN),
+}
+
+
+@pytest.mark.parametrize("kind", CALLED)
+def test_a_call_gives_codes_in_the_order_of_the_tokens(kind):
+    layer = CALLED[kind].eval()
+    adapter = adapter_for(layer)
+    z = torch.randn(50, 8)
+    output = adapter.call(layer, z)
+    indices = adapter.indices(layer, output).reshape(-1)
+    quantized = adapter.quantized(output).reshape(-1, 8)
+    codebook = adapter.codebook(layer)
+    assert codebook.shape == (16, 8) and indices.shape == (50,)
+    assert torch.allclose(codebook[indices], quantized, atol=1e-5)
+    length = {"ours", "cosine"}  # these compare directions
+    near = (z @ codebook.T).argmax(-1) if kind in length else torch.cdist(z, codebook).argmin(-1)
+    assert torch.equal(indices, near)
+
+
+def test_settings_of_vector_quantize():
+    settings = adapters.VECTOR_QUANTIZE.settings
+    fresh = vqp.VectorQuantize(**SMALL, decay=0.7, threshold_ema_dead_code=2)
+    assert settings(fresh) == {
+        "codebook_size": 16, "dim": 8, "beta": 1.0, "decay": 0.7, "dead_code_threshold": 2.0,
+        "reset_relative": False, "reset_interval": 1, "reset_refill": 2.0, "kmeans_init": False,
+    }  # fmt: skip
+    assert settings(vqp.VectorQuantize(**SMALL, kmeans_init=True))["kmeans_init"] is True
+    fresh(torch.randn(1, 50, 8))
+    assert "kmeans_init" not in settings(fresh)  # nothing left that tells
+    off = settings(vqp.VectorQuantize(**SMALL))
+    assert off["dead_code_threshold"] == 0 and "reset_refill" not in off
+    learned = vqp.VectorQuantize(**SMALL, learnable_codebook=True, ema_update=False)
+    assert "decay" not in settings(learned)
+    assert adapters.VECTOR_QUANTIZE.counts(learned) is None  # kept, but never updated
+
+
+def test_settings_of_ours():
+    reset = vqlib.DeadCodeReset(threshold=0.1, relative=True, refill=1.0, every=5)
+    settings = adapters.NORM_EMA.settings(vqlib.NormEMAQuantizer(16, 8, reset=reset))
+    assert (settings["dead_code_threshold"], settings["reset_refill"]) == (0.1, 1.0)
+    assert settings["reset_relative"] is True and settings["reset_interval"] == 5
+    assert adapters.NORM_EMA.settings(vqlib.NormEMAQuantizer(16, 8))["dead_code_threshold"] == 0
+
+
+def test_a_codebook_that_lies_on_its_side():
+    class Quantize(nn.Module):
+        """Codes in columns, as in a much-copied VQ-VAE-2."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("embed", torch.randn(8, 16))
+            self.register_buffer("cluster_size", torch.zeros(16))
+
+        def forward(self, z):
+            indices = torch.cdist(z, self.embed.T).argmin(-1)
+            return self.embed.T[indices], torch.zeros(()), indices
+
+    layer = Quantize()
+    assert torch.equal(adapter_for(layer).codebook(layer), layer.embed.T)
+
+
+def test_no_peer_is_imported_by_the_package():
+    code = "import sys, vqlib; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    peers = {"vector_quantize_pytorch", "transformers", "diffusers", "einops"}
+    assert not set(done.stdout.split()) & peers

@@ -1,0 +1,534 @@
+"""A watch sees what happens, and changes nothing."""
+
+import copy
+import io
+import threading
+import warnings
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from vector_quantize_pytorch import ResidualVQ, VectorQuantize
+from watched_models import Autoencoder, Witness, batch, train
+
+import vqlib
+from vqlib import usage
+from vqlib.history import COLUMNS
+from vqlib.reset import ResetLedger
+from vqlib.tracking import KEEP, OutOfRange
+
+K = 32
+
+
+def ours(**changes) -> Autoencoder:
+    torch.manual_seed(0)
+    reset = vqlib.DeadCodeReset(threshold=0.5)
+    return Autoencoder(vqlib.NormEMAQuantizer(K, 16, reset=reset, **changes))
+
+
+def theirs(**changes) -> Autoencoder:
+    torch.manual_seed(0)
+    settings = {"kmeans_init": True, "threshold_ema_dead_code": 2} | changes
+    return Autoencoder(VectorQuantize(dim=16, codebook_size=K, **settings))
+
+
+class Plain(nn.Module):
+    """A quantizer nobody knows, with a trained codebook; returns (indices, vectors)."""
+
+    def __init__(self, dim: int = 16):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(K, dim))
+
+    def forward(self, z):
+        indices = torch.cdist(z, self.table).argmin(-1)
+        return z + (self.table[indices] - z).detach(), indices
+
+
+ADAPTER = vqlib.Adapter(
+    indices=lambda module, output: output[1],
+    codebook=lambda module: module.table,
+    counts=lambda module: None,
+)
+
+
+# --- it changes nothing ---
+
+
+@pytest.mark.parametrize("build", [ours, theirs, lambda: theirs(use_cosine_sim=True)])
+def test_losses_weights_and_random_numbers_stay_the_same_to_the_bit(build):
+    results = []
+    for watched in (False, True):
+        model = build()
+        torch.manual_seed(1)
+        if watched:
+            with vqlib.watch(model) as w:
+                losses = train(model, 12, val_every=4)
+            assert len(w.history) == 15
+        else:
+            losses = train(model, 12, val_every=4)
+        results.append((losses, model.state_dict(), torch.get_rng_state()))
+    (losses, state, random), (losses_w, state_w, random_w) = results
+    assert losses == losses_w
+    assert torch.equal(random, random_w)
+    assert state.keys() == state_w.keys()
+    assert all(torch.equal(v, state_w[k]) for k, v in state.items() if isinstance(v, torch.Tensor))
+
+
+def hooks(model) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def test_no_hook_stays_behind():
+    model = ours()
+    with vqlib.watch(model):
+        train(model, 1)
+        assert hooks(model) == 2
+    assert hooks(model) == 0
+    with pytest.raises(RuntimeError, match="broken loop"), vqlib.watch(model):
+        raise RuntimeError("broken loop")
+    assert hooks(model) == 0
+
+
+def test_a_model_can_be_copied_and_saved_while_it_is_watched():
+    model = ours()
+    with vqlib.watch(model) as w:
+        train(model, 2)
+        twin = copy.deepcopy(model)
+        train(twin, 3)
+        file = io.BytesIO()
+        torch.save(model, file)
+        file.seek(0)
+        train(torch.load(file, weights_only=False), 3)
+    assert w.history["step"].tolist() == [1, 2]
+
+
+# --- what it sees ---
+
+
+def expected_rows(witness: Witness, window: int = 1) -> list[dict]:
+    counts = witness.counts(K, training=True)
+    return [
+        usage.summarize(sum(counts[max(0, i - window + 1) : i + 1])) for i in range(len(counts))
+    ]
+
+
+@pytest.mark.parametrize("build", [ours, theirs])
+def test_the_counts_are_those_of_the_indices_returned(build):
+    model = build()
+    witness = Witness(model.quantizer, lambda output: output[1])
+    with vqlib.watch(model) as w:
+        train(model, 6, val_every=3)
+    rows = w.history[w.history["split"] == "train"]
+    assert rows[list(usage.summarize(torch.ones(2)))].to_dict("records") == expected_rows(witness)
+    val = w.history[w.history["split"] == "val"]
+    first, second = (usage.summarize(sum(witness.counts(K, training=False)[i : i + 2]))
+                     for i in (0, 2))  # fmt: skip
+    assert val["used_codes"].tolist() == [first["used_codes"], second["used_codes"]]
+    assert val["window_tokens"].tolist() == [80, 80]
+    assert val["step"].tolist() == [3, 6]
+
+
+def test_every_and_window():
+    model = ours()
+    witness = Witness(model.quantizer, lambda output: output[1])
+    with vqlib.watch(model, every=3, window=2) as w:
+        train(model, 7)
+    assert w.history["step"].tolist() == [3, 6]
+    expected = expected_rows(witness, window=2)
+    assert w.history["perplexity"].tolist() == [expected[i]["perplexity"] for i in (2, 5)]
+    assert w.history["window_tokens"].tolist() == [80, 80]
+
+
+def test_the_columns():
+    model = ours()
+    with vqlib.watch(model) as w:
+        train(model, 3, val_every=3)
+    history = w.history
+    assert history.columns[0] == "layer"
+    assert set(COLUMNS) <= set(history.columns)
+    assert list(w.histories) == w.layers == ["quantizer"]
+    assert list(w.histories["quantizer"].columns) == list(history.columns[1:])
+    train_rows, val = history[history["split"] == "train"], history.iloc[-1]
+    for column in ("resets", "encoder_similarity", "encoder_std", "cosine_error", "commit_loss"):
+        assert train_rows[column].notna().all(), column
+    for column in ("duplicates", "longest_code", "eval_change", "cosine_error", "commit_loss"):
+        assert pd.notna(val[column]), column
+    assert val["eval_change"] == 0
+    assert history["drift"].isna().all() and history["recon_loss"].isna().all()
+    settings = w.settings["quantizer"]
+    assert settings["tokens_per_step"] == 40 and settings["codebook_size"] == K
+    assert settings["decay"] == 0.9 and settings["dead_code_threshold"] == 0.5
+
+
+def test_inputs_are_measured_as_they_are():
+    model = theirs()
+    seen = []
+    model.quantizer.register_forward_hook(lambda m, args, out: seen.append((args[0], out[0])))
+    with vqlib.watch(model) as w:
+        train(model, 3)
+    z, quantized = (t.detach().reshape(-1, 16) for t in seen[-1])  # 40 tokens: all are sampled
+    last = w.history.iloc[-1]
+    assert last["encoder_similarity"] == pytest.approx(usage.pairwise_similarity(z), abs=1e-5)
+    assert last["encoder_std"] == pytest.approx(usage.feature_std(z), abs=1e-5)
+    cosine = torch.cosine_similarity(z, quantized, dim=-1).mean().item()
+    assert last["cosine_error"] == pytest.approx(1 - cosine, abs=1e-5)
+
+
+def test_the_last_row_shows_the_codebook_as_it_is_left():
+    model = theirs()
+    with vqlib.watch(model) as w:
+        train(model, 3)
+        model.quantizer._codebook.embed.data[0, 5] = model.quantizer._codebook.embed[0, 4]
+        model.quantizer._codebook.embed.data[0, 5] *= 100
+    last = w.history.iloc[-1]
+    assert last["duplicates"] == usage.near_duplicates(model.quantizer.codebook) >= 1
+    lengths = model.quantizer.codebook.norm(dim=-1)
+    assert last["longest_code"] == pytest.approx(float(lengths.max() / lengths.median()))
+
+
+# --- resets ---
+
+
+def ledger_rows(resets: list[torch.Tensor], witness: Witness) -> list[dict]:
+    """What the history should say, from the codes that were really reset at each step."""
+    ledger, rows = ResetLedger(K, 10), []
+    for codes, counts in zip(resets, witness.counts(K, training=True), strict=True):
+        ledger.update(counts, codes)
+        rows.append(ledger.row())
+        ledger.clear()
+    return rows
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("start", ["kmeans", "random"])
+def test_the_resets_of_another_library_are_seen(cosine, start):
+    model = theirs(use_cosine_sim=cosine, kmeans_init=start == "kmeans")
+    witness = Witness(model.quantizer, lambda output: output[1])
+    book = model.quantizer._codebook
+    truth, replace = [], book.replace
+
+    def noted(samples, batch_mask, seq_mask=None):
+        truth[-1] = batch_mask[0].nonzero().flatten()
+        return replace(samples, batch_mask, seq_mask)
+
+    book.replace = noted
+    model.quantizer.register_forward_pre_hook(
+        lambda module, args: truth.append(torch.empty(0, dtype=torch.int64))
+    )
+    with vqlib.watch(model) as w:
+        train(model, 14)
+    expected = pd.DataFrame(ledger_rows(truth, witness))
+    got = w.history[["resets", "re_resets", "survived"]].reset_index(drop=True)
+    assert sum(len(codes) for codes in truth) > 20
+    if start == "kmeans":  # the first step is k-means, and cannot be told apart
+        assert got["resets"].isna().tolist() == [True] + [False] * 13
+        assert len(truth[0]) == 0 or got["resets"][1:].sum() <= expected["resets"][1:].sum()
+        assert got["resets"][1:].tolist() == expected["resets"][1:].tolist()
+    else:
+        pd.testing.assert_frame_equal(got, expected, check_dtype=False)
+
+
+def test_our_resets_are_those_of_last_reset():
+    model = ours()
+    model.quantizer.reset = vqlib.DeadCodeReset(threshold=1.2)
+    truth = []
+    model.quantizer.register_forward_hook(
+        lambda m, args, out: truth.append(0 if m.last_reset is None else len(m.last_reset.codes))
+    )
+    with vqlib.watch(model) as w:
+        train(model, 20)
+    assert w.history["resets"].tolist() == truth and sum(truth) > 5
+
+
+def test_a_reset_from_outside_is_seen():
+    model = theirs(threshold_ema_dead_code=0)
+    witness = Witness(model.quantizer, lambda output: output[1])
+    with vqlib.watch(model) as w:
+        train(model, 3)
+        unused = (witness.counts(K, True)[-1] == 0).nonzero().flatten()[:3]
+        model.quantizer._codebook.embed.data[0, unused] = torch.randn(3, 16)
+        train(model, 1)
+    assert w.history["resets"].tolist()[1:] == [0, 0, 3]
+
+
+def test_no_resets_are_told_where_they_cannot_be_seen():
+    with vqlib.watch(Autoencoder(Plain()), adapters={Plain: ADAPTER}) as w:
+        train(w._model, 3)
+    shared = Autoencoder(ResidualVQ(dim=16, codebook_size=K, num_quantizers=2,
+                                    shared_codebook=True))  # fmt: skip
+    with vqlib.watch(shared) as v:
+        train(shared, 3)
+    for history in (w.history, v.history):
+        assert history["resets"].isna().all() and history["used_codes"].notna().all()
+
+
+# --- modes ---
+
+
+class CountsInEvaluation(vqlib.NormEMAQuantizer):
+    """The fault of counting in evaluation mode too."""
+
+    def forward(self, z):
+        output = super().forward(z)
+        if not self.training:
+            self.cluster_size += 0.25
+        return output
+
+
+def test_a_change_by_evaluation_is_measured():
+    torch.manual_seed(0)
+    model = Autoencoder(CountsInEvaluation(K, 16))
+    with vqlib.watch(model) as w:
+        train(model, 2, val_every=1)
+    changes = w.history.loc[w.history["split"] == "val", "eval_change"]
+    assert changes.tolist() == pytest.approx([0.5, 0.5])  # two batches each
+
+
+def test_evaluation_before_training_and_in_inference_mode():
+    model = theirs(kmeans_init=False)
+    with vqlib.watch(model) as w:
+        model.eval()
+        with torch.inference_mode():
+            model(batch(0))
+            model(batch(1))
+        train(model, 2)
+        model.eval()
+        with torch.inference_mode():
+            model(batch(2))
+    assert list(zip(w.history["step"], w.history["split"], strict=True)) == [
+        (0, "val"), (1, "train"), (2, "train"), (2, "val"),
+    ]  # fmt: skip
+
+
+def test_masked_tokens_are_not_counted():
+    model = theirs()
+    witness = Witness(model.quantizer, lambda output: output[1])
+    mask = torch.arange(10) < torch.tensor([3, 10, 5, 1])[:, None]
+    with vqlib.watch(model) as w:
+        train(model, 4, mask=mask)
+    assert w.history["window_tokens"].tolist() == [19] * 4
+    assert w.history["used_codes"].tolist() == [row["used_codes"] for row in expected_rows(witness)]
+
+
+def test_a_batch_without_tokens():
+    model = Autoencoder(Plain())
+    with vqlib.watch(model, adapters={Plain: ADAPTER}) as w:
+        model(batch(1)[:0])
+        model(batch(1))
+    assert w.history["step"].tolist() == [2]
+
+
+def test_a_call_that_chooses_no_codes_is_left_out():
+    model = theirs(kmeans_init=False, threshold_ema_dead_code=0)
+    with vqlib.watch(model) as w:
+        train(model, 2)
+        model.quantizer(model.encoder(batch(1)), indices=torch.zeros(4, 10, dtype=torch.int64))
+        model.quantizer(model.encoder(batch(1)), topk=3)
+    assert w.history["step"].tolist() == [1, 2]
+    assert w.history["window_tokens"].tolist() == [40, 40]
+
+
+def test_activation_checkpointing_counts_a_forward_once():
+    class Checkpointed(Autoencoder):
+        def forward(self, x):
+            output = checkpoint(self.quantizer, self.encoder(x), use_reentrant=False)
+            return self.decoder(output[0]), output
+
+    model = Checkpointed(Plain())
+    with vqlib.watch(model, adapters={Plain: ADAPTER}) as w:
+        train(model, 3)
+    assert w.history["step"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_compiled_model_is_followed(warm):
+    model = ours()
+    witness = Witness(model.quantizer, lambda output: output[1])
+    compiled = torch.compile(model, backend="aot_eager")
+    if warm:  # code compiled before knows nothing of later hooks
+        train(compiled, 1)
+        witness.calls.clear()
+    with vqlib.watch(compiled) as w:
+        train(compiled, 3)
+    assert w.layers == ["quantizer"]
+    assert w.history["used_codes"].tolist() == [r["used_codes"] for r in expected_rows(witness)]
+    assert w.history["step"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_graph_that_must_not_break_is_refused(in_place):
+    model = ours()
+    if in_place:
+        model.compile(backend="aot_eager", fullgraph=True)
+    else:
+        model = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with pytest.raises(ValueError, match="fullgraph"):
+        vqlib.watch(model)
+
+
+def test_wrappers_for_several_devices(tmp_path):
+    model = ours()
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1
+    )
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        with vqlib.watch(wrapped) as w:
+            train(wrapped, 2)
+        assert w.layers == ["quantizer"] and w.history["step"].tolist() == [1, 2]
+    finally:
+        torch.distributed.destroy_process_group()
+    parallel = nn.DataParallel(model)
+    with vqlib.watch(parallel) as w:
+        train(parallel, 2)
+    assert w.layers == ["quantizer"] and w.history["step"].tolist() == [1, 2]
+    parallel.device_ids = [0, 1]
+    with pytest.raises(ValueError, match="DistributedDataParallel"):
+        vqlib.watch(parallel)
+
+
+# --- live ---
+
+
+def test_the_history_can_be_read_while_it_grows():
+    model = theirs()
+    seen, stop = [], threading.Event()
+
+    def reader():
+        while not stop.is_set():
+            seen.append((len(w.history), str(w), w.settings))
+
+    with vqlib.watch(model) as w:
+        assert w.history.empty and "nothing seen" in str(w)
+        thread = threading.Thread(target=reader)
+        thread.start()
+        train(model, 2 * KEEP + 5, val_every=10)
+        stop.set()
+        thread.join()
+        now = w.history
+    lengths = [n for n, _, _ in seen]
+    assert lengths == sorted(lengths)
+    assert len(now) == 2 * KEEP + 5 + 6
+    assert now["step"].is_monotonic_increasing
+    assert f"step {2 * KEEP + 5}" in str(w) and "train utilization" in str(w)
+
+
+def test_reading_adds_nothing():
+    once, often = [], []
+    for reads, tables in ((False, once), (True, often)):
+        model = ours()
+        with vqlib.watch(model) as w:
+            for _ in range(3):
+                train(model, 2, val_every=2)
+                _ = reads and w.history
+        tables.append(w.history)
+    pd.testing.assert_frame_equal(once[0], often[0])
+
+
+def test_a_watch_can_be_started_and_stopped_by_hand():
+    model = ours()
+    w = vqlib.watch(model).start()
+    with pytest.raises(RuntimeError, match="running already"):
+        w.start()
+    train(model, 2)
+    w.stop()
+    train(model, 2)
+    w.start()
+    train(model, 1)
+    w.stop()
+    assert w.history["step"].tolist() == [1, 2, 3]
+
+
+# --- errors ---
+
+
+def test_a_model_without_a_quantizer():
+    class VQFrontEnd(nn.Module):
+        def forward(self, x):
+            return x
+
+    with pytest.raises(ValueError, match=r"encoder \(VQFrontEnd\)") as error:
+        vqlib.watch(nn.ModuleDict({"encoder": VQFrontEnd(), "head": nn.Linear(2, 2)}))
+    assert "vqlib.Adapter(indices=" in str(error.value)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"model": "model"}, "torch.nn.Module"),
+    ({"every": 0}, "every must be a whole number"),
+    ({"window": 1.5}, "window must be a whole number"),
+    ({"adapters": {"Plain": ADAPTER}}, "class of modules"),
+    ({"adapters": {Plain: lambda module, output: output}}, "vqlib.Adapter for Plain"),
+])  # fmt: skip
+def test_wrong_arguments(wrong, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        vqlib.watch(**({"model": ours()} | wrong))
+
+
+def adapter(**changes) -> vqlib.Adapter:
+    return vqlib.Adapter(**({k: getattr(ADAPTER, k) for k in ("indices", "codebook", "counts")}
+                            | changes))  # fmt: skip
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"codebook": lambda m: m.table[0]}, r"codebook must give a tensor \(K, D\).*shape \(16,\)"),
+    ({"codebook": lambda m: None}, "codebook_size, as its codebook is None"),
+    ({"counts": lambda m: m.table}, r"counts must give a tensor \(K,\)"),
+    ({"settings": lambda m: 3}, "settings must give a dict"),
+])  # fmt: skip
+def test_an_adapter_of_the_wrong_kind_is_refused_before_training(changes, message):
+    with pytest.raises(TypeError, match=message):
+        vqlib.watch(Autoencoder(Plain()), adapters={Plain: adapter(**changes)})
+
+
+@pytest.mark.parametrize("indices, message", [
+    (lambda m, out: out[0], "indices must give integers.*float32"),
+    (lambda m, out: [out[1], out[1]], "1 tensors, one a codebook"),
+])  # fmt: skip
+def test_indices_of_the_wrong_kind_are_refused_at_the_first_step(indices, message):
+    model = Autoencoder(Plain())
+    with (
+        pytest.raises(TypeError, match=message),
+        vqlib.watch(model, adapters={Plain: adapter(indices=indices)}),
+    ):
+        train(model, 1)
+
+
+@pytest.mark.parametrize("shift", [K, -K - 5])
+def test_an_index_out_of_range(shift):
+    model = Autoencoder(Plain())
+    beyond = adapter(indices=lambda m, out: out[1] + shift)
+    with (
+        pytest.raises(OutOfRange, match=r"40 indices outside \[0, 32\) at step 1"),
+        vqlib.watch(model, adapters={Plain: beyond}),
+    ):
+        train(model, 1)
+
+
+def test_a_guess_that_was_wrong_is_given_up():
+    class MyQuantizer(Plain):
+        def __init__(self):
+            super().__init__()
+            self.codebook = self.table
+
+        def forward(self, z):
+            return super().forward(z)[:1]
+
+    model = Autoencoder(nn.Sequential(MyQuantizer()))
+    w = vqlib.watch(model).start()
+    with pytest.warns(UserWarning, match="'quantizer.0' .*not followed any more"):
+        model(batch(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(model, 2)
+    w.stop()
+    assert w.history.empty
+
+
+def test_a_watch_that_saw_nothing_says_so():
+    model = ours()
+    with pytest.warns(UserWarning, match="nothing was seen of the layers quantizer"):  # noqa: SIM117
+        with vqlib.watch(model) as w:
+            train(copy.deepcopy(model), 1)
+    assert w.history.empty and "used_codes" in w.history
