@@ -74,7 +74,7 @@ COLUMNS = {
         "probe since the last look, over the steps between",
     ),
     "duplicates": Column("codes", "val", "codes equal to one before them (cosine above 0.999999)"),
-    "longest_code": Column("x median", "val", "norm of the longest code over the median's"),
+    "longest_code": Column("x usual", "val", "longest code's norm over the median of used codes'"),
     "eval_change": Column(
         "-", "val", "largest change of a count or a codebook entry by the validation itself"
     ),
@@ -223,11 +223,14 @@ def state_of(quantizer: nn.Module) -> Tensor:
     return torch.cat([quantizer.cluster_size.flatten(), quantizer.codebook.flatten()])
 
 
-def codebook_columns(codebook: Tensor) -> dict[str, float]:
-    """``duplicates`` and ``longest_code`` of a codebook (K, D)."""
-    length = codebook.norm(dim=-1)
-    longest = float(length.max() / length.median().clamp(min=1e-30))
-    return {"duplicates": usage.near_duplicates(codebook, EQUAL), "longest_code": longest}
+def codebook_columns(codebook: Tensor, counts: Tensor) -> dict[str, float]:
+    """``duplicates`` and ``longest_code`` of a codebook (K, D) used ``counts`` (K,) times."""
+    length = codebook.float().norm(dim=-1)
+    usual = length[counts.to(length.device) > 0].median().clamp(min=1e-30)
+    return {
+        "duplicates": usage.near_duplicates(codebook, EQUAL),
+        "longest_code": float(length.max() / usual),
+    }
 
 
 @torch.no_grad()

@@ -210,7 +210,7 @@ class Trainer:
         """One pass over the whole validation set; a sound quantizer changes nothing by it."""
         before = state_of(self.model.quantizer)
         counts, measured = measure(self.model, self.data.val, self._to_device)
-        measured |= codebook_columns(self.model.quantizer.codebook)
+        measured |= codebook_columns(self.model.quantizer.codebook, counts)
         measured["eval_change"] = float((state_of(self.model.quantizer) - before).abs().max())
         self.recorder.val_row(self.step, counts, measured)
         self.trace.add("val_steps", torch.tensor(self.step))
