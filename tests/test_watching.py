@@ -322,12 +322,15 @@ def test_a_batch_without_tokens():
 
 def test_a_call_that_chooses_no_codes_is_left_out():
     model = theirs(kmeans_init=False, threshold_ema_dead_code=0)
+    z = torch.randn(4, 10, 16)
     with vqlib.watch(model) as w:
         train(model, 2)
-        model.quantizer(model.encoder(batch(1)), indices=torch.zeros(4, 10, dtype=torch.int64))
-        model.quantizer(model.encoder(batch(1)), topk=3)
-    assert w.history["step"].tolist() == [1, 2]
-    assert w.history["window_tokens"].tolist() == [40, 40]
+        model.quantizer(z, topk=3)
+        model.quantizer(z, indices=torch.zeros(4, 10, dtype=torch.int64))  # moves codes too
+        train(model, 1)
+    assert w.history["step"].tolist() == [1, 2, 3]
+    assert w.history["window_tokens"].tolist() == [40] * 3
+    assert w.history["resets"].tolist() == [0] * 3
 
 
 def test_activation_checkpointing_counts_a_forward_once():

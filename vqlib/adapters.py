@@ -33,7 +33,7 @@ class Adapter:
             ``codebook`` gives None.
         call: (module, z) -> output for tokens z (N, D); used by `audit`.
         quantized, loss: output -> (N, D) in the order of z, and a scalar; used by `audit`.
-        name: of the kind, in reports.
+        name: of the kind, in reports; else they name the layer's class.
 
     A layer with several codebooks gives a list from `indices`, `codebook` and `counts`,
     one entry a codebook.
@@ -119,7 +119,6 @@ PLAIN = Adapter(
     call=peers.plain_call,
     quantized=peers.plain_quantized,
     loss=peers.plain_loss,
-    name="a layer with a codebook",
 )
 
 VQP = "vector_quantize_pytorch"

@@ -24,7 +24,7 @@ class Layer:
     that turned without a hit was reset, inside the forward or between it and the next; so was
     one with hits that turned while its count, due below ``dead_code_threshold``, became
     ``reset_refill``. Not where several layers or processes move one codebook: there the hits
-    of this layer do not explain its movements.
+    of this layer do not explain its movements. Loading a state between steps looks like resets.
 
     Args:
         name: dotted, in the model. sure: whether the adapter was given or the class is
@@ -79,10 +79,11 @@ class Layer:
 
     def after(self, args, kwargs, output) -> None:
         """A forward has ended. Raises TypeError where the adapter cannot read its output."""
-        if self.given_up or kwargs.get("topk") is not None:  # candidates, not choices
+        if self.given_up:
             return
         try:
-            indices = self._indices(output)
+            # with topk they are candidates, not choices
+            indices = None if kwargs.get("topk") is not None else self._indices(output)
         except TypeError as error:
             if self.sure:
                 raise
@@ -90,6 +91,7 @@ class Layer:
             warnings.warn(f"{error}; not followed any more", stacklevel=2)
             return
         if indices is None:
+            self.left = []  # what this forward moved is not known to be a reset
             return
         training = self.module.training
         self.step += training
