@@ -61,6 +61,10 @@ class Layer:
         self.left: list[Tensor] = []  # codebooks when the last forward ended
         self.hit: list[Tensor] = []  # codes hit by the last training forward
 
+    @property
+    def was_seen(self) -> bool:
+        return self.given_up or self.step > 0 or any(track.rows for track in self.tracks)
+
     # --- hooks ---
 
     def before(self, args, kwargs) -> None:
