@@ -350,10 +350,11 @@ def test_a_call_that_chooses_no_codes_is_left_out():
     assert w.history["resets"].tolist() == [0] * 3
 
 
-def test_activation_checkpointing_counts_a_forward_once():
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_activation_checkpointing_counts_a_forward_once(use_reentrant):
     class Checkpointed(Autoencoder):
         def forward(self, x):
-            output = checkpoint(self.quantizer, self.encoder(x), use_reentrant=False)
+            output = checkpoint(self.quantizer, self.encoder(x), use_reentrant=use_reentrant)
             return self.decoder(output[0]), output
 
     model = Checkpointed(Plain())

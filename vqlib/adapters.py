@@ -71,7 +71,7 @@ VECTOR_QUANTIZE = Adapter(
     codebook=peers.vqp_codebook,
     counts=peers.vqp_counts,
     settings=peers.vqp_settings,
-    call=peers.vqp_call,
+    call=peers.call_in_layout,
     name="vector-quantize-pytorch VectorQuantize",
 )
 BEAM_RESIDUAL = Adapter(  # its layers see candidates; only the whole knows the choice
@@ -86,14 +86,14 @@ SIM_VQ = Adapter(
     codebook=peers.sim_vq_codebook,
     settings=lambda module: {"codebook_size": module.codebook_size,
                              "dim": len(peers.sim_vq_codebook(module)[0])},
-    call=peers.vqp_call,
+    call=peers.call_in_layout,
     name="vector-quantize-pytorch SimVQ",
 )  # fmt: skip
 LATTICE = Adapter(
     indices=peers.lattice_indices,
     codebook=_none,  # an implied grid: nothing in it is learned
     settings=peers.lattice_settings,
-    call=lambda module, z: module(z[None]),
+    call=peers.call_in_layout,
     loss=_none,
     name="finite scalar or lookup-free quantizer",
 )
@@ -107,7 +107,7 @@ CODEC = Adapter(
 GUMBEL = Adapter(
     indices=peers.gumbel_indices,
     codebook=peers.gumbel_codebooks,
-    call=lambda module, z: module(z[None]),
+    call=peers.call_in_layout,
     loss=_none,
     name="transformers GumbelVectorQuantizer",
 )
