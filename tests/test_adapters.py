@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import vector_quantize_pytorch as vqp
 from diffusers.models.autoencoders.vae import VectorQuantizer
 from torch import nn
+from transformers.models.xcodec2.modeling_xcodec2 import Xcodec2FiniteScalarQuantization
 
 import vqlib
 from vqlib import adapters
@@ -78,6 +80,21 @@ def test_a_call_gives_codes_in_the_order_of_the_tokens(kind):
     length = {"ours", "cosine"}  # these compare directions
     near = (z @ codebook.T).argmax(-1) if kind in length else torch.cdist(z, codebook).argmin(-1)
     assert torch.equal(indices, near)
+
+
+@pytest.mark.parametrize("layer, width", [
+    (vqp.FSQ(levels=[4, 4], dim=8), 8),
+    (vqp.LFQ(codebook_size=16, dim=8), 8),
+    (Xcodec2FiniteScalarQuantization(SimpleNamespace(quantization_levels=[4, 4])), 2),
+])  # fmt: skip
+def test_a_call_of_a_lattice(layer, width):
+    adapter = adapter_for(layer.eval())
+    z = torch.randn(50, width)
+    output = adapter.call(layer, z)
+    assert adapter.quantized(output).shape == (50, width)
+    indices = adapter.indices(layer, output).reshape(-1)
+    alone = adapter.indices(layer, adapter.call(layer, z[7:8])).reshape(-1)
+    assert indices.shape == (50,) and indices[7] == alone
 
 
 def test_settings_of_vector_quantize():

@@ -35,7 +35,7 @@ class Adapter:
         quantized, loss: output -> (N, D) in the order of z, and a scalar; used by `audit`.
         resets: module -> (n,) codes that the layer says its last step reset; None where it
             says nothing.
-        name: of the kind, in reports.
+        name: of the kind, in reports; else they name the layer's class.
 
     A layer with several codebooks gives a list from `indices`, `codebook` and `counts`,
     one entry a codebook.
@@ -75,7 +75,7 @@ VECTOR_QUANTIZE = Adapter(
     codebook=peers.vqp_codebook,
     counts=peers.vqp_counts,
     settings=peers.vqp_settings,
-    call=peers.vqp_call,
+    call=peers.call_in_layout,
     name="vector-quantize-pytorch VectorQuantize",
 )
 BEAM_RESIDUAL = Adapter(  # its layers see candidates; only the whole knows the choice
@@ -90,14 +90,14 @@ SIM_VQ = Adapter(
     codebook=peers.sim_vq_codebook,
     settings=lambda module: {"codebook_size": module.codebook_size,
                              "dim": len(peers.sim_vq_codebook(module)[0])},
-    call=peers.vqp_call,
+    call=peers.call_in_layout,
     name="vector-quantize-pytorch SimVQ",
 )  # fmt: skip
 LATTICE = Adapter(
     indices=peers.lattice_indices,
     codebook=_none,  # an implied grid: nothing in it is learned
     settings=peers.lattice_settings,
-    call=lambda module, z: module(z[None]),
+    call=peers.call_in_layout,
     loss=_none,
     name="finite scalar or lookup-free quantizer",
 )
@@ -111,7 +111,7 @@ CODEC = Adapter(
 GUMBEL = Adapter(
     indices=peers.gumbel_indices,
     codebook=peers.gumbel_codebooks,
-    call=lambda module, z: module(z[None]),
+    call=peers.call_in_layout,
     loss=_none,
     name="transformers GumbelVectorQuantizer",
 )
@@ -123,7 +123,6 @@ PLAIN = Adapter(
     call=peers.plain_call,
     quantized=peers.plain_quantized,
     loss=peers.plain_loss,
-    name="a layer with a codebook",
 )
 
 VQP = "vector_quantize_pytorch"

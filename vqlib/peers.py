@@ -16,6 +16,7 @@ LOOKS_NEAR = re.compile(r"quanti[sz]|codebook|vq", re.IGNORECASE)
 CODEBOOKS = ("codebook", "embedding", "embed", "embeddings")
 COUNTS = ("cluster_size", "ema_cluster_size", "_ema_cluster_size")
 CHANNELS_FIRST = {"transformers": True, "diffusers": True, "vqlib": False}
+CHANNELS_LAST = ("FiniteScalarQuantization", "GumbelVectorQuantizer")  # of transformers' classes
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
@@ -88,14 +89,14 @@ def vqp_settings(vq: nn.Module) -> dict:
     return known
 
 
-def vqp_call(vq: nn.Module, z: Tensor):
-    """``vq`` on tokens z (N, D), in the layout it asks for; the quantized come back as (N, D)."""
+def call_in_layout(vq: nn.Module, z: Tensor) -> tuple:
+    """``vq`` on tokens z (N, D), in the layout it asks for; quantized comes back as (N, D)."""
     first = channels_first(vq)
     shaped = z.T[None] if first else z[None]
     flat = 2 if getattr(vq, "accept_3d_fmap", False) else getattr(vq, "accept_image_fmap", False)
     output = vq(shaped[(..., *[None] * flat)])
     quantized = output[0].movedim(1, -1) if first else output[0]
-    return quantized.reshape(-1, z.shape[1]), *output[1:]
+    return quantized.reshape(len(z), -1), *output[1:]
 
 
 def channels_first(module: nn.Module) -> bool | None:
@@ -104,6 +105,8 @@ def channels_first(module: nn.Module) -> bool | None:
         return True
     if hasattr(module, "channel_last"):
         return not module.channel_last
+    if type(module).__name__.endswith(CHANNELS_LAST):
+        return False
     library = type(module).__module__.split(".")[0]
     return getattr(module, "channel_first", CHANNELS_FIRST.get(library))
 

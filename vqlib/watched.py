@@ -24,7 +24,7 @@ class Layer:
     that turned without a hit was reset, inside the forward or between it and the next; so was
     one with hits that turned while its count, due below ``dead_code_threshold``, became
     ``reset_refill``. Not where several layers or processes move one codebook: there the hits
-    of this layer do not explain its movements.
+    of this layer do not explain its movements. Loading a state between steps looks like resets.
 
     Args:
         name: dotted, in the model. sure: whether the adapter was given or the class is
@@ -61,6 +61,10 @@ class Layer:
         self.left: list[Tensor] = []  # codebooks when the last forward ended
         self.hit: list[Tensor] = []  # codes hit by the last training forward
 
+    @property
+    def was_seen(self) -> bool:
+        return self.given_up or self.step > 0 or any(track.rows for track in self.tracks)
+
     # --- hooks ---
 
     def before(self, args, kwargs) -> None:
@@ -79,10 +83,11 @@ class Layer:
 
     def after(self, args, kwargs, output) -> None:
         """A forward has ended. Raises TypeError where the adapter cannot read its output."""
-        if self.given_up or kwargs.get("topk") is not None:  # candidates, not choices
+        if self.given_up:
             return
         try:
-            indices = self._indices(output)
+            # with topk they are candidates, not choices
+            indices = None if kwargs.get("topk") is not None else self._indices(output)
         except TypeError as error:
             if self.sure:
                 raise
@@ -90,6 +95,7 @@ class Layer:
             warnings.warn(f"{error}; not followed any more", stacklevel=2)
             return
         if indices is None:
+            self.left = []  # what this forward moved is not known to be a reset
             return
         training = self.module.training
         self.step += training

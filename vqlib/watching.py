@@ -123,7 +123,7 @@ class Watch:
         except Exception:
             if kind is None:  # else the error that ended the training is the one to show
                 raise
-        if kind is None and not any(track.rows for track in self._tracks):
+        if kind is None and not any(layer.was_seen for layer in self._layers):
             warnings.warn(
                 f"nothing was seen of the layers {', '.join(self.layers)}: their forward was "
                 "not called. Is this the model that was trained? A model that was copied, or a "
