@@ -44,7 +44,7 @@ class Adapter:
     call: Callable[[nn.Module, Tensor], Any] = lambda module, z: module(z)
     quantized: Callable[[Any], Tensor] = lambda output: output[0]
     loss: Callable[[Any], Tensor | None] = lambda output: output[2]
-    resets: Callable[[nn.Module], Several | None] = _nothing
+    resets: Callable[[nn.Module], Several | None] = lambda module: None
     name: str = ""
 
 

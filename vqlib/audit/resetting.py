@@ -13,6 +13,14 @@ from vqlib.findings import Evidence, Finding
 
 LONGEST = 400  # steps that a starving may take
 AGAIN = 20  # checks for which codes that are reset again and again are left alone
+FORGOTTEN = (
+    "A reset code is dead again at once and is moved again, even where it is hit: its count is "
+    "not refilled, or something rewrites it."
+)
+REFILL = (
+    "Set the count of a reset code above the threshold, for example to threshold + 1, and reset "
+    "every buffer that the code is computed from."
+)
 
 
 @dataclass
@@ -122,27 +130,27 @@ class Visit:
 def visit(bench: Bench, starved: Starving, module: nn.Module) -> Visit:
     """Feed each reset code its own place; hits twice the threshold, if that is known.
 
-    With so many hits at every step a code is alive by definition.
+    With so many hits at every step a code is alive by definition. All other tokens lie in
+    one place.
     """
     value = bench.settings.get("dead_code_threshold")
-    codes = starved.codes
-    if value is None:
-        hits = 8
-    elif bench.settings.get("reset_relative"):  # so few codes that each has twice the share
-        hits = 4
-        codes = codes[: max(1, int(bench.codes / (2 * value)))]
-    else:
-        hits = max(2, math.ceil(2 * value))
-    codes = codes[: max(1, 2**14 // hits)]
+    hits, tokens = 8, 0
+    if value is not None and bench.settings.get("reset_relative"):
+        hits, tokens = 1, math.ceil(bench.codes / (2 * value))
+    elif value is not None:
+        hits = max(1, math.ceil(2 * value))
+    codes = starved.codes[: max(1, min(2**14, tokens or 2**14) // hits)]
     module = bench.copy(module)
     rows = bench.book(module)[codes]
     size = rows.norm(dim=-1).clamp(min=1e-12)
     taken = lost = torch.zeros(len(codes), dtype=torch.bool)
     steps = min(20, max(3, bench.every + 1))
     for step in range(steps):
-        seen = bench.step(module, rows.repeat_interleave(hits, dim=0))
-        fed = seen.hits[codes] >= hits
-        taken = fed if step == 0 else taken & (fed | lost)
+        fed = rows.repeat_interleave(hits, dim=0)
+        others = bench.ball(-starved.centre, max(0, tokens - len(fed)))
+        seen = bench.step(module, torch.cat([fed, others]))
+        full = seen.hits[codes] >= hits
+        taken = full if step == 0 else taken & (full | lost)
         lost = lost | ((seen.after[codes] - rows).norm(dim=-1) > SHIFTED * size)
     return Visit(hits, int(taken.sum()), int((lost & taken).sum()), steps)
 
@@ -199,11 +207,15 @@ def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
         if part > 0.1:
             return Finding(
                 name, "critical" if part > 0.5 else "warning", tuple(evidence),
-                "A reset code is reset again although it is hit: its count is not refilled, or "
-                "something rewrites it.",
-                "Set the count of a reset code above the threshold, for example to threshold + 1, "
-                "and reset every buffer that the code is computed from.",
+                FORGOTTEN, REFILL,
             )  # fmt: skip
+    threshold, counts = bench.threshold(starved.tokens), starved.reset.counts
+    if short and threshold and counts is not None:
+        low = int((counts[starved.codes] < threshold).sum())
+        evidence.append(Evidence("reset codes whose count is still below the threshold", low,
+                                 "codes", "right after the reset"))  # fmt: skip
+        if 2 * low > len(starved.codes):
+            return Finding(name, "critical", tuple(evidence), FORGOTTEN, REFILL)
     if short:
         return Finding(
             name, "note", tuple(evidence),

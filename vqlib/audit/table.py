@@ -26,4 +26,6 @@ def audit_table(audits: Mapping[str, Diagnosis]) -> pd.DataFrame:
         }
         for question in sorted(questions)
     }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(audits)).rename_axis("question")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(audits)).rename_axis(
+        "question"
+    )
