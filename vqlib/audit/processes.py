@@ -11,7 +11,6 @@ from pathlib import Path
 
 import cloudpickle  # also takes what is defined in a notebook, and functions without a name
 import torch
-from torch import nn
 
 from vqlib.audit.bench import Bench, own_randomness
 from vqlib.findings import Evidence, Finding
@@ -35,8 +34,8 @@ def ranks_disagree(bench: Bench, make, steps: int, timeout: float) -> Finding:
         parcel = cloudpickle.dumps((make, None if make else bench.pristine, bench.adapter,
                                     bench.dim, bench.tokens, bench.seed, steps))  # fmt: skip
     except Exception as error:
-        return Finding(NAME, "not applicable",
-                       cause=f"It cannot be sent to another process: {error}".splitlines()[0])  # fmt: skip
+        cause = f"It cannot be sent to another process: {error}".splitlines()[0]
+        return Finding(NAME, "not applicable", cause=cause)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "parcel").write_bytes(parcel)
         problem = _run(folder, timeout)

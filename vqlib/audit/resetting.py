@@ -89,8 +89,8 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
     if starved.put or starved.said:
         return Finding("reset-never-fires", "clear", tuple(evidence))
     if threshold is None:
-        return Finding("reset-never-fires", "not applicable", tuple(evidence),
-                       "No reset was seen, and the layer's settings name no threshold.")  # fmt: skip
+        cause = "No reset was seen, and the layer's settings name no threshold."
+        return Finding("reset-never-fires", "not applicable", tuple(evidence), cause)
     if threshold == 0:
         share = bench.tokens / bench.codes
         return Finding(
@@ -164,14 +164,14 @@ def leave_alone(bench: Bench, starved: Starving) -> tuple[int | None, nn.Module]
     module, codes = bench.copy(starved.after), starved.codes
     idle = torch.ones(len(codes), dtype=torch.bool)
     again = torch.zeros_like(idle)
-    for step in range(1, bench.patience + 1):
+    step = 0
+    while 2 * int(again.sum()) <= len(codes):
+        if step == bench.patience:
+            return None, starved.after
+        step += 1
         seen = bench.step(module, bench.ball(-starved.centre, starved.tokens))
         again |= idle & seen.reset[codes]
         idle &= seen.hits[codes] == 0
-        if 2 * int(again.sum()) > len(codes):
-            break
-    else:
-        return None, starved.after
     if step > bench.every:
         return step, starved.after
     for _ in range(AGAIN * bench.every):  # each time elsewhere than the codes were just put
@@ -187,9 +187,9 @@ def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
             Evidence("codes that the layer says it reset", starved.said, "codes", starved.window),
             Evidence("of these put elsewhere", starved.put, "codes", starved.window),
         )
-        return Finding(name, "critical", evidence,
-                       "The reset is undone within its step: something rewrites the codebook.",
-                       "Reset after the moving average's update, and write its sums too.")  # fmt: skip
+        cause = "The reset is undone within its step: something rewrites the codebook."
+        remedy = "Reset after the moving average's update, and write its sums too."
+        return Finding(name, "critical", evidence, cause, remedy)
     if starved.after is None:
         return Finding(name, "not applicable",
                        cause=f"No reset was seen in {starved.window}.")  # fmt: skip
@@ -201,8 +201,10 @@ def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
     if bench.visitable:
         seen = visit(bench, starved, module)
         window = f"{seen.steps} steps with {seen.hits} hits for each reset code"
-        evidence += [Evidence("reset codes that were hit", seen.taken, "codes", window),
-                     Evidence("of these not left in place", seen.lost, "codes", window)]  # fmt: skip
+        evidence += [
+            Evidence("reset codes that were hit", seen.taken, "codes", window),
+            Evidence("of these not left in place", seen.lost, "codes", window),
+        ]
         part = seen.lost / max(1, seen.taken)
         if part > 0.1:
             return Finding(

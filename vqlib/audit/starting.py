@@ -187,8 +187,8 @@ def _first_codes(bench: Bench, first: Seen) -> Tensor | None:
 
 
 def _seen_data(question: str) -> Finding:
-    return Finding(question, "not applicable",
-                   cause="The module has learned already: give a function that makes one.")  # fmt: skip
+    cause = "The module has learned already: give a function that makes one."
+    return Finding(question, "not applicable", cause=cause)
 
 
 def _turn(left: Tensor, right: Tensor) -> Tensor:
