@@ -1,6 +1,5 @@
 """Layers of other packages that the audit is tried on, each with an adapter made by hand."""
 
-import torch
 from diffusers.models.autoencoders.vae import VectorQuantizer
 from transformers.models.chameleon.configuration_chameleon import ChameleonVQVAEConfig
 from transformers.models.chameleon.modeling_chameleon import ChameleonVQVAEVectorQuantizer
@@ -95,8 +94,3 @@ PEERS = {
     "transformers": (_chameleon, TRANSFORMERS),
 }  # fmt: skip
 """{name: (factory, adapter)}"""
-
-
-def seeded(factory, seed):
-    torch.manual_seed(seed)
-    return factory()

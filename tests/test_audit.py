@@ -29,10 +29,6 @@ def sound(size=64, dim=16, reset="default", **settings):
     return lambda: NormEMAQuantizer(size, dim, reset=reset, **settings)
 
 
-def numbers(finding):
-    return {(e.name, e.window): e.value for e in finding.evidence}
-
-
 def number(finding, name):
     """The last number under a name."""
     return [e.value for e in finding.evidence if e.name == name][-1]
@@ -68,7 +64,7 @@ SOUND = {
     "decay 0.99": {"decay": 0.99},
     "K 8, D 2": {"size": 8, "dim": 2},
     "K 300, D 3": {"size": 300, "dim": 3},
-    "K 1024, D 256": {"size": 1024, "dim": 256},
+    "K 512, D 256": {"size": 512, "dim": 256},
 }
 
 
