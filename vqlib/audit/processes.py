@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cloudpickle  # also takes what is defined in a notebook, and functions without a name
 import torch
+from torch import nn
 
 from vqlib.audit.bench import Bench, own_randomness
 from vqlib.findings import Evidence, Finding
@@ -21,6 +22,8 @@ WORLD = 2
 
 def ranks_disagree(bench: Bench, make, steps: int, timeout: float) -> Finding:
     """Each of two gloo processes trains on data of its own; then codes and counts are compared.
+
+    They begin with the same state, as in data-parallel training.
 
     Args:
         make: the factory, called in each process after torch.distributed began (some layers
@@ -42,7 +45,7 @@ def ranks_disagree(bench: Bench, make, steps: int, timeout: float) -> Finding:
         if problem is not None:
             return problem
         ended = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(WORLD)]
-    return _compared(ended, bench, steps)
+    return _compared(ended, bench, steps, built_there=make is not None)
 
 
 def _run(folder: str, timeout: float) -> Finding | None:
@@ -94,7 +97,7 @@ def work(rank: int, folder: str, timeout: float) -> None:
 def _trained(rank, make, module, adapter, dim, tokens, seed, steps) -> dict:
     """Two broad steps, then data in one place, with half of the tokens on each process."""
     with own_randomness(seed + rank, torch.device("cpu")):
-        module = (make() if make else module).cpu()
+        module = _alike((make() if make else module).cpu())
         bench = Bench(module, adapter, dim, True, max(1, tokens // WORLD), seed + rank)
         centre, put = bench.direction(), 0
         for step in range(2 + steps):
@@ -106,7 +109,14 @@ def _trained(rank, make, module, adapter, dim, tokens, seed, steps) -> dict:
                 "counts": bench.counts(module)}  # fmt: skip
 
 
-def _compared(ended: list[dict], bench: Bench, steps: int) -> Finding:
+def _alike(module: nn.Module) -> nn.Module:
+    """The module with the first process's state, as data-parallel training begins."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        torch.distributed.broadcast(tensor.detach(), src=0)
+    return module
+
+
+def _compared(ended: list[dict], bench: Bench, steps: int, *, built_there: bool) -> Finding:
     first, second = ended
     early = _apart(first["early"], second["early"])
     late = _apart(first["late"], second["late"])
@@ -123,6 +133,13 @@ def _compared(ended: list[dict], bench: Bench, steps: int) -> Finding:
         evidence.append(Evidence("counts that differ", counts, f"of {bench.codes}", "at the end"))
     if not (early or late or counts):
         return Finding(NAME, "clear", tuple(evidence))
+    if early and not built_there:
+        cause = (
+            "Each process learned from its own data only; but the module was made before "
+            "torch.distributed began, and some layers look for it when they are made."
+        )
+        remedy = "a function that makes the layer, which each process can call"
+        return Finding(NAME, "unknown", tuple(evidence), cause, remedy)
     if early:
         cause = "Each process learns from its own data only: nothing is summed over processes."
         remedy = (
