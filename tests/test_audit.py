@@ -122,6 +122,15 @@ def test_a_loss_that_is_small_by_its_scale_is_a_note_that_says_how_small():
     assert audit(sound(dim=256, beta=0.1))["loss-hides-collapse"].severity == "warning"
 
 
+def test_a_loss_that_falls_with_the_tokens_is_found_even_where_it_is_not_small():
+    made = lambda: FAULTS["averages-twice"](8, 2, beta=100.0)  # noqa: E731
+    found = audit(made)["loss-hides-collapse"]
+    assert found.severity == "warning" and "number of tokens" in found.cause
+    assert number(found, "loss where every token comes twice") == pytest.approx(0.5, rel=1e-3)
+    assert number(audit(sound())["loss-hides-collapse"],
+                  "loss where every token comes twice") == pytest.approx(1, rel=1e-3)  # fmt: skip
+
+
 def test_a_threshold_is_judged_by_the_tokens_of_the_training():
     high = sound(reset=DeadCodeReset(5.0))
     reached = audit(high, tokens=64 * 12)["threshold-above-share"]

@@ -102,7 +102,10 @@ def _trained(rank, make, module, adapter, dim, tokens, seed, steps) -> dict:
         centre, put = bench.direction(), 0
         for step in range(2 + steps):
             z = bench.broad() if step < 2 else bench.ball(centre, bench.tokens)
-            put += int(bench.step(module, z).reset.sum())
+            seen = bench.step(module, z)
+            hits = seen.hits
+            torch.distributed.all_reduce(hits)  # a code that only the other one hit moves too
+            put += int((seen.reset & (hits == 0)).sum())
             if step == 1:
                 early = bench.book(module)
         return {"early": early, "late": bench.book(module), "put": put,
@@ -125,7 +128,7 @@ def _compared(ended: list[dict], bench: Bench, steps: int, *, built_there: bool)
                  "after 2 steps on different data"),
         Evidence("codes that differ between two processes", late, f"of {bench.codes}",
                  f"after {steps} more steps"),
-        Evidence("codes reset until then", first["put"], "codes"),
+        Evidence("codes without a hit that were reset", first["put"], "codes", "until then"),
     ]  # fmt: skip
     counts = 0
     if first["counts"] is not None:
