@@ -17,8 +17,8 @@ LAYERS = (
                 "strict", "variants"}),
     ("running", {"adapters", "peers", "history", "checkpoints", "runs", "training", "experiments",
                  "downstream", "tracking", "watched", "watching", "causes"}),
-    ("judging", {"findings", "cards", "diagnosis", "audit"}),
-    ("showing", {"plots", "galleries", "lessons"}),
+    ("judging", {"findings", "cards", "diagnosis", "audit", "trials"}),
+    ("showing", {"plots", "decisions", "galleries", "lessons"}),
     ("outside", {"suite", "cli"}),
 )  # fmt: skip
 HEIGHT = {module: height for height, (_, modules) in enumerate(LAYERS) for module in modules}

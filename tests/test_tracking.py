@@ -1,11 +1,11 @@
 """From what is seen of a codebook to rows."""
 
 import itertools
+import math
 
 import pytest
 import torch
 
-from vqlib import usage
 from vqlib.reset import DeadCodeReset
 from vqlib.tracking import HITS, VAL_SAMPLES, Evaluation, Seen, Track, grace, hits, look, turned
 
@@ -102,7 +102,11 @@ def test_look():
     codebook = torch.nn.functional.normalize(torch.randn(9, 16), dim=-1)
     codebook[3] = codebook[5]
     codebook[7] *= 40
-    found = look(codebook)
-    assert found == {"longest_code": pytest.approx(40, rel=1e-5), "duplicates": 1}
-    assert usage.near_duplicates(codebook) == 1
-    assert look(None) == {} and "duplicates" not in look(torch.ones(8193, 1))
+    used = torch.ones(9)
+    assert look(codebook, used) == {"longest_code": pytest.approx(40, rel=1e-5), "duplicates": 1}
+    codebook[:5] *= 1e6  # most codes are giants, and nobody uses them
+    used[:5] = 0
+    assert look(codebook, used)["longest_code"] == pytest.approx(1e6, rel=1e-5)
+    assert look(None, used) == {}
+    many = look(torch.ones(8193, 1), torch.ones(8193))
+    assert math.isnan(many["duplicates"]) and many["longest_code"] == 1

@@ -23,6 +23,7 @@ from vqlib.reset import ResetLedger
 
 PROBE_PICTURES = 4  # whose encoder outputs measure the drift
 DRIFT_EVERY = 5  # steps between two looks at the probe
+MAX_COMPARED = 8192  # codes; beyond it, comparing all pairs at each validation takes too long
 EQUAL = 0.999999  # cosine from which two codes are one; flat patches give 0.999 and differ
 VAL_BATCH = 64  # pictures; every picture counts the same whatever this is
 LEDGER_TALLY = ("step", "resets", "re_resets", "premature", "judged", "lived")
@@ -225,10 +226,11 @@ def state_of(quantizer: nn.Module) -> Tensor:
 
 def codebook_columns(codebook: Tensor, counts: Tensor) -> dict[str, float]:
     """``duplicates`` and ``longest_code`` of a codebook (K, D) used ``counts`` (K,) times."""
-    length = codebook.float().norm(dim=-1)
+    length = codebook.detach().float().norm(dim=-1)
     usual = length[counts.to(length.device) > 0].median().clamp(min=1e-30)
+    few = len(codebook) <= MAX_COMPARED
     return {
-        "duplicates": usage.near_duplicates(codebook, EQUAL),
+        "duplicates": usage.near_duplicates(codebook, EQUAL) if few else math.nan,
         "longest_code": float(length.max() / usual),
     }
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqlib import usage
+from vqlib.history import codebook_columns
 from vqlib.reset import DeadCodeReset, ResetLedger
 
 KEEP = 32  # records that wait on the device before they are fetched together
-MAX_DUPLICATES = 8192  # largest K whose K x K similarities are looked at
 VAL_SAMPLES = 20  # forwards of one pass of evaluation whose sampled inputs are kept
 
 
@@ -130,14 +130,14 @@ class Track:
         self.grace = grace(settings)
         self.horizon = max(10, 2 * self.grace)  # as in `history.survival_horizon`
         self.known = settings | {"codebook_size": codebook_size, "survival_horizon": self.horizon}
-        self.ledger = ResetLedger(codebook_size, self.horizon)
+        self.ledger = ResetLedger(codebook_size, self.horizon, self.grace or None)
         self.blind = False  # a step since the last row could not be judged
         self.window: deque[Tensor] = deque(maxlen=window)
         self.tokens: deque[int] = deque(maxlen=1001)
         self.rows: list[dict] = []
         self.pending: list[Seen] = []
         self.val: Evaluation | None = None  # the evaluation under way
-        self.codebook: dict[str, float] = {}  # what `look` saw when it began
+        self.codebook: Tensor | None = None  # as it was when that began
 
     def add(self, seen: Seen) -> None:
         """Take in a forward. Raises OutOfRange, at the latest some forwards after it."""
@@ -186,14 +186,14 @@ class Track:
     def begin_val(self, codebook: Tensor | None) -> None:
         """Evaluation begins, with this ``codebook`` (K, D)."""
         self.fetch()
-        self.codebook = look(codebook)
+        self.codebook = None if codebook is None else codebook.detach().clone()
 
     def finish(self, codebook: Tensor | None) -> None:
         """Nothing more will come; the last row shows the ``codebook`` (K, D) as it is left."""
         self.fetch()
         self.close_val()
-        if self.rows:
-            self.rows[-1] |= look(codebook)
+        if self.rows and self.window:
+            self.rows[-1] |= look(codebook, self._in_window())
 
     def _train(self, seen: Seen, counts: Tensor) -> None:
         self.window.append(counts)
@@ -204,14 +204,14 @@ class Track:
             if codes is not None and codes.dtype == torch.bool:
                 codes = codes.cpu().nonzero().flatten()
             self.ledger.update(counts, codes)
-        total = torch.stack(list(self.window)).sum(dim=0)
+        total = self._in_window()
         if seen.step % self.every or not int(total.sum()):
             return
         row = {"step": seen.step, "split": "train", **usage.summarize(total), **_inputs([seen])}
         if self.observed:
             row |= self.ledger.row() | {"mature_utilization": self._mature(total)}
             if self.blind:
-                row |= {"resets": math.nan, "re_resets": math.nan}
+                row |= dict.fromkeys(("resets", "re_resets", "premature"), math.nan)
             self.ledger.clear()
             self.blind = False
         if seen.loss is not None:
@@ -226,7 +226,11 @@ class Track:
             row["eval_change"] = self.val.change
         if self.observed:
             row["mature_utilization"] = self._mature(self.val.counts)
-        return row | self.codebook
+        return row | look(self.codebook, self.val.counts)
+
+    def _in_window(self) -> Tensor:
+        """(K,) hits over the last ``window`` training steps."""
+        return torch.stack(list(self.window)).sum(dim=0)
 
     def _mature(self, counts: Tensor) -> float:
         return usage.utilization(counts * self.ledger.older_than(self.grace))
@@ -250,13 +254,6 @@ def _inputs(seen: list[Seen]) -> dict[str, float]:
     return found
 
 
-def look(codebook: Tensor | None) -> dict[str, float]:
-    """``duplicates`` and ``longest_code`` of a codebook (K, D)."""
-    if codebook is None:
-        return {}
-    length = torch.linalg.vector_norm(codebook.detach().float(), dim=-1)
-    middle = float(length.median())
-    found = {"longest_code": float(length.max()) / middle if middle > 0 else math.nan}
-    if len(codebook) <= MAX_DUPLICATES:
-        found["duplicates"] = usage.near_duplicates(codebook)
-    return found
+def look(codebook: Tensor | None, counts: Tensor) -> dict[str, float]:
+    """``duplicates`` and ``longest_code`` of a codebook (K, D) used ``counts`` (K,) times."""
+    return {} if codebook is None else codebook_columns(codebook, counts)

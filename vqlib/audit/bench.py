@@ -92,7 +92,7 @@ class Bench:
         self.codes = self.settings.get("codebook_size") if book is None else len(book)
         self.tokens_given = tokens is not None
         few = 4 if (self.codes or 0) <= 256 else 2
-        self.tokens = tokens or max(256, few * (self.codes or 0))
+        self.tokens = tokens or max(32, few * (self.codes or 64))
         self.device = next(
             (t.device for t in itertools.chain(pristine.parameters(), pristine.buffers())),
             torch.device("cpu"),
@@ -136,7 +136,7 @@ class Bench:
         """
         if self.dim is None:
             raise ValueError("the dimension of a token cannot be read from the layer: give dim=")
-        z = self.broad(8)
+        z = self.broad()
         try:
             output = self.call(self.copy().eval(), z)
         except Exception as error:
@@ -145,10 +145,11 @@ class Bench:
                 "call, and dim="
             ) from error
         taken = self.adapter.quantized(output)
-        if tuple(taken.shape) != tuple(z.shape):
+        shape = tuple(taken.shape) if isinstance(taken, Tensor) else taken
+        if shape != tuple(z.shape):
             raise ValueError(
-                f"for tokens {tuple(z.shape)} the adapter's quantized gives {tuple(taken.shape)}, "
-                "expected the same shape"
+                f"for tokens {tuple(z.shape)} the adapter's quantized gives {shape}, expected "
+                "the same shape"
             )
 
     # --- reading ---

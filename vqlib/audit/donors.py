@@ -31,8 +31,9 @@ def duplicate_codes(bench: Bench, starved: Starving) -> Finding:
     together, copies, hit = _in_one_cell(bench, starved)
     if together == 0:
         return Finding(name, "unknown",
-                       cause="No two codes were reset together onto tokens of one code.",
-                       remedy="a larger codebook")  # fmt: skip
+                       cause="No two codes were reset together onto tokens of one code, or not "
+                       f"again within {bench.patience} steps.",
+                       remedy="a larger codebook, or a shorter decay")  # fmt: skip
     window = f"{ROUNDS} resets, more tokens in the most used code than codes were dead"
     evidence = [
         Evidence("codes reset", together, "codes", window),
@@ -151,7 +152,7 @@ def threshold_above_share(bench: Bench, settled: nn.Module, starved: Starving) -
         evidence.append(Evidence("threshold", threshold, "hits a step"))
     above = threshold is None or threshold > share
     relative = bool(bench.settings.get("reset_relative"))
-    if rate < 0.01 or not above:
+    if not above or (rate < 0.01 and threshold is None):
         return Finding(name, "clear", tuple(evidence))
     if not (bench.tokens_given or relative):
         least = "" if not threshold else f", at least {math.ceil(threshold * bench.codes)}"

@@ -23,6 +23,8 @@ WORLD = 2
 def ranks_disagree(bench: Bench, make, steps: int, timeout: float) -> Finding:
     """Each of two gloo processes trains on data of its own; then codes and counts are compared.
 
+    They begin with the same state, as in data-parallel training.
+
     Args:
         make: the factory, called in each process after torch.distributed began (some layers
             look for it when they are built); None: a copy of the module is sent.
@@ -35,15 +37,15 @@ def ranks_disagree(bench: Bench, make, steps: int, timeout: float) -> Finding:
         parcel = cloudpickle.dumps((make, None if make else bench.pristine, bench.adapter,
                                     bench.dim, bench.tokens, bench.seed, steps))  # fmt: skip
     except Exception as error:
-        return Finding(NAME, "not applicable",
-                       cause=f"It cannot be sent to another process: {error}".splitlines()[0])  # fmt: skip
+        cause = f"It cannot be sent to another process: {error}".splitlines()[0]
+        return Finding(NAME, "not applicable", cause=cause)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "parcel").write_bytes(parcel)
         problem = _run(folder, timeout)
         if problem is not None:
             return problem
         ended = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(WORLD)]
-    return _compared(ended, bench, steps)
+    return _compared(ended, bench, steps, built_there=make is not None)
 
 
 def _run(folder: str, timeout: float) -> Finding | None:
@@ -95,19 +97,29 @@ def work(rank: int, folder: str, timeout: float) -> None:
 def _trained(rank, make, module, adapter, dim, tokens, seed, steps) -> dict:
     """Two broad steps, then data in one place, with half of the tokens on each process."""
     with own_randomness(seed + rank, torch.device("cpu")):
-        module = (make() if make else module).cpu()
+        module = _alike((make() if make else module).cpu())
         bench = Bench(module, adapter, dim, True, max(1, tokens // WORLD), seed + rank)
         centre, put = bench.direction(), 0
         for step in range(2 + steps):
             z = bench.broad() if step < 2 else bench.ball(centre, bench.tokens)
-            put += int(bench.step(module, z).reset.sum())
+            seen = bench.step(module, z)
+            hits = seen.hits
+            torch.distributed.all_reduce(hits)  # a code that only the other one hit moves too
+            put += int((seen.reset & (hits == 0)).sum())
             if step == 1:
                 early = bench.book(module)
         return {"early": early, "late": bench.book(module), "put": put,
                 "counts": bench.counts(module)}  # fmt: skip
 
 
-def _compared(ended: list[dict], bench: Bench, steps: int) -> Finding:
+def _alike(module: nn.Module) -> nn.Module:
+    """The module with the first process's state, as data-parallel training begins."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        torch.distributed.broadcast(tensor.detach(), src=0)
+    return module
+
+
+def _compared(ended: list[dict], bench: Bench, steps: int, *, built_there: bool) -> Finding:
     first, second = ended
     early = _apart(first["early"], second["early"])
     late = _apart(first["late"], second["late"])
@@ -116,7 +128,7 @@ def _compared(ended: list[dict], bench: Bench, steps: int) -> Finding:
                  "after 2 steps on different data"),
         Evidence("codes that differ between two processes", late, f"of {bench.codes}",
                  f"after {steps} more steps"),
-        Evidence("codes reset until then", first["put"], "codes"),
+        Evidence("codes without a hit that were reset", first["put"], "codes", "until then"),
     ]  # fmt: skip
     counts = 0
     if first["counts"] is not None:
@@ -124,6 +136,13 @@ def _compared(ended: list[dict], bench: Bench, steps: int) -> Finding:
         evidence.append(Evidence("counts that differ", counts, f"of {bench.codes}", "at the end"))
     if not (early or late or counts):
         return Finding(NAME, "clear", tuple(evidence))
+    if early and not built_there:
+        cause = (
+            "Each process learned from its own data only; but the module was made before "
+            "torch.distributed began, and some layers look for it when they are made."
+        )
+        remedy = "a function that makes the layer, which each process can call"
+        return Finding(NAME, "unknown", tuple(evidence), cause, remedy)
     if early:
         cause = "Each process learns from its own data only: nothing is summed over processes."
         remedy = (

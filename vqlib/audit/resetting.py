@@ -13,6 +13,14 @@ from vqlib.findings import Evidence, Finding
 
 LONGEST = 400  # steps that a starving may take
 AGAIN = 20  # checks for which codes that are reset again and again are left alone
+FORGOTTEN = (
+    "A reset code is dead again at once and is moved again, even where it is hit: its count is "
+    "not refilled, or something rewrites it."
+)
+REFILL = (
+    "Set the count of a reset code above the threshold, for example to threshold + 1, and reset "
+    "every buffer that the code is computed from."
+)
 
 
 @dataclass
@@ -81,8 +89,8 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
     if starved.put or starved.said:
         return Finding("reset-never-fires", "clear", tuple(evidence))
     if threshold is None:
-        return Finding("reset-never-fires", "not applicable", tuple(evidence),
-                       "No reset was seen, and the layer's settings name no threshold.")  # fmt: skip
+        cause = "No reset was seen, and the layer's settings name no threshold."
+        return Finding("reset-never-fires", "not applicable", tuple(evidence), cause)
     if threshold == 0:
         share = bench.tokens / bench.codes
         return Finding(
@@ -122,27 +130,27 @@ class Visit:
 def visit(bench: Bench, starved: Starving, module: nn.Module) -> Visit:
     """Feed each reset code its own place; hits twice the threshold, if that is known.
 
-    With so many hits at every step a code is alive by definition.
+    With so many hits at every step a code is alive by definition. All other tokens lie in
+    one place.
     """
     value = bench.settings.get("dead_code_threshold")
-    codes = starved.codes
-    if value is None:
-        hits = 8
-    elif bench.settings.get("reset_relative"):  # so few codes that each has twice the share
-        hits = 4
-        codes = codes[: max(1, int(bench.codes / (2 * value)))]
-    else:
-        hits = max(2, math.ceil(2 * value))
-    codes = codes[: max(1, 2**14 // hits)]
+    hits, tokens = 8, 0
+    if value is not None and bench.settings.get("reset_relative"):
+        hits, tokens = 1, math.ceil(bench.codes / (2 * value))
+    elif value is not None:
+        hits = max(1, math.ceil(2 * value))
+    codes = starved.codes[: max(1, min(2**14, tokens or 2**14) // hits)]
     module = bench.copy(module)
     rows = bench.book(module)[codes]
     size = rows.norm(dim=-1).clamp(min=1e-12)
     taken = lost = torch.zeros(len(codes), dtype=torch.bool)
     steps = min(20, max(3, bench.every + 1))
     for step in range(steps):
-        seen = bench.step(module, rows.repeat_interleave(hits, dim=0))
-        fed = seen.hits[codes] >= hits
-        taken = fed if step == 0 else taken & (fed | lost)
+        fed = rows.repeat_interleave(hits, dim=0)
+        others = bench.ball(-starved.centre, max(0, tokens - len(fed)))
+        seen = bench.step(module, torch.cat([fed, others]))
+        full = seen.hits[codes] >= hits
+        taken = full if step == 0 else taken & (full | lost)
         lost = lost | ((seen.after[codes] - rows).norm(dim=-1) > SHIFTED * size)
     return Visit(hits, int(taken.sum()), int((lost & taken).sum()), steps)
 
@@ -156,14 +164,14 @@ def leave_alone(bench: Bench, starved: Starving) -> tuple[int | None, nn.Module]
     module, codes = bench.copy(starved.after), starved.codes
     idle = torch.ones(len(codes), dtype=torch.bool)
     again = torch.zeros_like(idle)
-    for step in range(1, bench.patience + 1):
+    step = 0
+    while 2 * int(again.sum()) <= len(codes):
+        if step == bench.patience:
+            return None, starved.after
+        step += 1
         seen = bench.step(module, bench.ball(-starved.centre, starved.tokens))
         again |= idle & seen.reset[codes]
         idle &= seen.hits[codes] == 0
-        if 2 * int(again.sum()) > len(codes):
-            break
-    else:
-        return None, starved.after
     if step > bench.every:
         return step, starved.after
     for _ in range(AGAIN * bench.every):  # each time elsewhere than the codes were just put
@@ -179,9 +187,9 @@ def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
             Evidence("codes that the layer says it reset", starved.said, "codes", starved.window),
             Evidence("of these put elsewhere", starved.put, "codes", starved.window),
         )
-        return Finding(name, "critical", evidence,
-                       "The reset is undone within its step: something rewrites the codebook.",
-                       "Reset after the moving average's update, and write its sums too.")  # fmt: skip
+        cause = "The reset is undone within its step: something rewrites the codebook."
+        remedy = "Reset after the moving average's update, and write its sums too."
+        return Finding(name, "critical", evidence, cause, remedy)
     if starved.after is None:
         return Finding(name, "not applicable",
                        cause=f"No reset was seen in {starved.window}.")  # fmt: skip
@@ -193,17 +201,23 @@ def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
     if bench.visitable:
         seen = visit(bench, starved, module)
         window = f"{seen.steps} steps with {seen.hits} hits for each reset code"
-        evidence += [Evidence("reset codes that were hit", seen.taken, "codes", window),
-                     Evidence("of these not left in place", seen.lost, "codes", window)]  # fmt: skip
+        evidence += [
+            Evidence("reset codes that were hit", seen.taken, "codes", window),
+            Evidence("of these not left in place", seen.lost, "codes", window),
+        ]
         part = seen.lost / max(1, seen.taken)
         if part > 0.1:
             return Finding(
                 name, "critical" if part > 0.5 else "warning", tuple(evidence),
-                "A reset code is reset again although it is hit: its count is not refilled, or "
-                "something rewrites it.",
-                "Set the count of a reset code above the threshold, for example to threshold + 1, "
-                "and reset every buffer that the code is computed from.",
+                FORGOTTEN, REFILL,
             )  # fmt: skip
+    threshold, counts = bench.threshold(starved.tokens), starved.reset.counts
+    if short and threshold and counts is not None:
+        low = int((counts[starved.codes] < threshold).sum())
+        evidence.append(Evidence("reset codes whose count is still below the threshold", low,
+                                 "codes", "right after the reset"))  # fmt: skip
+        if 2 * low > len(starved.codes):
+            return Finding(name, "critical", tuple(evidence), FORGOTTEN, REFILL)
     if short:
         return Finding(
             name, "note", tuple(evidence),

@@ -13,6 +13,7 @@ from vqlib.findings import Evidence, Finding
 
 SLACK = 0.2  # radians by which a code left the way from where it was to its inputs' mean
 LOUD, FAINT = 1e-2, 1e-3  # a total collapse should read at least so much
+REMEDY = "Begin the counts at those of the first batch, as its assignment gives them."
 GROWN, EXPLODED = 3.0, 10.0  # x the norm of codes that were hit
 
 
@@ -35,8 +36,8 @@ def start(bench: Bench) -> Start:
 def cold_start(bench: Bench, started: Start) -> Finding:
     """How many codes in use were thrown away in the first steps.
 
-    In use: hit in the first step at least as often as uniform use would, and twice the
-    threshold. Thrown away: neither where it was nor on the way to the mean of its inputs.
+    In use: hit at least twice the threshold (the uniform share, where that is unknown).
+    Thrown away: neither where it was nor on the way to the mean of its inputs.
     """
     if bench.fresh is False:
         return _seen_data("cold-start")
@@ -46,33 +47,47 @@ def cold_start(bench: Bench, started: Start) -> Finding:
             "not applicable",
             cause="The layer projects its inputs: codes and inputs cannot be compared.",
         )
-    threshold, share = bench.threshold(bench.tokens) or 0.0, bench.tokens / bench.codes
+    threshold = bench.threshold(bench.tokens)
+    enough = bench.tokens / bench.codes if threshold is None else max(1.0, 2 * threshold)
     checked = started.steps[: bench.every]
     first = checked[0]
-    used = first.hits >= max(1.0, share, 2 * threshold)
+    used = first.hits >= enough
     if not used.any():
         return Finding("cold-start", "unknown", cause="No code was hit often enough to tell.",
                        remedy="a larger batch: tokens=")  # fmt: skip
-    codes = torch.zeros_like(first.before)  # those that the first step's tokens were given
-    codes[first.indices] = bench.adapter.quantized(first.output).detach().cpu().float()
+    codes = _first_codes(bench, first)
+    if codes is None:
+        return Finding("cold-start", "unknown",
+                       cause="Of several codebooks, the one that k-means sets cannot be read.",
+                       remedy="one of its layers alone")  # fmt: skip
     random = float(_turn(codes, first.before)[used].median()) < 1e-3
     thrown = _astray(codes, first) & used
     for seen in checked[1:]:
-        thrown |= _astray(seen.before, seen) & used & (seen.hits >= max(1.0, 2 * threshold))
+        thrown |= _astray(seen.before, seen) & used & (seen.hits >= enough)
     part = int(thrown.sum()) / int(used.sum())
     window = f"first {len(checked)} step{'s' * (len(checked) > 1)} of {bench.tokens} tokens"
-    evidence = (
+    evidence = [
         Evidence("codes in use", int(used.sum()), f"of {bench.codes} codes", window),
         Evidence("of these thrown away", int(thrown.sum()), "codes", window),
-    )
-    if part <= 0.05:
+    ]
+    begins = 1.0
+    if first.counts is not None and threshold:
+        begins = float((first.counts / first.hits)[used].median())
+        evidence.append(
+            Evidence("their counts over their hits", begins, "", "after the first step")
+        )
+    evidence = tuple(evidence)
+    if part <= 0.05 and begins > 0.75:
         return Finding("cold-start", "clear", evidence)
+    if part <= 0.05:
+        return Finding("cold-start", "note", evidence,
+                       "Counts begin below the hits of the first batch; with this batch "
+                       "hardly a code is lost by it.", REMEDY)  # fmt: skip
     cause = "Codes that the first batch uses are reset at once: their counts begin too low."
-    remedy = "Begin the counts at those of the first batch, as its assignment gives them."
     if random:  # nothing of worth is lost
         return Finding("cold-start", "note", evidence,
-                       cause + " The codes that are lost were random ones.", remedy)  # fmt: skip
-    return Finding("cold-start", "critical" if part > 0.5 else "warning", evidence, cause, remedy)
+                       cause + " The codes that are lost were random ones.", REMEDY)  # fmt: skip
+    return Finding("cold-start", "critical" if part > 0.5 else "warning", evidence, cause, REMEDY)
 
 
 def narrow_start(bench: Bench) -> tuple[nn.Module, list[Seen]]:
@@ -86,22 +101,23 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
     """The norm of codes without a hit against that of codes that were hit."""
     if bench.fresh is False:
         return _seen_data("first-step-explosion")
-    ratio, where = 0.0, steps[0]
+    usual, largest, idle = float(steps[0].before.norm(dim=-1).max()), 0.0, 0
+    put = torch.zeros(bench.codes, dtype=torch.bool)
     for seen in steps:
-        idle = seen.hits == 0
-        if not idle.any():
-            continue
-        norms = seen.after.norm(dim=-1)
-        usual = max(float(norms[~idle].median()), float(steps[0].before.norm(dim=-1).max()))
-        grown = float(norms[idle].nan_to_num(torch.inf).max()) / max(usual, 1e-12)
-        ratio, where = max((ratio, where), (grown, seen), key=lambda pair: pair[0])
-    if ratio == 0:
-        return Finding("first-step-explosion", "unknown", cause="Every code was hit.",
-                       remedy="a larger codebook")  # fmt: skip
+        norms = seen.after.norm(dim=-1).nan_to_num(torch.inf)
+        put |= seen.reset
+        usual = max(usual, float(norms[seen.hits > 0].median()))
+        alone = (seen.hits == 0) & ~put
+        if alone.any():
+            largest, idle = max(largest, float(norms[alone].max())), max(idle, int(alone.sum()))
+    ratio = largest / max(usual, 1e-12)
+    if idle == 0:
+        return Finding("first-step-explosion", "unknown", cause="Every code was hit, or reset.",
+                       remedy="the same layer without its reset")  # fmt: skip
     window = f"first {len(steps)} steps of {bench.tokens} tokens in one place"
     evidence = (
         Evidence("largest norm of a code without a hit", ratio, "x that of codes hit", window),
-        Evidence("codes without a hit", int((where.hits == 0).sum()), f"of {bench.codes}", window),
+        Evidence("codes without a hit", idle, f"of {bench.codes}", window),
     )
     if ratio <= GROWN:
         return Finding("first-step-explosion", "clear", evidence)
@@ -122,23 +138,30 @@ def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
     """
     z = bench.broad()
     narrow.train()
-    output = bench.call(narrow, z)
-    loss = bench.adapter.loss(output)
-    if loss is None or float(loss.detach().abs().sum()) == 0:
+    output = bench.call(bench.copy(narrow), z)
+    loss = _total(bench.adapter.loss(output))
+    if not loss:
         return Finding("loss-hides-collapse", "not applicable", cause="The layer reports no loss.")
     quantized = bench.adapter.quantized(output).detach().cpu().float()
     wrong = float(1 - F.cosine_similarity(z, quantized, dim=-1).mean())
-    loss = float(loss.detach().sum())
     if wrong < 1e-3:
         return Finding("loss-hides-collapse", "unknown", cause="The codes fit every input.",
                        remedy="a smaller codebook or more dimensions")  # fmt: skip
+    twice = _total(bench.adapter.loss(bench.call(bench.copy(narrow), torch.cat([z, z])))) / loss
     reads = loss / wrong
     window = f"{len(z)} tokens in all directions, features of order 1"
     evidence = (
         Evidence("1 - cosine of inputs and codes", wrong, "", window),
         Evidence("loss", loss, "", window),
         Evidence("loss that a total collapse (1 - cosine = 1) would read", reads, "", "scaled"),
+        Evidence("loss where every token comes twice", twice, "x the loss", window),
     )
+    if twice < 0.75:
+        return Finding(
+            "loss-hides-collapse", "warning", evidence,
+            "The loss falls with the number of tokens: it is a mean that is divided again.",
+            "Average the loss once.",
+        )  # fmt: skip
     if reads >= LOUD:
         return Finding("loss-hides-collapse", "clear", evidence)
     return Finding(
@@ -148,9 +171,24 @@ def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
     )  # fmt: skip
 
 
+def _total(loss: Tensor | None) -> float:
+    """The losses of all codebooks together; 0 where there is none."""
+    return 0.0 if loss is None else float(loss.detach().sum())
+
+
+def _first_codes(bench: Bench, first: Seen) -> Tensor | None:
+    """(K, D) the codes that the first step's tokens were given; rows that took none are 0."""
+    if bench.codebooks == 1:
+        codes = torch.zeros_like(first.before)
+        codes[first.indices] = bench.adapter.quantized(first.output).detach().cpu().float()
+        return codes
+    # what is returned is a sum over codebooks
+    return first.before if bool((first.before != first.before[0]).any()) else None
+
+
 def _seen_data(question: str) -> Finding:
-    return Finding(question, "not applicable",
-                   cause="The module has learned already: give a function that makes one.")  # fmt: skip
+    cause = "The module has learned already: give a function that makes one."
+    return Finding(question, "not applicable", cause=cause)
 
 
 def _turn(left: Tensor, right: Tensor) -> Tensor:
