@@ -19,7 +19,7 @@ LAYERS = (
                  "downstream", "tracking", "watched", "watching", "causes"}),
     ("judging", {"findings", "cards", "diagnosis", "audit", "trials"}),
     ("showing", {"plots", "decisions", "galleries", "lessons"}),
-    ("outside", {"suite", "cli"}),
+    ("outside", {"suite", "cli", "printed"}),
 )  # fmt: skip
 HEIGHT = {module: height for height, (_, modules) in enumerate(LAYERS) for module in modules}
 SHOWING_ONLY = {"matplotlib", "seaborn", "ipywidgets", "IPython", "papermill", "nbconvert"}

@@ -15,14 +15,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from vqlib.config import SettingsError, TrainConfig
-
-if TYPE_CHECKING:
-    from vqlib.runs import Run
 
 ABOUT = "Watch a VQ codebook collapse, find out why, and bring it back."
 
@@ -117,7 +114,7 @@ def train(
         progress: Show a progress bar.
         verbose: Tell of each reset.
     """
-    from vqlib import training
+    from vqlib import printed, training
 
     folder = out_dir if out_dir or resume else _new_folder()
     try:
@@ -136,7 +133,7 @@ def train(
         if out_dir is None and folder is not None:
             with suppress(OSError):
                 folder.rmdir()  # only if nothing was written
-    print(f"{_train_report(done)}\n\n{folder}")
+    print(f"{printed.training(done)}\n\n{folder}")
     return 0
 
 
@@ -187,6 +184,28 @@ def diagnose(
     return int(found.verdict == "critical")
 
 
+@app.command
+def selftest(runs: int = 20) -> int:
+    """Try the diagnosis on healthy runs and on planted faults, and print how often it is right.
+
+    Exit status 1 where a healthy run gets a critical finding, or a fault is found in less than
+    95 % of its runs.
+
+    Args:
+        runs: Runs of each planted fault; they are kept in the cache.
+    """
+    from vqlib import printed, trials
+
+    if runs < 1:
+        raise SettingsError(f"runs must be at least 1, got {runs}")
+    found = trials.examinations(runs, progress=True)
+    table = trials.confusion(found)
+    print(printed.confusion(table))
+    problems = trials.failures(table)
+    print("\n".join(["", *problems] if problems else ["", "the diagnosis passes"]))
+    return int(bool(problems))
+
+
 def _new_folder() -> Path:
     """A folder in build/runs that no other run has, however many start at once."""
     stamp = time.strftime("%Y-%m-%d_%H%M%S")
@@ -224,41 +243,6 @@ def _where_it_stands(folder: Path | None) -> str:
         f"interrupted; the last checkpoint is in {folder}. Go on with the same settings and "
         f"--out_dir {folder} --resume"
     )
-
-
-def _train_report(run: Run) -> str:
-    from vqlib.suite import tables
-
-    last = {name: run.split(name).tail(1).to_dict("records") for name in ("train", "val")}
-    rows = [
-        (label, *(tables.value_text(column, row[0][column] if row else None)
-                  for row in last.values()))
-        for label, column in (
-            ("Utilization", "utilization"), ("  uniform use would show", "uniform_utilization"),
-            ("Perplexity", "perplexity"), ("Top code ratio", "top_code_ratio"),
-            ("Reconstruction MSE", "recon_loss"), ("Tokens counted", "window_tokens"),
-        )
-    ]  # fmt: skip
-    s = run.summary
-    lines = [
-        f"{s['steps']} steps on {s['data']} in {s['seconds']:.0f} s ({s['device']}, "
-        f"{s['threads']} thread(s)), {run.config.codebook_size} codes",
-        "",
-        tables.text_table(("", "training", "validation"), rows, right=(1, 2)),
-        "",
-        _resets_text(run),
-    ]
-    if s["skipped_pictures"]:
-        lines.append(f"{s['skipped_pictures']} pictures could not be read and were skipped")
-    return "\n".join(lines)
-
-
-def _resets_text(run: Run) -> str:
-    threshold, total = run.config.dead_code_threshold, run.summary["total_resets"]
-    if threshold == 0:
-        return "No resets: dead_code_threshold 0 turns them off"
-    dead = f"cluster_size < {threshold:g}" + (" x N/K" if run.config.reset_relative else "")
-    return f"{total} resets of dead codes ({dead})" if total else f"No resets: never {dead}"
 
 
 def _print_failures(results: Sequence) -> None:

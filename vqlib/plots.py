@@ -16,10 +16,12 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from vqlib.experiments import interval
+from vqlib.findings import IDS
 from vqlib.guide import CURVE_BEFORE
 
 INK, FAINT = "#222222", "#9a9a9a"
@@ -34,6 +36,8 @@ class Look(NamedTuple):
 LOOKS = {
     "baseline": Look("#D55E00", "o", "-"),
     "reset": Look("#0072B2", "s", "--"),
+    "default": Look("#D55E00", "o", "-"),
+    "mended": Look("#0072B2", "s", "--"),
     "threshold 0.5": Look("#56B4E9", "v", "-."),
     "threshold 5": Look("#CC79A7", "^", ":"),
     "threshold 10": Look("#E69F00", "h", (0, (5, 1, 1, 1))),
@@ -275,4 +279,26 @@ def before_after(table: pd.DataFrame, counts: Mapping[str, Tensor]) -> Figure:
     right.set(xlabel="codes, most used first", ylabel="use / average use", yscale="log",
               xlim=(0, len(shares)))  # fmt: skip
     right.set_title("Use of each code in validation")
+    return figure
+
+
+def confusion(table: pd.DataFrame) -> Figure:
+    """Planted faults against findings: the share of runs in which each fired.
+
+    ``table``: from `trials.confusion`. The finding that a fault must lead to is framed.
+    """
+    findings = [c for c in table.columns if c in IDS and table[c].max() > 0]
+    shares = 100 * table[findings].astype(float)
+    figure, ax = plt.subplots(figsize=(0.62 * len(findings) + 3.2, 0.42 * len(table) + 2.4))
+    sns.heatmap(shares, ax=ax, cmap="Blues", vmin=0, vmax=100, annot=True, fmt=".0f", square=False,
+                linewidths=0.6, cbar=False, annot_kws={"size": 9})  # fmt: skip
+    for y, expected in enumerate(table["must find"]):
+        if expected in findings:
+            box = (findings.index(expected), y)
+            ax.add_patch(Rectangle(box, 1, 1, fill=False, ec="#D55E00", lw=2.2, clip_on=False))
+    labels = [f"{name} ({row['by']}, {row['runs']})" for name, row in table.iterrows()]
+    ax.set_yticklabels(labels, rotation=0)
+    ax.set_xticklabels(findings, rotation=40, ha="right")
+    ax.set(xlabel="", ylabel="planted (instrument, runs)")
+    ax.set_title("Runs in which a finding fired (%)")
     return figure

@@ -120,3 +120,11 @@ def test_ranks():
     table = changed(healthy(), rank_difference=0.0)
     assert answer(table, "ranks-disagree").severity == "clear"
     assert answer(changed(table, rank_difference=0.1), "ranks-disagree").severity == "critical"
+
+
+def test_the_quantizers_loss_stands_in_where_no_other_was_logged():
+    table = changed(healthy(), recon_loss=np.nan)
+    assert answer(table, "unstable-training").severity == "clear"
+    table.loc[table["step"] > 150, "commit_loss"] = 1.0
+    assert answer(table, "unstable-training").severity == "critical"
+    assert answer(changed(table, commit_loss=None), "unstable-training").severity == "unknown"

@@ -83,10 +83,10 @@ def encoder_drift(log: Log) -> Finding:
 
 def unstable_training(log: Log) -> Finding:
     name = "unstable-training"
-    column = next((c for c in ("recon_loss", "commit_loss") if c in log.table), None)
-    train = log.split("train")
-    if column is None or train[column].isna().all():
+    column = next((c for c in ("recon_loss", "commit_loss") if log.has(c)), None)
+    if column is None:
         return unknown(name, "No loss is in the data.", "recon_loss")
+    train = log.split("train")
     loss = train[column].replace(np.inf, np.nan)
     broken = _broken(train, column)
     calm = loss.rolling(21, min_periods=3, center=True).median()
