@@ -133,7 +133,7 @@ def test_a_reset_brings_an_exploded_code_back_for_good():
     place = q.codebook[codes]
     assert len(codes) > K // 2 and place.norm(dim=-1).max() < 1.001
     idle = q(-one_place(1)).indices.bincount(minlength=K)[codes] == 0
-    assert int(idle.sum()) > K // 2
+    assert int(idle.sum()) > 5
     torch.testing.assert_close(q.codebook[codes][idle], place[idle], rtol=1e-3, atol=1e-3)
 
 
