@@ -14,6 +14,7 @@ import vqlib
 from vqlib import DeadCodeReset, NormEMAQuantizer
 from vqlib.adapters import NORM_EMA, Adapter
 from vqlib.audit.bench import Bench, Seen
+from vqlib.audit.starting import first_step_explosion
 from vqlib.faults import EXPECTED, FAULTS
 
 GRAVE = ("critical", "warning")
@@ -432,6 +433,21 @@ def test_a_short_move_onto_an_input_counts_and_one_beside_it_does_not():
     after = torch.tensor([[1.0, 0.05], [1.0, 0.06], [1.0, 0.0]])
     z = torch.tensor([[2.0, 0.1], [5.0, 5.0]])
     assert seen(before, after, z, [2, 2]).put_elsewhere.tolist() == [True, False, False]
+
+
+def test_a_code_put_onto_a_long_input_is_no_explosion_and_one_that_grows_is():
+    bench = Bench(sound(3, 2)(), NORM_EMA, None, True, None, 0)
+    before = torch.tensor([[0.1, 0.0], [0.0, 0.1], [0.1, 0.1]])
+    put, grown = before.clone(), before.clone()
+    put[1] = torch.tensor([4.0, 0.0])
+    grown[1] = torch.tensor([0.0, 4.0])
+    z = torch.tensor([[4.0, 0.0]])
+    reset = first_step_explosion(bench, [seen(before, put, z, [0])])
+    assert reset.severity == "clear"
+    exploded = first_step_explosion(bench, [seen(before, grown, z, [0])])
+    assert exploded.severity == "critical"
+    ratio = number(exploded, "largest norm of a code without a hit")
+    assert ratio == pytest.approx(4 / 0.02**0.5)  # of the longest code before
 
 
 def test_the_bench_says_whether_a_module_is_fresh():

@@ -129,10 +129,12 @@ def test_codes_that_are_not_unit_are_compared_by_distance():
 def test_a_reset_brings_an_exploded_code_back_for_good():
     q = make("inconsistent-start")
     q(one_place(0))
-    reset = q.last_reset.codes
-    assert len(reset) > K // 2
-    q(one_place(1))
-    assert q.codebook[reset].norm(dim=-1).max() < 2
+    codes = q.last_reset.codes
+    place = q.codebook[codes]
+    assert len(codes) > K // 2 and place.norm(dim=-1).max() < 1.001
+    idle = q(-one_place(1)).indices.bincount(minlength=K)[codes] == 0
+    assert int(idle.sum()) > 5
+    torch.testing.assert_close(q.codebook[codes][idle], place[idle], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["ranks-draw-alone", "averages-twice"])

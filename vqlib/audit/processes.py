@@ -57,9 +57,12 @@ def _run(folder: str, timeout: float) -> Finding | None:
             if time.monotonic() >= end:
                 return _late(folder, timeout)
     except Exception as error:  # of a process, with its traceback as text
-        lines = str(error).strip().splitlines()
-        return Finding(NAME, "unknown", cause=f"A process failed: {lines[-1] if lines else error}",
-                       remedy="a layer that runs in two processes")  # fmt: skip
+        lines = str(error).strip().splitlines() or [repr(error)]
+        remedy = (
+            "a layer that runs in two processes; in a script, the call belongs under "
+            'if __name__ == "__main__"'
+        )
+        return Finding(NAME, "unknown", cause=f"A process failed: {lines[-1]}.", remedy=remedy)
     finally:
         for process in context.processes:
             if process.is_alive():
