@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from vqlib.adapters import Adapter, Several
 
+WORLD = 2  # processes of the question whether ranks agree
 BALL = 0.1  # radius of a cluster of inputs, over their norm
 TURNED = 0.99  # a code whose direction's cosine with before is below this was put elsewhere
 SHIFTED = 1e-3  # a code that moved by more than this share of its norm did not stay

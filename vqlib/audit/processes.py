@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from contextlib import redirect_stderr, redirect_stdout
-from datetime import timedelta
 from pathlib import Path
 
 import cloudpickle  # also takes what is defined in a notebook, and functions without a name
 import torch
-from torch import nn
 
-from vqlib.audit.bench import Bench, own_randomness
+from vqlib.audit.bench import WORLD, Bench
 from vqlib.findings import Evidence, Finding
 
 NAME = "ranks-disagree"
-WORLD = 2
 
 
 def ranks_disagree(bench: Bench, make, steps: int, timeout: float) -> Finding:
@@ -49,26 +47,41 @@ def ranks_disagree(bench: Bench, make, steps: int, timeout: float) -> Finding:
 
 
 def _run(folder: str, timeout: float) -> Finding | None:
-    """Start the processes and wait for them; a finding where they do not come to an end."""
-    context = torch.multiprocessing.spawn(work, (folder, timeout), nprocs=WORLD, join=False)
-    end = time.monotonic() + timeout
+    """Start the processes and wait for them; a finding where they do not come to an end.
+
+    Interpreters of their own, not multiprocessing: that would run a caller's script again.
+    """
+    paths = [path or os.getcwd() for path in sys.path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "vqlib.audit.worker", folder, str(timeout)]
+    logs = [open(Path(folder) / f"{rank}.log", "w") for rank in range(WORLD)]  # noqa: SIM115
+    processes = [
+        subprocess.Popen([*command, str(rank)], env=environment, stdin=subprocess.DEVNULL,
+                         stdout=log, stderr=log) for rank, log in enumerate(logs)
+    ]  # fmt: skip
     try:
-        while not context.join(timeout=max(0.1, end - time.monotonic())):
-            if time.monotonic() >= end:
-                return _late(folder, timeout)
-    except Exception as error:  # of a process, with its traceback as text
-        lines = str(error).strip().splitlines() or [repr(error)]
-        remedy = (
-            "a layer that runs in two processes; in a script, the call belongs under "
-            'if __name__ == "__main__"'
-        )
-        return Finding(NAME, "unknown", cause=f"A process failed: {lines[-1]}.", remedy=remedy)
+        return _waited(processes, folder, timeout)
     finally:
-        for process in context.processes:
-            if process.is_alive():
-                process.kill()
-            process.join()
-    return None
+        for process, log in zip(processes, logs, strict=True):
+            process.kill()
+            process.wait()
+            log.close()
+
+
+def _waited(processes: list[subprocess.Popen], folder: str, timeout: float) -> Finding | None:
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        ended = [process.poll() for process in processes]
+        if all(status == 0 for status in ended):
+            return None
+        for rank, status in enumerate(ended):
+            if status:
+                lines = (Path(folder) / f"{rank}.log").read_text().strip().splitlines()
+                cause = f"A process failed: {lines[-1] if lines else f'exit status {status}'}"
+                remedy = "a layer that runs in two processes"
+                return Finding(NAME, "unknown", cause=cause, remedy=remedy)
+        time.sleep(0.05)
+    return _late(folder, timeout)
 
 
 def _late(folder: str, timeout: float) -> Finding:
@@ -80,46 +93,6 @@ def _late(folder: str, timeout: float) -> Finding:
                        "Call every collective on every rank, whatever its data.")  # fmt: skip
     return Finding(NAME, "unknown", evidence, "The processes did not start in time.",
                    "a longer timeout")  # fmt: skip
-
-
-def work(rank: int, folder: str, timeout: float) -> None:
-    """One process; leaves codes and counts in ``folder``."""
-    place = Path(folder)
-    torch.set_num_threads(1)
-    with open(place / f"{rank}.log", "w") as log, redirect_stdout(log), redirect_stderr(log):
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD,
-            timeout=timedelta(seconds=timeout),
-        )  # fmt: skip
-        parcel = pickle.loads((place / "parcel").read_bytes())
-        (place / f"{rank}.begun").touch()
-        torch.save(_trained(rank, *parcel), place / f"{rank}.pt")
-        torch.distributed.destroy_process_group()
-
-
-def _trained(rank, make, module, adapter, dim, tokens, seed, steps) -> dict:
-    """Two broad steps, then data in one place, with half of the tokens on each process."""
-    with own_randomness(seed + rank, torch.device("cpu")):
-        module = _alike((make() if make else module).cpu())
-        bench = Bench(module, adapter, dim, True, max(1, tokens // WORLD), seed + rank)
-        centre, put = bench.direction(), 0
-        for step in range(2 + steps):
-            z = bench.broad() if step < 2 else bench.ball(centre, bench.tokens)
-            seen = bench.step(module, z)
-            hits = seen.hits
-            torch.distributed.all_reduce(hits)  # a code that only the other one hit moves too
-            put += int((seen.reset & (hits == 0)).sum())
-            if step == 1:
-                early = bench.book(module)
-        return {"early": early, "late": bench.book(module), "put": put,
-                "counts": bench.counts(module)}  # fmt: skip
-
-
-def _alike(module: nn.Module) -> nn.Module:
-    """The module with the first process's state, as data-parallel training begins."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        torch.distributed.broadcast(tensor.detach(), src=0)
-    return module
 
 
 def _compared(ended: list[dict], bench: Bench, steps: int, *, built_there: bool) -> Finding:

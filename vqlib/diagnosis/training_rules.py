@@ -126,8 +126,8 @@ def loss_hides_collapse(log: Log) -> Finding:
         return clear(name, loss)
     return fired(
         name, "note", loss, log.late("cosine_error"), share,
-        cause="The commitment loss is a mean over all D elements of unit vectors: it is small "
-        "whatever the codebook does.",
+        cause="The quantizer's loss is a mean over all elements of vectors that are near one "
+        "another: it is small whatever the codebook does.",
         remedy="log 1 - cosine between outputs and codes, and used codes, beside the loss",
     )  # fmt: skip
 
