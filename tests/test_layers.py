@@ -16,9 +16,9 @@ LAYERS = (
     ("things", {"model", "data", "folders", "formats", "config", "guide", "process", "records",
                 "strict", "variants"}),
     ("running", {"adapters", "history", "checkpoints", "runs", "training", "experiments",
-                 "downstream"}),
+                 "downstream", "causes", "effects"}),
     ("judging", {"findings", "cards"}),
-    ("showing", {"plots", "galleries", "lessons"}),
+    ("showing", {"plots", "galleries", "lessons", "cycles"}),
     ("outside", {"suite", "cli"}),
 )  # fmt: skip
 HEIGHT = {module: height for height, (_, modules) in enumerate(LAYERS) for module in modules}
