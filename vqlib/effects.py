@@ -32,7 +32,7 @@ def bootstrap(values, confidence: float = 0.95) -> tuple[float, float, float]:
     x = np.asarray(values, dtype=float)
     if len(x) < FEWEST:
         return float(x.mean()), math.nan, math.nan
-    low, high = np.quantile(x[_draws(len(x))].mean(axis=1), _tails(len(x), confidence))
+    low, high = np.quantile(_weights(len(x)) @ x, _tails(len(x), confidence))
     return float(x.mean()), float(low), float(high)
 
 
@@ -42,18 +42,19 @@ def coverage(seeds: int, trials: int = 1000, confidence: float = 0.95) -> dict[s
     Of the expanded percentile bootstrap, of the plain one, and of Student's t.
     """
     x = np.random.default_rng(1).normal(size=(trials, seeds))
-    means = x[:, _draws(seeds)].mean(axis=-1)
+    means = x @ _weights(seeds).T
     plain = (1 - confidence) / 2, (1 + confidence) / 2
     intervals = {
         "expanded": np.quantile(means, _tails(seeds, confidence), axis=1),
         "plain": np.quantile(means, plain, axis=1),
-        "Student's t": np.array([interval(row, confidence)[1:] for row in x]).T,
+        "t": np.array([interval(row, confidence)[1:] for row in x]).T,
     }
     return {n: float(((low <= 0) & (high >= 0)).mean()) for n, (low, high) in intervals.items()}
 
 
-def _draws(n: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
+def _weights(n: int) -> np.ndarray:
+    """(RESAMPLES, n): how often a resample of ``n`` values drew each, over n."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
 
 
 def _tails(n: int, confidence: float) -> tuple[float, float]:
