@@ -128,7 +128,7 @@ HYPOTHESES = {
         "that nothing moves unused codes",
         "where unused codes are moved more codes stay", +1, ("unused pulled", "unused drift")),
     "memory": Hypothesis(
-        "root cause", "EMA's memory (a high decay, smoothing) makes the collapse",
+        "root cause", "EMA's memory (a high decay, smoothing) makes it worse",
         "the length of EMA's memory",
         "without memory more codes stay", +1, ("decay 0", "decay 0.99", "decay 0.999")),
     "start": Hypothesis(

@@ -144,7 +144,7 @@ def _role_of(arms: tuple[str, ...], effects: pd.DataFrame, lost: float) -> tuple
 
 
 def points(mean: float, low: float, high: float) -> str:
-    """An effect as text: "+83.2 points [80.1, 86.0]"."""
+    """An effect as text: "+83.2 points [+80.1, +86.0]"."""
     if math.isnan(low):
         return f"{mean:+.1f} points (too few seeds for an interval)"
     return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
@@ -161,6 +161,7 @@ VERDICTS = {
     "supported": "Where the guide is right here",
     "undecided": "Where this trial cannot say",
 }
+ROLE_NOTES = {"drives": " (it drives the collapse)", "modulates": " (it only modulates)"}
 
 
 def conclusion(effects: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
