@@ -233,4 +233,4 @@ class Pictures:
 
 
 def degrees(cosine):
-    return math.degrees(math.acos(min(1.0, float(cosine))))
+    return math.degrees(math.acos(max(-1.0, min(1.0, float(cosine)))))
