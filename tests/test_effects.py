@@ -108,20 +108,27 @@ def test_the_decisive_arm_gives_the_verdict_and_any_arm_a_modulation():
     assert judged.loc["start", "arm"] == "unbalanced start"
     assert judged.loc["start", "shown_by"] == "random start"
     assert judged.loc["counts", "role"] == "no effect"
+    both = table(**{"unused pulled": (30, 20, 39), "unused drift": (35, 20, 39)})
+    assert effects.judge(both, lost=80.0).loc["5-6", "shown_by"] == "unused pulled"
 
 
 def test_the_conclusion_follows_the_intervals():
-    drives, modulates, none, *_ = effects.conclusion(
-        data := table(**{"frozen encoder": (80, 75, 85), "beta 1": (9, 6, 12)}),
+    drives, helps, harms, none, *_ = effects.conclusion(
+        data := table(
+            **{"frozen encoder": (80, 75, 85), "beta 1": (9, 6, 12), "leaders held": (-9, -12, -6)}
+        ),
         effects.judge(data, lost=80.0),
     )
     assert "the movement of the encoder (frozen encoder: +80.0 points [+75.0, +85.0])" in drives
-    assert "the commitment loss (beta 1: +9.0 points" in modulates
+    assert "the commitment loss (beta 1: +9.0 points" in helps
+    assert "early leaders (leaders held: -9.0" in harms and "leaders held" not in helps
     assert "the counts' memory" in none and LEADERS_SHARE not in none
     turned = table(**{"random counts": (80, 75, 85), "frozen encoder": (0, -1, 1)})
     drives, *_, wrong, right, _ = effects.conclusion(turned, effects.judge(turned, lost=80.0))
     assert "the counts' memory" in drives and "encoder" not in drives
     assert "claim 1" in right and "claim 1" not in wrong
+    mild = table(**{"decay 0": (20, 12, 28)})
+    assert "it worse; it only modulates)" in effects.conclusion(mild, effects.judge(mild, 80.0))[6]
 
 
 def test_one_seed_decides_nothing():
@@ -129,4 +136,4 @@ def test_one_seed_decides_nothing():
     judged = effects.judge(data, lost=80.0)
     assert set(judged["verdict"]) == set(judged["role"]) == {"undecided"}
     lines = effects.conclusion(data, judged)
-    assert "nothing that was tried" in lines[0] and "too few seeds" in lines[3]
+    assert lines[0].endswith("none.") and "too few seeds" in lines[4]

@@ -137,6 +137,8 @@ def _role_of(arms: tuple[str, ...], effects: pd.DataFrame, lost: float) -> tuple
     if roles[arms[0]] == "drives":
         return "drives", arms[0]
     strong = [name for name in arms if roles[name] in ("drives", "modulates")]
+    if arms[0] in strong:
+        return "modulates", arms[0]
     if strong:
         return "modulates", max(strong, key=lambda name: abs(effects.loc[name, "mean"]))
     open_ones = [name for name in arms if roles[name] == "undecided"]
@@ -150,38 +152,38 @@ def points(mean: float, low: float, high: float) -> str:
     return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
-ROLES = {
-    "drives": "Drives the collapse",
-    "modulates": "Only modulates it",
-    "no effect": "Has no effect",
-    "undecided": "Undecided here",
-}
-VERDICTS = {
-    "refuted": "Where the guide is wrong here",
-    "supported": "Where the guide is right here",
-    "undecided": "Where this trial cannot say",
-}
-ROLE_NOTES = {"drives": " (it drives the collapse)", "modulates": " (it only modulates)"}
-
-
 def conclusion(effects: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
     """Sentences made from the intervals alone: what drives, what modulates, where the guide errs.
 
     ``effects``: of every arm; ``judged``: of `judge`. An observation is no intervention, so it
     has a verdict and no role.
     """
-    lines = []
     tried = judged[judged["arm"].isin(ARMS)]
-    for key, heading in ROLES.items():
-        texts = [
-            f"{row.cause} ({row.shown_by}: {points(*effects.loc[row.shown_by].iloc[:3])})"
-            for row in tried[tried["role"] == key].itertuples()
-        ]
-        lines.append(f"**{heading}:** {'; '.join(texts) or 'nothing that was tried'}.")
+    modulates = tried["role"] == "modulates"
+    gains = effects.loc[tried["shown_by"], "mean"].to_numpy() > 0
     guide = judged[judged["place"] != "ours"]
-    for key, heading in VERDICTS.items():
-        texts = [
-            f"{row.place} ({row.claim})" for row in guide[guide["verdict"] == key].itertuples()
-        ]
-        lines.append(f"**{heading}:** {'; '.join(texts) or 'nowhere'}.")
-    return lines
+    causes = {
+        "Drives the collapse": tried[tried["role"] == "drives"],
+        "Only modulates it; changed so, more codes stay": tried[modulates & gains],
+        "Only modulates it; changed so, fewer codes stay": tried[modulates & ~gains],
+        "Has no effect": tried[tried["role"] == "no effect"],
+        "Undecided here": tried[tried["role"] == "undecided"],
+    }
+    claims = {
+        "Where the guide is wrong here": guide[guide["verdict"] == "refuted"],
+        "Where the guide is right here": guide[guide["verdict"] == "supported"],
+        "Where this trial cannot say": guide[guide["verdict"] == "undecided"],
+    }
+
+    def cause(row) -> str:
+        return f"{row.cause} ({row.shown_by}: {points(*effects.loc[row.shown_by].iloc[:3])})"
+
+    def claim(row) -> str:
+        note = (
+            "; it only modulates" if (row.verdict, row.role) == ("supported", "modulates") else ""
+        )
+        return f"{row.place} ({row.claim}{note})"
+
+    lines = [(heading, map(cause, rows.itertuples())) for heading, rows in causes.items()]
+    lines += [(heading, map(claim, rows.itertuples())) for heading, rows in claims.items()]
+    return [f"**{heading}:** {'; '.join(texts) or 'none'}." for heading, texts in lines]
