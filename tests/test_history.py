@@ -9,8 +9,16 @@ from tiny_training import tiny
 from torch.nn import functional as F
 
 from vqlib import usage
-from vqlib.history import COLUMNS, DRIFT_EVERY, Recorder, cosine_error, survival_horizon
+from vqlib.history import (
+    COLUMNS,
+    DRIFT_EVERY,
+    Recorder,
+    cosine_error,
+    measure,
+    survival_horizon,
+)
 from vqlib.model import Output
+from vqlib.runs import build_model
 
 CODES, DIM = 8, 4
 
@@ -186,3 +194,44 @@ def test_measuring_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
     recorder().train_step(5, output(), Model(), lr=0.1)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- a validation pass ---
+
+
+def test_a_validation_measures_lag_and_how_far_dead_codes_lie():
+    config = tiny(codebook_size=24, dim=6)
+    model = build_model(config, channels=1)
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(70, 1, 8, 8, generator=generator)  # more than one batch of validation
+    model.encoder[-1].weight.data *= 30  # far from its bias, so that outputs differ in length
+    model.train()(pictures[:8])
+    model.quantizer.codebook[::2] *= -1  # far from all outputs: dead
+    counts, averages = measure(model, Pictures(pictures), lambda x: x)
+    with torch.no_grad():
+        outputs = F.normalize(model.encode(pictures).reshape(-1, 6), dim=-1)
+    codes, lags, distances = (outputs @ model.quantizer.codebook.T).argmax(dim=-1), [], []
+    for k, code in enumerate(model.quantizer.codebook):
+        mine = outputs[codes == k]
+        if len(mine):
+            lags.append(degrees(mine.sum(dim=0), code))
+        else:
+            distances.append(min(degrees(x, code) for x in outputs))
+    assert len(distances) == int((counts == 0).sum()) > 0
+    assert averages["lag"] == pytest.approx(sum(lags) / len(lags), rel=1e-4)
+    assert averages["dead_distance"] == pytest.approx(sum(distances) / len(distances), rel=1e-4)
+
+
+class Pictures:
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __len__(self):
+        return len(self.tensor)
+
+    def batch(self, rows):
+        return self.tensor[rows]
+
+
+def degrees(a, b):
+    return math.degrees(math.acos(float(F.cosine_similarity(a.double(), b.double(), dim=0))))

@@ -1,5 +1,6 @@
 """Texts of the notebooks: exercises judged, tables and the guide's rules."""
 
+import pandas as pd
 import pytest
 
 from vqlib import guide, lessons
@@ -71,3 +72,9 @@ def test_the_optimal_level_asks_the_top_code_below_twice_the_average():
 )
 def test_the_encoder_is_read_as_the_guide_says(similarity, std, reading):
     assert guide.encoder_verdict(similarity, std) == reading
+
+
+def test_a_table_of_sentences_is_whole():
+    long = "word " * 40
+    html = lessons.text_table(pd.DataFrame({"claim": [long]}, index=["hidden"])).to_html()
+    assert long.strip() in html and "hidden" not in html

@@ -28,7 +28,7 @@ app = tyro.extras.SubcommandApp()
 Notebooks = Annotated[
     tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NOTEBOOK ...]")
 ]
-Profile = Literal["quick", "full"]
+Profile = Literal["quick", "full", "trial"]
 Settings = Annotated[TrainConfig, tyro.conf.arg(name="")]  # each field is a flag of its own
 DEFAULTS = TrainConfig()
 

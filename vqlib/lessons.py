@@ -80,6 +80,12 @@ def measured(values: Mapping[str, object], column: str) -> pd.DataFrame:
     return pd.DataFrame({column: rows}, index=list(values))
 
 
+def text_table(table: pd.DataFrame):
+    """A table of sentences: whole, to the left, without its index."""
+    shown = table.style.hide(axis="index").set_properties(**{"text-align": "left"})
+    return shown.set_table_styles([{"selector": "th", "props": "text-align: left"}])
+
+
 def check(question: str, yours: float, correct: float, *, tolerance: float, hint: str) -> bool:
     """Compare an answer with the correct one, and say what is off.
 
