@@ -16,7 +16,9 @@ def test_the_python_example_runs(capsys):
     (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(block.strip().splitlines()) <= 11  # ten lines and a blank one
     exec(block, {})
-    assert "'used_codes': " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "watched" not in out and "audit of vqlib NormEMAQuantizer: healthy" in out
+    assert "not so: codebook-collapse" in out
 
 
 def test_its_train_commands_are_understood(capsys):

@@ -37,8 +37,8 @@ def test_an_unknown_threshold_is_asked_for():
 
 @pytest.mark.parametrize(
     ("early", "late", "severity"),
-    [(200, 0, "clear"), (200, 90, "clear"), (60, 50, "warning"), (300, 200, "critical"),
-     (0, 150, "critical"), (3, 3, "clear")],
+    [(50, 0, "clear"), (200, 0, "note"), (200, 90, "note"), (60, 50, "warning"),
+     (300, 200, "critical"), (0, 150, "critical"), (3, 3, "clear")],
 )  # fmt: skip
 def test_churn_is_many_resets_that_do_not_decline(early, late, severity):
     table = healthy()

@@ -40,6 +40,9 @@ def test_a_codebook_that_was_never_in_use_is_told_apart():
 def test_the_remedy_is_in_this_runs_numbers():
     found = answer(using(30), "codebook-collapse", dead_code_threshold=0)
     assert "below 1.2 hits a step (0.1 of the uniform share N/K = 12.25)" in found.remedy
+    slow = answer(using(30), "codebook-collapse", decay=0.99)
+    assert slow.remedy.endswith("lower the decay (0.99 remembers 100 steps) to 0.9 or less")
+    assert "decay" not in found.remedy
     with_reset = answer(using(30), "codebook-collapse")
     assert "a reset is on and does not help" in with_reset.remedy
 

@@ -16,6 +16,7 @@ from vqlib.diagnosis.usage_rules import (
     remedy_reset,
 )
 from vqlib.findings import Evidence, Finding, Severity, clear, fired, not_applicable, unknown
+from vqlib.guide import MAX_RESET_SHARE
 
 ROOM = 0.5  # of the uniform share: above it, half the average use is dead
 BUSY, FLOOD = 0.05, 0.20  # of the codebook reset in a step; the guide's ideal is at most 10 %
@@ -73,10 +74,17 @@ def reset_churn(log: Log) -> Finding:
                  f"steps {steps[-third]:.0f} to {steps[-1]:.0f}"),
         Evidence("at first", early / size, "of the codebook a step",
                  f"steps {steps[0]:.0f} to {steps[third - 1]:.0f}"),
+        Evidence("at most", float(rate.max()) / size, "of the codebook a step",
+                 f"step {rate.idxmax():.0f}"),
         _again(log),
     )  # fmt: skip
     if late < BUSY * size or late < DECLINED * early:
-        return clear(name, *evidence)
+        if rate.max() <= MAX_RESET_SHARE * size:
+            return clear(name, *evidence)
+        return fired(name, "note", *evidence,
+                     cause="Resets decline, as they should; at most they took more than a tenth of "
+                     "the codebook in one step, which the guide advises against.",
+                     remedy="nothing while they decline; else " + _calmer(log))  # fmt: skip
     severity: Severity = "critical" if late >= FLOOD * size else "warning"
     return fired(name, severity, *evidence,
                  cause="Resets do not become fewer: codes are taken away before inputs find them.",

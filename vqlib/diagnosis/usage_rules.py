@@ -13,6 +13,7 @@ GAP, WIDE_GAP = 0.10, 0.30  # the guide's target is 10 points
 TOP_RATIO = 5.0
 TOP_SHARE, MOST = 0.10, 0.50  # of the tokens
 FEW_EFFECTIVE = 0.25  # perplexity over used codes: below it, a few codes do the work
+LONG_DECAY = 0.95
 SHOWS = 0.95  # of the codebook that a window should be able to show
 GOOD_THRESHOLD, GOOD_REFILL, GOOD_EVERY = 0.1, 1.0, 5  # relative; public practice (Mimi)
 
@@ -122,10 +123,18 @@ def _cause_of_collapse(log: Log, past: Evidence | None) -> str:
 
 
 def _remedy_of_collapse(log: Log) -> str:
-    threshold = log.settings.dead_code_threshold
+    threshold, decay = log.settings.dead_code_threshold, log.settings.decay
+    memory = ""
+    if decay is not None and LONG_DECAY <= decay < 1:
+        memory = (
+            f"; lower the decay ({decay:g} remembers {1 / (1 - decay):.0f} steps) to 0.9 or less"
+        )
     if threshold is None or threshold == 0:
-        return remedy_reset(log) + "; start at k-means of the first batch"
-    return "a reset is on and does not help: see the findings on the reset, then on the encoder"
+        return remedy_reset(log) + "; start at k-means of the first batch" + memory
+    return (
+        "a reset is on and does not help: see the findings on the reset, then on the encoder"
+        + memory
+    )
 
 
 def train_validation_gap(log: Log) -> Finding:
