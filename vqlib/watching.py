@@ -17,7 +17,6 @@ from vqlib.history import COLUMNS
 from vqlib.tracking import Track
 from vqlib.watched import Layer, forget_shared
 
-EXTRA = ("duplicates", "longest_code", "eval_change")
 WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")
 HOW_TO = (
     "To follow any other layer, say how it is read: vqlib.watch(model, adapters={MyVQ: "
@@ -143,16 +142,13 @@ class Watch:
     def histories(self) -> dict[str, pd.DataFrame]:
         """Of each layer by name: the columns of `vqlib.history.COLUMNS`, NaN where unknown.
 
-        Besides those: ``duplicates``, codes within cosine 0.999 of an earlier one, and
-        ``longest_code``, its length over the median length, at each row of split "val" and
-        on the last row; ``eval_change``, the largest absolute change of counts or codebook
-        by forwards in evaluation mode. ``encoder_similarity``, ``encoder_std`` and
-        ``cosine_error`` come from 100 random inputs of the layer, of each forward.
+        ``duplicates`` and ``longest_code`` stand on the last row too, whatever its split.
+        ``encoder_similarity``, ``encoder_std`` and ``cosine_error`` come from 100 random inputs
+        of the layer, of each forward.
         """
-        columns = [*COLUMNS, *(name for name in EXTRA if name not in COLUMNS)]
         with self._lock:
             tables = {track.name: track.table() for track in self._tracks}
-        return {name: pd.DataFrame(rows, columns=columns) for name, rows in tables.items()}
+        return {name: pd.DataFrame(rows, columns=list(COLUMNS)) for name, rows in tables.items()}
 
     @property
     def history(self) -> pd.DataFrame:
