@@ -108,6 +108,7 @@ def test_the_decisive_arm_gives_the_verdict_and_any_arm_a_modulation():
     assert judged.loc["start", "arm"] == "unbalanced start"
     assert judged.loc["start", "shown_by"] == "random start"
     assert judged.loc["counts", "role"] == "no effect"
+    assert judged.loc["3-4", "role"] == "observed"
     both = table(**{"unused pulled": (30, 20, 39), "unused drift": (35, 20, 39)})
     assert effects.judge(both, lost=80.0).loc["5-6", "shown_by"] == "unused pulled"
 
@@ -134,6 +135,7 @@ def test_the_conclusion_follows_the_intervals():
 def test_one_seed_decides_nothing():
     data = table(**dict.fromkeys((*ARMS, LEADERS_SHARE), (80.0, NAN, NAN)))
     judged = effects.judge(data, lost=80.0)
-    assert set(judged["verdict"]) == set(judged["role"]) == {"undecided"}
+    assert set(judged["verdict"]) == {"undecided"}
+    assert set(judged.drop(index="3-4")["role"]) == {"undecided"}
     lines = effects.conclusion(data, judged)
     assert lines[0].endswith("none.") and "too few seeds" in lines[4]

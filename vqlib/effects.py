@@ -116,7 +116,8 @@ def judge(effects: pd.DataFrame, lost: float) -> pd.DataFrame:
     """One row a hypothesis: its decisive arm's effect, ``verdict``; and its cause's ``role``.
 
     A cause drives where its decisive arm says so; it modulates where any of its arms does, or
-    drives; it has no effect where none of them has. ``shown_by`` is the arm that showed it.
+    drives; it has no effect where none of them has. Where nothing intervened it is "observed", no
+    role. ``shown_by`` is the arm that showed it.
 
     ``effects``: rows as of `paired`, of every arm of `HYPOTHESES`. ``lost``: points of
     utilization that the baseline lost.
@@ -133,6 +134,8 @@ def judge(effects: pd.DataFrame, lost: float) -> pd.DataFrame:
 
 
 def _role_of(arms: tuple[str, ...], effects: pd.DataFrame, lost: float) -> tuple[str, str]:
+    if arms[0] not in ARMS:
+        return "observed", arms[0]
     roles = {name: role(*effects.loc[name, ["low", "high"]], lost) for name in arms}
     if roles[arms[0]] == "drives":
         return "drives", arms[0]
@@ -155,19 +158,17 @@ def points(mean: float, low: float, high: float) -> str:
 def conclusion(effects: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
     """Sentences made from the intervals alone: what drives, what modulates, where the guide errs.
 
-    ``effects``: of every arm; ``judged``: of `judge`. An observation is no intervention, so it
-    has a verdict and no role.
+    ``effects``: of every arm; ``judged``: of `judge`.
     """
-    tried = judged[judged["arm"].isin(ARMS)]
-    modulates = tried["role"] == "modulates"
-    gains = effects.loc[tried["shown_by"], "mean"].to_numpy() > 0
+    modulates = judged["role"] == "modulates"
+    gains = effects.loc[judged["shown_by"], "mean"].to_numpy() > 0
     guide = judged[judged["place"] != "ours"]
     causes = {
-        "Drives the collapse": tried[tried["role"] == "drives"],
-        "Only modulates it; changed so, more codes stay": tried[modulates & gains],
-        "Only modulates it; changed so, fewer codes stay": tried[modulates & ~gains],
-        "Has no effect": tried[tried["role"] == "no effect"],
-        "Undecided here": tried[tried["role"] == "undecided"],
+        "Drives the collapse": judged[judged["role"] == "drives"],
+        "Only modulates it; changed so, more codes stay": judged[modulates & gains],
+        "Only modulates it; changed so, fewer codes stay": judged[modulates & ~gains],
+        "Has no effect": judged[judged["role"] == "no effect"],
+        "Undecided here": judged[judged["role"] == "undecided"],
     }
     claims = {
         "Where the guide is wrong here": guide[guide["verdict"] == "refuted"],
