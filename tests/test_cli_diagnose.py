@@ -4,12 +4,13 @@ import json
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "diagnosis"))
 from histories import healthy, using
 
-from vqlib import cli
+from vqlib import cli, trials
 
 ARGUMENTS = ["--codebook_size", "512", "--tokens-per-step", "6272"]
 
@@ -79,3 +80,18 @@ def test_garbage_gives_one_clear_line_and_2(kind, tmp_path, capsys):
 def test_no_such_file(tmp_path, capsys):
     assert cli.main(["diagnose", str(tmp_path / "none.csv")]) == 2
     assert "there is no such file" in capsys.readouterr().err
+
+
+def test_selftest_fails_where_the_diagnosis_does(monkeypatch, capsys):
+    table = pd.DataFrame(
+        {"runs": [2], "by": "history", "must find": "cold-start", "found": [0.5],
+         "cold-start": [0.5]}, index=["cold-start"],
+    )  # fmt: skip
+    monkeypatch.setattr(trials, "examinations", lambda runs, progress: {"runs": runs})
+    monkeypatch.setattr(trials, "confusion", lambda found: table.assign(runs=found["runs"]))
+    assert cli.main(["selftest", "--runs", "3"]) == 1
+    assert "cold-start found in 50% of 3" in capsys.readouterr().out
+    table["found"] = 1.0
+    assert cli.main(["selftest"]) == 0
+    assert "the diagnosis passes" in capsys.readouterr().out
+    assert cli.main(["selftest", "--runs", "0"]) == 2

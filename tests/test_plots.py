@@ -139,3 +139,17 @@ def test_token_maps_count_their_codes():
         pictures, {"a": torch.tensor([[[0, 1], [1, 3]]])}, {"a": torch.randn(4, 5)}
     )
     assert figure.axes[1].get_xlabel() == "3 codes"
+
+
+def test_the_confusion_matrix_frames_what_a_fault_must_lead_to():
+    table = pd.DataFrame(
+        {"runs": [3, 2], "by": "history", "must find": ["nothing critical", "reset-churn"],
+         "found": [0.0, 1.0], "cold-start": [0.0, 0.5], "reset-churn": [0.0, 1.0],
+         "duplicate-codes": [0.0, 0.0]},
+        index=["healthy", "planted"],
+    )  # fmt: skip
+    (ax,) = plots.confusion(table).axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["cold-start", "reset-churn"]
+    assert [t.get_text() for t in ax.texts] == ["0", "0", "50", "100"]
+    (frame,) = ax.patches
+    assert frame.get_xy() == (1, 1)

@@ -30,6 +30,14 @@ def test_its_train_commands_are_understood(capsys):
         assert "/path/to/data' does not exist" in capsys.readouterr().err
 
 
+def test_its_diagnose_command_is_understood(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (command,) = re.findall(r"^vqlib (diagnose .*)$", README, flags=re.MULTILINE)
+    Path("history.csv").write_text("step,split,used_codes\n1,train,500\n")
+    assert cli.main(shlex.split(command)) == 0
+    assert "history.csv: healthy" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)]+)\)", README))
 def test_its_links_lead_somewhere(target):
     assert (ROOT / target).exists()
