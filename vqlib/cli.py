@@ -7,6 +7,7 @@ Exit status: 0 all well, 1 a gate fails or a training diverges, 2 something coul
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import traceback
@@ -268,6 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a table's rule must not break an old terminal
     try:
         status = app.cli(prog="vqlib", description=ABOUT, args=argv)
+        sys.stdout.flush()
     except SuiteError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -275,6 +277,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(
             "interrupted; the kernels are stopped, earlier results are untouched", file=sys.stderr

@@ -14,6 +14,7 @@ import numbers
 import tomllib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,6 +97,19 @@ def load(
     if dataset == "digits":
         return _load_digits(division)
     raise ValueError(f"unknown dataset {dataset!r}; expected one of {', '.join(DATASETS)}")
+
+
+def of(dataset: str, dataset_dir, image_size: int, val_fraction: float) -> Pictures:
+    """As `load`, but a built-in data set is opened once: a process trains many small runs on it."""
+    if dataset_dir is None:
+        return _built_in(dataset, image_size, val_fraction)
+    # read each time: a person's files may change while this process lives
+    return load(dataset_dir=dataset_dir, image_size=image_size, val_fraction=val_fraction)
+
+
+@lru_cache(maxsize=4)
+def _built_in(dataset: str, image_size: int, val_fraction: float) -> Pictures:
+    return load(dataset, image_size=image_size, val_fraction=val_fraction)
 
 
 def _check_count(name: str, value: int, least: int) -> None:

@@ -11,7 +11,6 @@ import shutil
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import joblib
@@ -127,9 +126,9 @@ def run_key(config: TrainConfig) -> str:
     """Hex digest of everything that decides the run's bits."""
     parts = {
         "config": config.to_dict(),
-        "data": _data_checksum(
+        "data": data.of(
             config.dataset, config.dataset_dir, config.image_size, config.val_fraction
-        ),
+        ).checksum,
         "code": CODE_CHECKSUM,
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -207,16 +206,3 @@ def _is_cached(config: TrainConfig) -> bool:
 
 def _train_into_cache(config: TrainConfig) -> None:
     cached_run(config)
-
-
-def _data_checksum(dataset, dataset_dir, image_size, val_fraction) -> str:
-    if dataset_dir is None:
-        return _built_in_checksum(dataset, image_size, val_fraction)
-    # read each time: a person's files may change while this process lives
-    return data.load(dataset_dir=dataset_dir, image_size=image_size,
-                     val_fraction=val_fraction).checksum  # fmt: skip
-
-
-@cache
-def _built_in_checksum(dataset, image_size, val_fraction) -> str:
-    return data.load(dataset, image_size=image_size, val_fraction=val_fraction).checksum

@@ -89,11 +89,8 @@ class Trainer:
     ):
         self.config, self.folder, self.callbacks = config, folder, callbacks
         self.device = config.resolved_device()
-        self.data = data.load(
-            config.dataset,
-            config.dataset_dir,
-            image_size=config.image_size,
-            val_fraction=config.val_fraction,
+        self.data = data.of(
+            config.dataset, config.dataset_dir, config.image_size, config.val_fraction
         )
         if any(side % STRIDE for side in self.data.size):
             raise ValueError(

@@ -17,7 +17,7 @@ from vqlib.faults import EXPECTED, FAULTS
 from vqlib.findings import IDS, Diagnosis
 from vqlib.variants import named
 
-BED = replace(SMALL, codebook_size=64, image_size=32, dead_code_threshold=1.0, val_every=20,
+BED = replace(SMALL, codebook_size=64, image_size=32, dead_code_threshold=1.0, val_every=40,
               trace_every=0)  # fmt: skip
 """N/K 8, and 120 steps in about a second: the codebook collapses in it unless a reset acts."""
 

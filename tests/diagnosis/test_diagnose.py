@@ -10,6 +10,7 @@ import pytest
 from histories import SETTINGS, changed, healthy, using
 
 from vqlib import diagnose, diagnosis
+from vqlib.diagnosis import HistoryError, sources
 from vqlib.findings import IDS
 
 
@@ -21,7 +22,7 @@ def test_a_healthy_history_has_nothing_but_healthy():
 
 
 def test_every_rule_answers_with_its_own_id_once():
-    answers = [rule(diagnosis.read(healthy(), **SETTINGS)) for rule in diagnosis.RULES]
+    answers = [rule(sources.read(healthy(), **SETTINGS)) for rule in diagnosis.RULES]
     ids = [a.id for a in answers]
     assert len(set(ids)) == len(ids)
     assert set(ids) | {"healthy", "not-reproducible"} == set(IDS)  # that needs two runs: audit
@@ -81,8 +82,16 @@ def test_layers_of_a_watched_model_are_told_apart():
     assert found["codebook-collapse"].subject == "vq.1"
     assert [a.subject for a in found.answers if a.id == "healthy"] == ["vq.0"]
     assert diagnose(watched, dead_code_threshold=99)["threshold-above-share"].severity == "critical"
+    watched.histories["vq.2"], watched.settings["vq.2"] = healthy().head(0), {}
+    found = diagnose(watched)
+    assert found.ids("unknown") == {"codebook-collapse", "ranks-disagree"}
+    assert found.verdict == "critical"
+    watched.histories.pop("vq.2")
     watched.histories.pop("vq.0")
     assert diagnose(watched, title="mine").title == "mine"
+    watched.histories["vq.1"] = healthy().head(0)
+    with pytest.raises(HistoryError, match=r"no forward was seen of the watched layers: vq\.1"):
+        diagnose(watched)
 
 
 def test_json_knows_no_nan():

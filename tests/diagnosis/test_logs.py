@@ -1,7 +1,9 @@
 """Histories from anywhere: what is read, what is refused, and that the message names the place."""
 
 import json
+import os
 import re
+import threading
 
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from histories import SETTINGS, K, changed, healthy
 import vqlib
 from vqlib import TrainConfig, diagnose
 from vqlib.diagnosis import HistoryError
-from vqlib.diagnosis.logs import read
+from vqlib.diagnosis.sources import read
 
 SMALL = pd.DataFrame({"step": [1, 2, 3], "split": "train", "used_codes": [5, 6, 7]})
 
@@ -83,7 +85,11 @@ def test_used_codes_or_utilization_alone_will_do():
     ("column", "value", "expected"),
     [
         ("used_codes", -4, "row 2, column `used_codes`: expected at least 0, found -4"),
-        ("used_codes", float("nan"), "row 2, column `used_codes`: expected a number, found nan"),
+        (
+            "used_codes",
+            float("nan"),
+            "row 2, column `used_codes`: expected a number (leave out rows without one), found nan",
+        ),
         ("used_codes", "many", "row 2, column `used_codes`: expected a number, found 'many'"),
         ("used_codes", 40, "row 2, column `used_codes`: expected at most the codebook's 32 codes"),
         ("used_codes", float("inf"), "row 2, column `used_codes`: expected a finite number"),
@@ -145,3 +151,71 @@ def test_settings_in_a_run_folder_that_cannot_be_read_are_only_missing(tmp_path)
     changed(healthy(), utilization=None).to_csv(tmp_path / "history.csv", index=False)
     (tmp_path / "config.json").write_text(json.dumps({})[:-1])
     assert read(tmp_path).settings.codebook_size is None
+
+
+def test_a_restart_puts_aside_what_stood_there_before():
+    first = pd.DataFrame({"step": range(100), "split": "train", "used_codes": 480})
+    again = first.head(50).assign(used_codes=9)
+    log = read(pd.concat([first, again]), codebook_size=512)
+    assert len(log.table) == 50 and set(log.table["used_codes"]) == {9}
+    resumed = pd.concat([first.head(60), first.iloc[50:].assign(used_codes=470)])
+    assert read(resumed, codebook_size=512).table["used_codes"].tolist() == [480] * 50 + [470] * 50
+
+
+def test_shuffled_rows_are_only_in_another_order():
+    table = healthy().sample(frac=1, random_state=0)
+    assert read(table).table["step"].tolist() == sorted(healthy()["step"])
+
+
+def test_columns_that_contradict_each_other_are_refused():
+    message = refused(SMALL.assign(utilization=0.9), codebook_size=512)
+    assert "row 1, column `utilization`: expected used_codes / 512" in message
+
+
+@pytest.mark.parametrize("column", ["step", "split", "used_codes"])
+def test_a_column_that_stands_twice_is_refused(column):
+    table = pd.concat([SMALL, SMALL[[column]]], axis=1)
+    assert refused(table) == f"history has two columns `{column}`"
+
+
+def test_dates_and_truth_values_are_no_numbers():
+    dates = pd.date_range("2026-01-01", periods=3)
+    assert "column `step`: expected a number" in refused(SMALL.assign(step=dates))
+    assert "column `used_codes`: expected a number" in refused(SMALL.assign(used_codes=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"\x1f\x8b123", "compressed (gzip)"), (b"PAR1abc", "a Parquet file"),
+     (b"PK\x03\x04x", "an archive"), (b"\xff\xfes\x00", "UTF-16")],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_named(tmp_path, content, words):
+    path = tmp_path / "history.csv"
+    path.write_bytes(content)
+    assert words in refused(path)
+
+
+def test_a_pipe_can_be_read(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    text = SMALL.to_csv(index=False)
+    writer = threading.Thread(target=path.write_text, args=(text,))
+    writer.start()
+    assert read(path).table["used_codes"].tolist() == [5, 6, 7]
+    writer.join()
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [("[]", None), ("null", None), ('{"codebook_size": 0}', "codebook_size: expected a number"),
+     ('{"codebook_size": 512, "tokens_per_step": 0}', "tokens_per_step: expected a number"),
+     ('{"decay": "x"}', "decay: expected a number"),
+     ('{"reset_relative": true, "dead_code_threshold": 0.1}', None)],
+)  # fmt: skip
+def test_settings_of_a_folder_are_checked_like_arguments(tmp_path, config, words):
+    SMALL.to_csv(tmp_path / "history.csv", index=False)
+    (tmp_path / "config.json").write_text(config)
+    if words:
+        assert words in refused(tmp_path)
+    else:
+        assert read(tmp_path).settings.dead_code_threshold is None

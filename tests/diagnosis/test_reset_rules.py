@@ -100,7 +100,7 @@ def test_few_resets_accuse_nobody():
 
 
 def test_cold_start_is_codes_in_use_and_yet_reset_in_the_first_step():
-    table = healthy()
+    table = changed(healthy(), utilization=None)
     table.loc[0, ["used_codes", "resets"]] = 510, 400
     found = answer(table, "cold-start")
     assert found.severity == "critical"
@@ -110,7 +110,7 @@ def test_cold_start_is_codes_in_use_and_yet_reset_in_the_first_step():
 
 
 def test_cold_start_is_open_where_it_cannot_be_seen():
-    table = healthy()
+    table = changed(healthy(), utilization=None)
     table.loc[0, ["used_codes", "resets"]] = 510, 400
     near = answer(table, "cold-start", dead_code_threshold=0.5 * N / K)
     assert near.severity == "unknown" and "near the uniform share" in near.cause
@@ -130,3 +130,22 @@ def test_duplicates_weigh_as_much_as_the_harm_they_do():
     assert answer(changed(using(120), duplicates=100), "duplicate-codes").severity == "warning"
     assert answer(changed(using(120), duplicates=20), "duplicate-codes").severity == "note"
     assert answer(changed(using(120), duplicates=390), "duplicate-codes").severity == "critical"
+
+
+def test_lower_is_not_advised_where_it_would_be_higher():
+    table = changed(using(300), resets=200)
+    assert "lower" not in answer(table, "reset-churn", dead_code_threshold=0.01).remedy
+    assert "lower the threshold (now 5) to 1.2" in answer(
+        table, "reset-churn", dead_code_threshold=5).remedy  # fmt: skip
+    assert "reset every 5" in answer(table, "reset-churn").remedy
+    assert "reset every" not in answer(table, "reset-churn", reset_interval=100).remedy
+
+
+def test_a_reset_that_is_not_known_to_be_on_is_not_said_to_be_off():
+    found = answer(changed(using(20), resets=0), "reset-never-fires", dead_code_threshold=None)
+    assert "whether one is on is not in the data" in found.cause
+
+
+def test_resets_alike_in_every_row_are_no_cold_start():
+    table = changed(healthy(), resets=300)  # a row an epoch, say
+    assert answer(table, "cold-start").severity == "clear"

@@ -94,7 +94,7 @@ def jumping(height: float, fades: int, every: int = 50) -> pd.DataFrame:
 
 
 def test_a_jump_after_each_validation_that_falls_back_is_found_by_time():
-    assert answer(jumping(0.5, 15), "evaluation-changes-counts").severity == "critical"
+    assert answer(jumping(0.5, 15), "evaluation-changes-counts").severity == "warning"
 
 
 def test_noise_and_a_slow_rise_are_no_such_jump():
@@ -125,6 +125,44 @@ def test_ranks():
 def test_the_quantizers_loss_stands_in_where_no_other_was_logged():
     table = changed(healthy(), recon_loss=np.nan)
     assert answer(table, "unstable-training").severity == "clear"
-    table.loc[table["step"] > 150, "commit_loss"] = 1.0
-    assert answer(table, "unstable-training").severity == "critical"
     assert answer(changed(table, commit_loss=None), "unstable-training").severity == "unknown"
+    table.loc[table["step"] > 150, "commit_loss"] = 1.0  # it begins at nothing, and rises rightly
+    assert answer(table, "unstable-training").severity == "clear"
+    table.loc[table["step"] > 150, "commit_loss"] = np.nan
+    assert answer(table, "unstable-training").severity == "critical"
+
+
+@pytest.mark.parametrize(
+    ("loss", "severity"),
+    [
+        (lambda s: 0.02 * (1 + 0.8 * np.sin(s / 20)), "clear"),  # a cyclic rate
+        (lambda s: np.where(s > 150, 0.006, 0.001), "warning"),  # another term switched on
+        (lambda s: np.full(len(s), -3.0), "clear"),  # a likelihood
+        (lambda s: np.full(len(s), np.inf), "critical"),
+        (lambda s: np.where((s % 5 == 0) | (s > 150), np.nan, 0.02), "critical"),
+        (lambda s: np.where(s == 200, np.nan, 0.02), "clear"),  # one skipped row
+    ],
+)
+def test_losses_of_many_shapes(loss, severity):
+    table = healthy()
+    train = table["split"] == "train"
+    table.loc[train, "recon_loss"] = loss(table.loc[train, "step"].to_numpy())
+    assert answer(table, "unstable-training").severity == severity
+
+
+@pytest.mark.parametrize(("change", "severity"), [(1e-7, "clear"), (7e-4, "clear"),
+                                                  (0.05, "critical")])  # fmt: skip
+def test_rounding_in_evaluation_accuses_nobody(change, severity):
+    table = changed(healthy(), "val", eval_change=change)
+    assert answer(table, "evaluation-changes-counts").severity == severity
+
+
+def test_similar_outputs_are_no_collapse_where_use_is_not_known():
+    table = changed(healthy(), encoder_similarity=0.97, encoder_std=0.3, utilization=None)
+    assert diagnose(table)["encoder-collapse"].severity == "warning"
+
+
+def test_huge_steps_are_no_huge_memory():
+    table = changed(healthy(), eval_change=None)
+    table["step"] = table["step"] * 10**10
+    assert answer(table, "evaluation-changes-counts").severity == "unknown"

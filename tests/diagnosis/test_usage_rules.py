@@ -1,6 +1,7 @@
 """Rules on use: each fires where it should, is clear where it should, and says what it needs."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from histories import SETTINGS, K, changed, healthy, using
 
@@ -90,6 +91,50 @@ def test_gap_without_windows_is_not_decided():
     assert found.severity == "unknown" and "window_tokens" in found.remedy
 
 
+def test_a_smaller_validation_window_shows_fewer_codes_by_itself():
+    generator = np.random.default_rng(0)
+    use = np.exp(generator.normal(0, 1.5, K))
+    use /= use.sum()
+    table = healthy()
+    for split, tokens in (("train", 100 * K), ("val", K)):
+        codes = int((generator.multinomial(tokens, use) > 0).sum())
+        table = changed(using(codes, table, split), split, window_tokens=tokens)
+    assert answer(table, "train-validation-gap").severity == "unknown"
+
+
+def test_an_old_validation_does_not_outrank_training():
+    table = pd.DataFrame({"step": [0, 100, 200, 300], "split": ["val", *["train"] * 3],
+                          "used_codes": [10, 480, 480, 480]})  # fmt: skip
+    found = diagnose(table, codebook_size=K)
+    assert found["codebook-collapse"].severity == "clear"
+    assert found["train-validation-gap"].severity == "unknown"
+
+
+def test_more_codes_than_a_step_has_tokens_are_of_a_larger_window():
+    table = changed(healthy(), used_codes=500, utilization=None, window_tokens=None)
+    found = answer(table, "codebook-collapse", codebook_size=8192, tokens_per_step=64)
+    assert found.severity == "unknown" and found.remedy == "window_tokens"
+
+
+def test_a_collapse_at_the_very_end_is_seen():
+    table = healthy(steps=2000, val_every=10**6)
+    table["used_codes"] = np.where(table["step"] > 1960, 10, 460)
+    found = answer(changed(table, utilization=None), "codebook-collapse")
+    assert found.severity == "critical" and found.evidence[0].value == 10
+
+
+def test_the_beginning_is_not_told_where_it_is_not_in_the_data():
+    table = using(20)
+    table["step"] += 50_000
+    assert "how it began is not in it" in answer(table, "codebook-collapse").cause
+
+
+def test_resets_that_do_not_keep_up_are_not_said_to_be_missing():
+    table = healthy()
+    table = using(np.linspace(410, 20, len(table)).astype(int), table)
+    assert "the resets do not keep up" in answer(table, "codebook-collapse").cause
+
+
 def test_gap_names_codes_that_were_just_reset():
     table = changed(using(300, split="val"), mature_utilization=0.55)
     assert "reset a moment ago" in answer(table, "train-validation-gap").cause
@@ -107,9 +152,15 @@ def test_few_effective_codes_are_named_though_all_are_used():
     assert answer(changed(healthy(), perplexity=60.0), "top-code-dominates").severity == "warning"
 
 
-def test_two_codes_used_unevenly_are_no_dominance():
-    table = changed(healthy(), used_codes=2, utilization=1.0, top_code_ratio=1.8, perplexity=1.4)
-    assert answer(table, "top-code-dominates", codebook_size=2).severity == "clear"
+@pytest.mark.parametrize(
+    ("size", "share", "severity"),
+    [(2, 0.6, "clear"), (2, 0.9, "warning"), (2, 0.999, "critical"), (4, 0.99, "critical"),
+     (8, 0.61, "warning"), (8, 0.62, "warning"), (64, 0.61, "critical")],
+)  # fmt: skip
+def test_dominance_in_small_codebooks(size, share, severity):
+    table = changed(healthy(), used_codes=min(size, 7), utilization=min(size, 7) / size,
+                    top_code_ratio=share * size, perplexity=None)  # fmt: skip
+    assert answer(table, "top-code-dominates", codebook_size=size).severity == severity
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pandas as pd
 
 from vqlib.diagnosis import reset_rules, training_rules, usage_rules
-from vqlib.diagnosis.logs import HistoryError, Log, Settings, in_hits, read
-from vqlib.findings import Diagnosis, Finding, fired
+from vqlib.diagnosis.logs import HistoryError, Log, Settings, in_hits
+from vqlib.diagnosis.sources import read
+from vqlib.findings import Diagnosis, Finding, fired, unknown
 
 RULES = (*usage_rules.RULES, *reset_rules.RULES, *training_rules.RULES)
 CURVES = (("utilization", "train"), ("utilization", "val"), ("perplexity", "train"),
@@ -61,14 +62,21 @@ def diagnose(
 
 def _of_layers(watched, title: str | None, given: dict) -> Diagnosis:
     """One diagnosis for all the layers of a watcher; each answer names its layer."""
-    each = {}
+    each, unseen = {}, []
     for layer, table in watched.histories.items():
+        if table.empty:
+            unseen.append(layer)
+            continue
         said = _given(in_hits(watched.settings[layer]))
         each[layer] = _of_log(read(table, layer, **(said | _given(given))))
-    if len(each) == 1:
+    if not each:
+        raise HistoryError(f"no forward was seen of the watched layers: {', '.join(unseen)}")
+    if len(each) == 1 and not unseen:
         (only,) = each.values()
         return replace(only, title=title or only.title)
     answers = [replace(a, subject=layer) for layer, d in each.items() for a in d.answers]
+    answers += [replace(unknown("codebook-collapse", "No forward of this layer was seen.",
+                                "a forward of it"), subject=layer) for layer in unseen]  # fmt: skip
     curves = {f"{layer}: {n}": c for layer, d in each.items() for n, c in d.curves.items()
               if n.startswith("utilization")}  # fmt: skip
     return Diagnosis.of(title or "watched model", answers, curves)

@@ -1,25 +1,23 @@
-"""A history from anywhere -> a checked Log: what happened, and what is known of the settings."""
+"""A table -> a checked Log: what happened, and what is known of the settings."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from vqlib.adapters import adapter_for
 from vqlib.findings import Evidence
 from vqlib.history import COLUMNS as RECORDED
 from vqlib.history import Column
-from vqlib.runs import Run
 from vqlib.strict import near
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
           "validation": "val", "eval": "val", "test": "val"}  # fmt: skip
 ONE_RUN = ("layer", "seed", "arm", "run")  # columns that tell several histories in one table apart
+RESTARTS = 0.05  # of the rows: more steps back than that are no restarts
+CONTRADICTION = 0.05  # between used_codes / K and utilization
 SIGNED = {"encoder_similarity", "cosine_error"}  # a hair below 0 by rounding
 COLUMNS = RECORDED | {
     "rank_difference": Column("-", "step", "largest difference of a codebook entry between ranks"),
@@ -90,6 +88,13 @@ class Log:
         rows = rows.tail(1 if split == "val" else max(1, min(1000, len(rows) // 10)))
         return self.number(column, float(rows[column].median()), rows, split)
 
+    def very_end(self, column: str, split: str = "train") -> Evidence | None:
+        """Median over the last 5 rows that hold the column (val: the last)."""
+        if not self.has(column, split):
+            return None
+        rows = self.split(split).dropna(subset=[column]).tail(1 if split == "val" else 5)
+        return self.number(column, float(rows[column].median()), rows, split)
+
     def number(
         self, column: str, value: float, rows: pd.DataFrame, split: str, how: str = "median"
     ) -> Evidence:
@@ -100,100 +105,25 @@ class Log:
         return Evidence(column, value, "" if unit == "-" else unit, f"{split}, {span}")
 
 
-def read(source, title: str | None = None, **given) -> Log:
-    """The checked log of a `Run`, a table, or a file or run folder.
+def checked(
+    table: pd.DataFrame, said: Mapping, given: Mapping, name: str, title: str | None = None
+) -> Log:
+    """The log of a table. ``said``: settings that its source names; ``given``: by the caller.
 
-    Args:
-        source: a Run; a DataFrame or what makes one; the path of a .csv (commas, semicolons or
-            tabs), .json or .jsonl file, or of a run's folder.
-        given: any of `KNOWN`; they go before what the source says.
-
-    Raises:
-        HistoryError: the source or an argument cannot be used.
+    Raises HistoryError, with ``name`` in it, where one of them cannot be used.
     """
-    table, settings, name = _open(source)
     table = _checked(table, name)
-    settings = _merged(table, settings, given)
+    settings = _merged(table, said, given)
     return Log(title or name, _with_utilization(table, settings, name), settings)
-
-
-def _open(source) -> tuple[pd.DataFrame, dict, str]:
-    if isinstance(source, Run):
-        return source.history, _of_run(source), "run"
-    if isinstance(source, pd.DataFrame):
-        return source, {}, "history"
-    if isinstance(source, str | Path):
-        return _read_file(Path(source))
-    try:
-        return pd.DataFrame(source), {}, "history"
-    except (ValueError, TypeError) as error:
-        raise HistoryError(
-            "expected a Run, a history table, a path or a watcher, got "
-            f"{type(source).__name__} ({error})"
-        ) from None
-
-
-def _of_run(run: Run) -> dict:
-    quantizer = adapter_for(run.model.quantizer).settings(run.model.quantizer)
-    return in_hits(run.config.to_dict() | run.summary | quantizer)
-
-
-def in_hits(said: Mapping) -> dict:
-    """Of ``said`` what `KNOWN` names, with a relative threshold turned into hits a step."""
-    known = {name: said.get(name) for name in KNOWN}
-    threshold, tokens = known["dead_code_threshold"], known["tokens_per_step"]
-    if said.get("reset_relative") and threshold is not None:
-        per_share = tokens and tokens / known["codebook_size"]
-        known["dead_code_threshold"] = threshold * per_share if per_share else None
-    return known
-
-
-def _read_file(path: Path) -> tuple[pd.DataFrame, dict, str]:
-    settings: dict = {}
-    if path.is_dir():
-        folder, path = path, path / "history.csv"
-        if not path.is_file():
-            raise HistoryError(f"{folder} holds no history.csv")
-        config, summary = _json(folder / "config.json"), _json(folder / "summary.json")
-        settings = in_hits(config | summary)
-    if not path.is_file():
-        raise HistoryError(f"{path}: there is no such file")
-    if path.stat().st_size == 0:
-        raise HistoryError(
-            f"{path} is empty; expected a table with columns step, split, used_codes"
-        )
-    try:
-        if path.suffix.lower() in (".json", ".jsonl"):
-            table = pd.read_json(path, lines=path.suffix.lower() == ".jsonl")
-        else:
-            table = pd.read_csv(path, sep=_separator(path), low_memory=False)
-    except (
-        ValueError,
-        UnicodeDecodeError,
-        OSError,
-    ) as error:  # pandas' parser errors are ValueErrors
-        reason = str(error).strip().splitlines()[-1]
-        raise HistoryError(f"{path} cannot be read as a table: {reason}") from None
-    return table, settings, str(path)
-
-
-def _json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _separator(path: Path) -> str:
-    with open(path, encoding="utf-8") as file:
-        first = file.readline()
-    return max(",;\t", key=first.count)
 
 
 def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """Required columns there, one history, every number a number in its range."""
     columns = [str(c).strip() for c in table.columns]
     table = table.set_axis(columns, axis=1).reset_index(drop=True)  # so that rows have numbers
+    for column in columns:
+        if columns.count(column) > 1 and (column in COLUMNS or column in KNOWN):
+            raise HistoryError(f"{name} has two columns `{column}`")
     for column in ("step", "split"):
         if column not in columns:
             raise HistoryError(f"{name} has no column `{column}`" + _hint(column, columns))
@@ -204,7 +134,7 @@ def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
     if table.empty:
         raise HistoryError(f"{name} has no rows")
     for column in set(ONE_RUN) & set(columns):
-        values = table[column].unique()
+        values = table[column].astype(str).unique()
         if len(values) > 1:
             raise HistoryError(
                 f"{name} holds several histories: column `{column}` has {len(values)} values; "
@@ -215,15 +145,32 @@ def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
     out = pd.DataFrame(numbers).assign(split=_splits(table["split"], name))
     missing = out[[c for c in ("used_codes", "utilization") if c in out]].isna().all(axis=1)
     _refuse(missing, table, "used_codes" if "used_codes" in out else "utilization", name,
-            "a number")  # fmt: skip
-    # a run that was resumed wrote some steps twice: the later one counts
-    out = out.drop_duplicates(["step", "split"], keep="last")
-    return out.sort_values("step", kind="stable")
+            "a number (leave out rows without one)")  # fmt: skip
+    out = pd.concat([_without_restarts(rows) for _, rows in out.groupby("split", sort=False)])
+    return out.drop_duplicates(["step", "split"], keep="last").sort_values("step", kind="stable")
+
+
+def _without_restarts(rows: pd.DataFrame) -> pd.DataFrame:
+    """One split's rows without those that a resumed or restarted run wrote again.
+
+    Where steps go back now and then, all that stood at or after the step gone back to is of a
+    run given up. Where they go back often, rows are merely in another order.
+    """
+    steps = rows["step"].to_numpy()
+    back = np.flatnonzero(np.diff(steps) < 0) + 1
+    if len(back) == 0 or len(back) > RESTARTS * len(steps):
+        return rows
+    kept = np.ones(len(rows), dtype=bool)
+    for place in back:
+        kept[:place] &= steps[:place] < steps[place]
+    return rows[kept]
 
 
 def _numbers(values: pd.Series, column: str, name: str) -> pd.Series:
-    numeric = pd.to_numeric(values, errors="coerce").astype(float)
     table = values.to_frame(column)
+    dated = pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_bool_dtype(values)
+    _refuse(np.full(len(values), dated), table, column, name, "a number")
+    numeric = pd.to_numeric(values, errors="coerce").astype(float)
     _refuse(numeric.isna() & values.notna() & ~_says_nan(values), table, column, name, "a number")
     if column in LOOSE:
         return numeric
@@ -269,6 +216,28 @@ def _hint(column: str, columns: list[str]) -> str:
     return f"{guess}; its columns are {', '.join(c[:40] for c in shown)}"
 
 
+def in_hits(said: Mapping) -> dict:
+    """Of ``said`` what `KNOWN` names, checked, with a relative threshold turned into hits a step.
+
+    Raises HistoryError for a value that is no number or out of range.
+    """
+    known = {name: _in_range(name, said.get(name)) for name in KNOWN}
+    size, tokens = known["codebook_size"], known["tokens_per_step"]
+    if said.get("reset_relative") and known["dead_code_threshold"] is not None:
+        share = tokens / size if tokens and size else None  # without it the unit is not known
+        known["dead_code_threshold"] = share and known["dead_code_threshold"] * share
+    return known
+
+
+def _in_range(name: str, value):
+    if value is None:
+        return None
+    low, high = RANGES[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise HistoryError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
+    return value
+
+
 def _merged(table: pd.DataFrame, said: Mapping, given: Mapping) -> Settings:
     """Arguments first, then columns (their last value), then what the source itself says."""
     values = {name: said.get(name) for name in KNOWN}
@@ -311,6 +280,9 @@ def _with_utilization(table: pd.DataFrame, settings: Settings, name: str) -> pd.
         _refuse(table["used_codes"] > size, table, "used_codes", name,
                 f"at most the codebook's {size} codes")  # fmt: skip
         share = table["used_codes"] / size
+        if "utilization" in table:
+            apart = (share - table["utilization"]).abs() > CONTRADICTION + 1 / size
+            _refuse(apart, table, "utilization", name, f"used_codes / {size}")
         return table.assign(utilization=table["utilization"].fillna(share)
                             if "utilization" in table else share)  # fmt: skip
     return table.assign(used_codes=(table["utilization"] * size).round())

@@ -25,6 +25,7 @@ ALIVE, HARDLY = 0.25, 0.10  # of resets that survive
 MANY = 2.0  # resets over the run, times K: enough to judge by
 AGAIN = 0.9  # of resets that hit a code reset before
 NEAR_SHARE = 0.25  # threshold over N/K
+ONCE = 4.0  # times the resets of later rows: a start happens once
 THROWN = 0.10  # of the codebook: in use in the first step and reset in it
 EXPLODED = 10.0  # times the median norm of used codes
 COPIES, HARMFUL_COPIES, MANY_COPIES = 0.02, 0.10, 0.50  # of the codebook
@@ -82,9 +83,9 @@ def reset_churn(log: Log) -> Finding:
         if rate.max() <= MAX_RESET_SHARE * size:
             return clear(name, *evidence)
         return fired(name, "note", *evidence,
-                     cause="Resets decline, as they should; at most they took more than a tenth of "
-                     "the codebook in one step, which the guide advises against.",
-                     remedy="nothing while they decline; else " + _calmer(log))  # fmt: skip
+                     cause="In one step resets took more than a tenth of the codebook, which the "
+                     "guide advises against.",
+                     remedy="nothing if that was at the start; else " + _calmer(log))  # fmt: skip
     severity: Severity = "critical" if late >= FLOOD * size else "warning"
     return fired(name, severity, *evidence,
                  cause="Resets do not become fewer: codes are taken away before inputs find them.",
@@ -95,13 +96,14 @@ def _calmer(log: Log) -> str:
     s = log.settings
     if s.share is None:
         return "lower the threshold to a tenth of the uniform share N/K, reset every 5 steps"
-    now = "" if s.dead_code_threshold is None else f" (now {s.dead_code_threshold:g})"
-    interval = max(GOOD_EVERY, int((s.reset_interval or 1) * GOOD_EVERY))
-    return (
-        f"lower the threshold{now} to {GOOD_THRESHOLD * s.share:.2g} hits a step, refill to "
-        f"{GOOD_REFILL * s.share:.4g}, reset every {interval} steps; and slow the encoder at the "
-        "end (cooldown_steps)"
-    )
+    good, told = GOOD_THRESHOLD * s.share, []
+    if s.dead_code_threshold is None or s.dead_code_threshold > good:
+        now = "" if s.dead_code_threshold is None else f" (now {s.dead_code_threshold:g})"
+        told.append(f"lower the threshold{now} to {good:.2g} hits a step")
+    told.append(f"refill the count to {GOOD_REFILL * s.share:.4g}")
+    if (s.reset_interval or 1) < GOOD_EVERY:
+        told.append(f"reset every {GOOD_EVERY} steps")
+    return ", ".join([*told, "and slow the encoder at the end (cooldown_steps)"])
 
 
 def reset_never_fires(log: Log) -> Finding:
@@ -123,7 +125,9 @@ def reset_never_fires(log: Log) -> Finding:
 
 def _why_never(log: Log) -> str:
     s = log.settings
-    if s.dead_code_threshold == 0 or s.dead_code_threshold is None:
+    if s.dead_code_threshold is None:
+        return "No reset happened while codes lay unused; whether one is on is not in the data."
+    if s.dead_code_threshold == 0:
         return "The reset is off: no count is below 0, so a threshold of 0 never fires."
     if s.share and s.decay and 0 < s.decay < 1 and s.dead_code_threshold < s.share:
         wait = math.log(s.share / s.dead_code_threshold) / -math.log(s.decay)
@@ -198,7 +202,8 @@ def cold_start(log: Log) -> Finding:
         Evidence("codes in use and yet reset", max(0.0, both / size), "of the codebook",
                  "at least, in that step"),
     )  # fmt: skip
-    if both <= THROWN * size:
+    usual = float(train["resets"].iloc[1:20].median())  # NaN where there is no other row
+    if both <= THROWN * size or evidence[1].value < ONCE * usual:
         return clear(name, *evidence)
     return fired(
         name, "critical", *evidence,

@@ -9,15 +9,18 @@ import pandas as pd
 
 from vqlib.diagnosis.logs import Log
 from vqlib.diagnosis.usage_rules import LOW, in_use
-from vqlib.findings import Evidence, Finding, clear, fired, unknown
+from vqlib.findings import Evidence, Finding, Severity, clear, fired, unknown
 
 ALIKE, RATHER_ALIKE = 0.95, 0.85  # the guide's levels of pairwise similarity
 COLLAPSED_SIMILARITY, COLLAPSED_STD = 0.9, 0.01
 FAST = 20  # steps: outputs that leave their cell sooner outrun any reset's grace
 FAST_DEGREES = 0.5  # a step, where the size of a cell is not known
 SPIKE, SPIKES = 4.0, 3  # times the running median; that many are a pattern
+DIVERGED, ABOVE_START = 10.0, 2.0  # times the lowest running median, and the start's
+TAIL = 3  # rows without a finite loss at the end: at least so many, and more than any gap before
 LOSS_LOOKS_SMALL = 0.01
 JUMP = 0.05  # of the codebook
+ROUNDING, CHANGED = 1e-4, 1e-3  # largest difference of an entry that means nothing
 NEAR, AROUND = 3, 20  # steps after a validation; tens of steps in which the jump falls back
 
 
@@ -32,8 +35,9 @@ def encoder_collapse(log: Log) -> Finding:
         std.value < COLLAPSED_STD)  # fmt: skip
     if not certain and similarity.value < RATHER_ALIKE:
         return clear(name, similarity, std)
-    told_apart = share is not None and share.value >= LOW
-    grave = (certain or similarity.value > ALIKE) and not told_apart
+    told_apart = share is not None and share.value >= LOW and log.settings.codebook_size > 1
+    merged = share is not None and share.value < LOW
+    grave = (certain and not told_apart) or (similarity.value > ALIKE and merged)
     if told_apart:
         cause = "Outputs share a common offset, yet the codes tell them apart."
         remedy = (
@@ -83,23 +87,36 @@ def encoder_drift(log: Log) -> Finding:
 
 def unstable_training(log: Log) -> Finding:
     name = "unstable-training"
-    column = next((c for c in ("recon_loss", "commit_loss") if log.has(c)), None)
-    if column is None:
-        return unknown(name, "No loss is in the data.", "recon_loss")
-    train = log.split("train")
-    loss = train[column].replace(np.inf, np.nan)
-    broken = _broken(train, column)
-    calm = loss.rolling(21, min_periods=3, center=True).median()
+    train, lost = log.split("train"), [c for c in ("recon_loss", "commit_loss") if c in log.table]
+    broken = next((e for e in (_broken(train, c) for c in lost) if e is not None), None)
+    if broken is None and not any(log.has(c) for c in lost):
+        return unknown(name, "No finite loss is in the data.", "recon_loss")
+    if broken is not None:
+        return _unstable(log, "critical", broken)
+    if not log.has("recon_loss"):  # the quantizer's own loss rightly rises from nothing
+        return clear(name, log.late("commit_loss"))
+    loss = train["recon_loss"].replace(np.inf, np.nan).dropna()
+    calm = loss.rolling(21, min_periods=3, center=True).median().bfill().ffill()
+    end, best, start = log.late("recon_loss"), float(calm.min()), float(calm.iloc[0])
+    if not best > 0:  # a likelihood, say: it has no zero to be a multiple of
+        return clear(name, end)
     settled = loss.iloc[len(loss) // 10 :]
     spikes = int((settled > SPIKE * calm.loc[settled.index]).sum())
-    end, best = log.late(column), float(calm.min())
-    counted = Evidence("spikes", spikes, "rows", f"{column} above {SPIKE:g} x its running median")
-    if broken is None and spikes < SPIKES and not end.value > SPIKE * best:
-        return clear(name, end, counted)
-    grave = broken is not None or end.value > SPIKE * best
+    evidence = (
+        end, Evidence("at the start", start, "", "recon_loss, running median"),
+        Evidence("at best", best, "", "recon_loss, running median"),
+        Evidence("spikes", spikes, "rows", f"recon_loss above {SPIKE:g} x its running median"),
+    )  # fmt: skip
+    if end.value > DIVERGED * best and end.value > ABOVE_START * start:
+        return _unstable(log, "critical", *evidence)
+    if spikes >= SPIKES or (end.value > SPIKE * best and end.value > start):
+        return _unstable(log, "warning", *evidence)
+    return clear(name, *evidence)
+
+
+def _unstable(log: Log, severity: Severity, *evidence: Evidence) -> Finding:
     return fired(
-        name, "critical" if grave else "warning", broken, end,
-        Evidence("lowest running median", best, "", column), counted,
+        "unstable-training", severity, *evidence,
         cause="The loss stops being finite or rises far above what it had reached: steps are too "
         "large, or resets tear codes away faster than the decoder learns them.",
         remedy="lower the learning rate" + _tenth(log) + ", warm up longer, reset every 10 steps "
@@ -108,13 +125,16 @@ def unstable_training(log: Log) -> Finding:
 
 
 def _broken(train: pd.DataFrame, column: str) -> Evidence | None:
-    """How many last rows hold no finite loss, in a column that was filled until then."""
-    finite = np.isfinite(train[column].to_numpy())
-    last = int(np.flatnonzero(finite)[-1])
-    if finite[-1] or finite[:last].mean() < 0.9:
+    """How many last rows hold no finite loss, where that is no gap like those before."""
+    values = train[column].to_numpy()
+    there = np.flatnonzero(np.isfinite(values))
+    last = int(there[-1]) if len(there) else -1
+    tail, infinite = len(values) - 1 - last, bool(np.isinf(values[last + 1 :]).any())
+    gap = int(np.diff(there).max(initial=1)) - 1
+    if not infinite and (last < 0 or tail < max(TAIL, TAIL * gap)):
         return None
-    return Evidence(f"{column} not finite", len(finite) - 1 - last, "rows",
-                    f"train, after step {int(train['step'].iloc[last])} to the end")  # fmt: skip
+    since = f"after step {int(train['step'].iloc[last])}" if last >= 0 else "from the first row"
+    return Evidence(f"{column} not finite", tail, "rows", f"train, {since} to the end")
 
 
 def loss_hides_collapse(log: Log) -> Finding:
@@ -136,24 +156,24 @@ def evaluation_changes_counts(log: Log) -> Finding:
     name = "evaluation-changes-counts"
     change = log.late("eval_change", "val")
     if change is not None:
-        if change.value == 0:
+        if change.value < CHANGED:
             return clear(name, change)
-        return _evaluation_learns(name, change)
+        return _evaluation_learns("critical", change)
     jumps = _jumps_after_validation(log)
     if jumps is None:
-        return unknown(name, "Training rows around validations are too sparse.",
+        return unknown(name, "Too few validations, or training rows around them too sparse.",
                        "train rows each step or so around 3 validations, or eval_change "
                        "(vqlib.watch measures it)")  # fmt: skip
     if jumps[0].value >= JUMP and jumps[1].value >= 0.6:
-        return _evaluation_learns(name, *jumps)
+        return _evaluation_learns("warning", *jumps)  # something else may keep the same beat
     return clear(name, *jumps)
 
 
-def _evaluation_learns(name: str, *evidence: Evidence) -> Finding:
+def _evaluation_learns(severity: Severity, *evidence: Evidence) -> Finding:
     return fired(
-        name, "critical", *evidence,
-        cause="A validation pass updates the quantizer's counts: codes that it does not use are "
-        "reset at the next training step.",
+        "evaluation-changes-counts", severity, *evidence,
+        cause="A validation pass changes the quantizer's counts or codes; codes that it does not "
+        "use are then reset at the next training step.",
         remedy="call model.eval() before validation, and update counts and codes only "
         "`if self.training`",
     )  # fmt: skip
@@ -190,9 +210,10 @@ def _peak_above(use: pd.Series) -> pd.Series:
 
     Rows a step apart or nearly: where steps are wider than 3, there is nothing to see.
     """
-    steps = np.arange(int(use.index[0]), int(use.index[-1]) + 1)
-    if len(steps) > 3 * len(use):
+    first, last = int(use.index[0]), int(use.index[-1])
+    if last - first > 3 * len(use):
         return pd.Series(dtype=float)
+    steps = np.arange(first, last + 1)
     even = use.reindex(steps).interpolate(limit=NEAR)
     before = even.rolling(NEAR).median()
     after = even.rolling(NEAR).max().shift(-NEAR)
@@ -206,7 +227,7 @@ def ranks_disagree(log: Log) -> Finding:
         return unknown(name, "One history shows one process.",
                        "vqlib.audit(quantizer), which runs two processes")  # fmt: skip
     worst = log.late("rank_difference")
-    if worst.value == 0:
+    if worst.value < ROUNDING:
         return clear(name, worst)
     return fired(
         name, "critical", worst,

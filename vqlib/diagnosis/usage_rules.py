@@ -10,10 +10,12 @@ from vqlib.findings import Evidence, Finding, Severity, clear, fired, unknown
 
 COLLAPSED, LOW = 0.25, 0.5  # shares of what uniform use would show: the guide's levels, rounded
 GAP, WIDE_GAP = 0.10, 0.30  # the guide's target is 10 points
-TOP_RATIO = 5.0
-TOP_SHARE, MOST = 0.10, 0.50  # of the tokens
+TOP_EXCESS, MOST, NEARLY_ALL = 0.10, 0.50, 0.95  # share of the tokens beyond 1/K, over 1 - 1/K
+SMALL = 16  # codes: in a smaller codebook one may well take half
 FEW_EFFECTIVE = 0.25  # perplexity over used codes: below it, a few codes do the work
 LONG_DECAY = 0.95
+ASSUMED_TOKENS = 1000  # in a window of unknown size
+SAME_WINDOW = 0.8  # validation's tokens over training's: fewer show fewer codes by themselves
 SHOWS = 0.95  # of the codebook that a window should be able to show
 GOOD_THRESHOLD, GOOD_REFILL, GOOD_EVERY = 0.1, 1.0, 5  # relative; public practice (Mimi)
 
@@ -21,10 +23,18 @@ GOOD_THRESHOLD, GOOD_REFILL, GOOD_EVERY = 0.1, 1.0, 5  # relative; public practi
 def in_use(log: Log) -> Evidence | None:
     """Share of what uniform use would show in the same window: validation's, else training's."""
     for split in ("val", "train"):
+        if split == "val" and is_stale(log):
+            continue
         found = share_of_possible(log, split)
         if found is not None:
             return found
     return None
+
+
+def is_stale(log: Log) -> bool:
+    """Whether more than half of the training rows lie after the last validation."""
+    train, val = log.split("train")["step"], log.split("val")["step"]
+    return len(val) > 0 and bool((train > val.iloc[-1]).sum() > len(train) / 2)
 
 
 def share_of_possible(log: Log, split: str) -> Evidence | None:
@@ -32,20 +42,36 @@ def share_of_possible(log: Log, split: str) -> Evidence | None:
     measured = log.late("utilization", split)
     if measured is None:
         return None
-    possible = uniform(log, split)
-    return Evidence(
-        "utilization / uniform use's", min(1.0, measured.value / (possible or 1.0)), "",
-        measured.window + ("" if possible else "; window's tokens not known, taken as many"),
-    )  # fmt: skip
+    end = log.very_end("utilization", split)
+    if end.value < LOW * measured.value:  # it fell just now
+        measured = end
+    possible, window = uniform(log, split), measured.window
+    if possible is None:
+        possible, tokens = _least_possible(log, split)
+        window += f"; window's tokens not known, taken as {tokens:.0f}"
+    return Evidence("utilization / uniform use's", min(1.0, measured.value / possible), "", window)
+
+
+def _least_possible(log: Log, split: str) -> tuple[float, float]:
+    """(utilization that uniform use would show, tokens) for a window of unknown size.
+
+    It is taken as small, in favour of the codebook, though it holds a token for each code.
+    """
+    size = log.settings.codebook_size
+    if size is None:
+        return 1.0, math.inf
+    most = log.split(split)["used_codes"].max() if log.has("used_codes", split) else 0
+    tokens = max(ASSUMED_TOKENS, most)
+    return usage.uniform_utilization(size, int(tokens)), tokens
 
 
 def uniform(log: Log, split: str) -> float | None:
     """Utilization that uniform use would show in the split's window; None: not known."""
     given = log.late("uniform_utilization", split)
-    if given is not None:
+    if given is not None and given.value > 0:
         return given.value
     tokens = window_tokens(log, split)
-    if tokens is None or log.settings.codebook_size is None:
+    if not tokens or log.settings.codebook_size is None:
         return None
     return usage.uniform_utilization(log.settings.codebook_size, int(tokens))
 
@@ -55,7 +81,10 @@ def window_tokens(log: Log, split: str) -> float | None:
     given = log.late("window_tokens", split)
     if given is not None:
         return given.value
-    return log.settings.tokens_per_step if split == "train" else None
+    tokens, used = log.settings.tokens_per_step, log.late("used_codes", split)
+    if split != "train" or tokens is None or (used is not None and used.value > tokens):
+        return None  # more codes than a step has tokens: the row counts more than one step
+    return tokens
 
 
 def remedy_reset(log: Log) -> str:
@@ -78,9 +107,15 @@ def codebook_collapse(log: Log) -> Finding:
     share = in_use(log)
     if share is None:
         return _collapse_without_size(log)
-    split = "val" if log.has("utilization", "val") else "train"
-    codes, past = log.late("used_codes", split), _highest(log)
+    split = "val" if log.has("utilization", "val") and not is_stale(log) else "train"
+    codes, past = log.very_end("used_codes", split), _highest(log)
+    if past is not None and codes is not None and past.value < codes.value:
+        past = None  # the splits count windows of different size
     if share.value >= LOW:
+        plain = log.very_end("utilization", split)
+        if uniform(log, split) is None and plain.value < LOW:
+            return unknown("codebook-collapse", f"{plain.value:.1%} of the codes are in use, which "
+                           "may be all that a small window can show.", "window_tokens")  # fmt: skip
         return clear("codebook-collapse", share, codes)
     severity: Severity = "critical" if share.value < COLLAPSED else "warning"
     return fired(
@@ -113,13 +148,17 @@ def _highest(log: Log) -> Evidence | None:
 
 
 def _cause_of_collapse(log: Log, past: Evidence | None) -> str:
-    now = log.late("used_codes")
+    now, train = log.very_end("used_codes"), log.split("train")["step"]
     if past is not None and now is not None and now.value < 0.5 * past.value:
+        resets = log.has("resets") and log.split("train")["resets"].sum() > 0
+        after = "the resets do not keep up" if resets else "nothing brings them back"
         return (
             f"Use fell from {past.value:.0f} to {now.value:.0f} codes while training: codes that "
-            "lose their inputs are not moved by a moving average, and nothing brings them back."
+            f"lose their inputs are not moved by a moving average, and {after}."
         )
-    return "The codebook never came into use: most codes begin far from the encoder's outputs."
+    if len(train) and train.iloc[0] <= max(10, 0.05 * train.iloc[-1]):
+        return "The codebook never came into use: most codes begin far from the encoder's outputs."
+    return "Few codes are in use in all of the history given; how it began is not in it."
 
 
 def _remedy_of_collapse(log: Log) -> str:
@@ -132,7 +171,8 @@ def _remedy_of_collapse(log: Log) -> str:
     if threshold is None or threshold == 0:
         return remedy_reset(log) + "; start at k-means of the first batch" + memory
     return (
-        "a reset is on and does not help: see the findings on the reset, then on the encoder"
+        "a reset is on and does not help enough: see what was found of it and of the encoder, and "
+        "ask vqlib.audit(quantizer) whether it lasts; let any input be a donor (donors='batch')"
         + memory
     )
 
@@ -141,26 +181,29 @@ def train_validation_gap(log: Log) -> Finding:
     name = "train-validation-gap"
     if not (log.has("utilization", "train") and log.has("utilization", "val")):
         return unknown(name, "One of the two splits is missing.", "rows of train and of val")
-    train, val = share_of_possible(log, "train"), share_of_possible(log, "val")
-    gap = Evidence("gap", 100 * (train.value - val.value), "points", "train - val, each over what "
-                   "uniform use of its window would show")  # fmt: skip
+    train, val = log.late("utilization", "train"), log.late("utilization", "val")
+    gap = Evidence("gap", 100 * (train.value - val.value), "points", "train - val")
     if train.value - val.value <= GAP:
         return clear(name, gap)
-    if uniform(log, "train") is None or uniform(log, "val") is None:
+    if is_stale(log):
+        return unknown(name, "The last validation lies far before the last training row.",
+                       "a validation at the end")  # fmt: skip
+    tokens = window_tokens(log, "train"), window_tokens(log, "val")
+    if None in tokens or tokens[1] < SAME_WINDOW * tokens[0]:
         return unknown(
-            name, f"They differ by {gap.value:.0f} points, but the windows may differ too.",
-            "window_tokens of both splits",
+            name, f"They differ by {gap.value:.0f} points, but a smaller window shows fewer codes.",
+            "window_tokens of both splits, with at least as many in val as in train",
         )  # fmt: skip
     severity: Severity = "critical" if train.value - val.value > WIDE_GAP else "warning"
     mature = log.late("mature_utilization", "train")
-    fresh = mature is not None and mature.value < 0.8 * log.late("utilization").value
+    fresh = mature is not None and mature.value < 0.8 * train.value
     return fired(
         name, severity, gap, train, val, mature,
         cause="Training counts codes that were reset a moment ago and got a hit there."
         if fresh else "Pictures never trained on reach fewer codes: codes fit single batches.",
         remedy="judge by validation, or by mature_utilization; reset less often, and let the "
         "learning rate fall at the end" if fresh else "more training pictures, or a smaller "
-        f"codebook than {log.settings.codebook_size}; compare over windows of equal tokens",
+        f"codebook than {log.settings.codebook_size}",
     )  # fmt: skip
 
 
@@ -174,11 +217,12 @@ def top_code_dominates(log: Log) -> Finding:
     share = Evidence("share of the most used code", ratio.value / size, "of the tokens",
                      ratio.window)  # fmt: skip
     effective = _effective(log, split)
-    by_top = ratio.value >= TOP_RATIO and share.value >= TOP_SHARE
+    excess = (share.value - 1 / size) / (1 - 1 / size) if size > 1 else 0.0
+    by_top = excess >= max(TOP_EXCESS, min(MOST, 5 / size))
     by_few = effective is not None and effective.value < FEW_EFFECTIVE
     if not by_top and not by_few:
         return clear(name, ratio, share)
-    grave = by_top and share.value >= MOST
+    grave = excess >= (MOST if size >= SMALL else NEARLY_ALL)
     return fired(
         name, "critical" if grave else "warning", ratio, share, effective,
         cause="Many inputs are alike for the encoder (flat regions, silence, padding), or few "
