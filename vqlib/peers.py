@@ -198,11 +198,19 @@ def is_plain(module: nn.Module) -> bool:
 
 
 def plain_indices(module: nn.Module, output) -> Tensor | None:
-    """The integer tensor; of several the largest that is no one-hot matrix."""
-    size = len(plain_codebook(module))
+    """The integer tensor; of several the largest that is no one-hot matrix, or what that marks."""
+    size, dim = plain_codebook(module).shape
     found = [t for t in tensors(output) if t.dtype in INTEGERS]
     narrow = [t for t in found if not (t.dim() > 1 and t.shape[-1] == size)]
-    return max(narrow or found, key=Tensor.numel, default=None)
+    if narrow or not found:
+        return max(narrow, key=Tensor.numel, default=None)
+    widest, quantized = max(found, key=Tensor.numel), plain_quantized(output)
+    one_a_token = quantized is not None and quantized.numel() == widest.numel() * dim
+    return widest.argmax(-1) if not one_a_token and _one_hot(widest) else widest
+
+
+def _one_hot(rows: Tensor) -> bool:
+    return bool(((rows == 0) | (rows == 1)).all() and (rows.sum(-1) == 1).all())
 
 
 def plain_quantized(output) -> Tensor | None:
