@@ -386,6 +386,14 @@ def test_a_model_that_ran_compiled_before_is_followed():
     assert w.history["step"].tolist() == [1, 2, 3]
 
 
+def test_a_scripted_module_beside_the_quantizer():
+    model = ours()
+    model.encoder = torch.jit.script(model.encoder)
+    with vqlib.watch(model) as w:
+        train(model, 2)
+    assert w.layers == ["quantizer"] and w.history["step"].tolist() == [1, 2]
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_graph_that_must_not_break_is_refused(in_place):
     model = ours()

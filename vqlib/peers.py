@@ -193,7 +193,8 @@ def plain_counts(module: nn.Module) -> Tensor | None:
 
 
 def is_plain(module: nn.Module) -> bool:
-    called = type(module).forward is not nn.Module.forward
+    # a scripted class has no forward to look at, only its modules have
+    called = getattr(type(module), "forward", None) is not nn.Module.forward
     return called and looks_near(module) and plain_codebook(module) is not None
 
 
