@@ -168,6 +168,13 @@ def test_a_codebook_that_lies_on_its_side():
     assert torch.equal(adapter_for(layer).codebook(layer), layer.embed.T)
 
 
+def test_counts_of_something_else_are_none_of_the_codes():
+    layer = OneHotVQ()
+    layer.cluster_size = torch.zeros(3)
+    adapter = adapter_for(layer)
+    assert adapter.counts(layer) is None and adapter.codebook(layer) is layer.embedding.weight
+
+
 def test_no_peer_is_imported_by_the_package():
     code = "import sys, vqlib; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

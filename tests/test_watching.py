@@ -507,6 +507,8 @@ def test_wrong_arguments(wrong, message):
     ({"codebook": lambda m: m.table[0]}, r"codebook must give a tensor \(K, D\).*shape \(16,\)"),
     ({"codebook": lambda m: None}, "codebook_size, as its codebook is None"),
     ({"counts": lambda m: m.table}, r"counts must give a tensor \(K,\)"),
+    ({"counts": lambda m: torch.ones(7)}, r"one count a code, lengths \[32\].*shape \(7,\)"),
+    ({"counts": lambda m: 2 * [torch.ones(K)]}, r"one count a code.*shape \(32,\), .*\(32,\)"),
     ({"settings": lambda m: 3}, "settings must give a dict"),
 ])  # fmt: skip
 def test_an_adapter_of_the_wrong_kind_is_refused_before_training(changes, message):

@@ -175,14 +175,20 @@ def plain_codebook(module: nn.Module) -> Tensor | None:
         held = getattr(module, name, None)
         held = getattr(held, "weight", held)
         if isinstance(held, Tensor) and held.dim() == 2 and held.is_floating_point():
-            counts = plain_counts(module)
-            upright = counts is None or len(counts) == len(held)
-            return held if upright else held.T
+            counts = _some_counts(module)
+            on_its_side = counts is not None and len(counts) == held.shape[1] != len(held)
+            return held.T if on_its_side else held
     return None
 
 
 def plain_counts(module: nn.Module) -> Tensor | None:
-    """(K,) from a usual name, on the layer or on the module that holds its codebook."""
+    """(K,) from a usual name; None where what has that name counts something else."""
+    counts = _some_counts(module)
+    return counts if counts is not None and len(counts) == len(plain_codebook(module)) else None
+
+
+def _some_counts(module: nn.Module) -> Tensor | None:
+    """From a usual name, on the layer or on the module that holds its codebook."""
     inner = [getattr(module, name, None) for name in CODEBOOKS]
     for owner in (module, *inner):
         for name in COUNTS:

@@ -42,6 +42,8 @@ class Layer:
         self.settings = {"kind": adapter.name or type(module).__name__} | self._settings()
         books, counts = self.books(), self.counts()
         sizes = [len(b) for b in books] or self._sizes()
+        if counts and [len(c) for c in counts] != sizes:
+            raise self._wrong("counts", f"one count a code, lengths {sizes}", counts)
         self.dim = books[0].shape[1] if books else None
         if books:
             self.settings.setdefault("dim", self.dim)
@@ -238,11 +240,16 @@ class Layer:
         return found if isinstance(found, Tensor) else None
 
     def _wrong(self, what: str, expected: str, got) -> TypeError:
-        shown = f"{got.dtype} of shape {tuple(got.shape)}" if isinstance(got, Tensor) else repr(got)
         return TypeError(
             f"layer {self.name!r} ({type(self.module).__name__}): its adapter's {what} must give "
-            f"{expected}; got {shown}"
+            f"{expected}; got {_shown(got)}"
         )
+
+
+def _shown(got) -> str:
+    if isinstance(got, list | tuple):
+        return f"[{', '.join(map(_shown, got))}]"
+    return f"{got.dtype} of shape {tuple(got.shape)}" if isinstance(got, Tensor) else repr(got)
 
 
 def forget_shared(layers: list[Layer]) -> None:
