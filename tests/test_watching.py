@@ -495,12 +495,28 @@ def test_a_model_without_a_quantizer():
     ({"model": "model"}, "torch.nn.Module"),
     ({"every": 0}, "every must be a whole number"),
     ({"window": 1.5}, "window must be a whole number"),
+    ({"adapters": [ADAPTER]}, "adapters must be a dict .* got list"),
     ({"adapters": {"Plain": ADAPTER}}, "class of modules"),
     ({"adapters": {Plain: lambda module, output: output}}, "vqlib.Adapter for Plain"),
 ])  # fmt: skip
 def test_wrong_arguments(wrong, message):
     with pytest.raises((TypeError, ValueError), match=message):
         vqlib.watch(**({"model": ours()} | wrong))
+
+
+@pytest.mark.parametrize("adapters", [
+    None,
+    {Plain: adapter(codebook=lambda module: module.embedding)},
+])  # fmt: skip
+def test_a_lazy_codebook_is_refused(adapters):
+    class LazyVQ(Plain):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.UninitializedParameter()
+
+    model = Autoencoder(LazyVQ())
+    with pytest.raises(ValueError, match="LazyVQ is lazy and not initialised yet"):
+        vqlib.watch(model, adapters=adapters)
 
 
 @pytest.mark.parametrize("changes, message", [

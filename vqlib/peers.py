@@ -32,6 +32,15 @@ def looks_near(module: nn.Module) -> bool:
     return bool(LOOKS_NEAR.search(type(module).__name__))
 
 
+def refuse_lazy(module: nn.Module, held) -> None:
+    """Raises ValueError where ``held`` is a tensor without a shape yet."""
+    if nn.parameter.is_lazy(held):
+        raise ValueError(
+            f"{type(module).__name__} is lazy and not initialised yet, so that its codebook has "
+            "no shape: call the model once first"
+        )
+
+
 def tensors(output) -> Iterator[Tensor]:
     """All tensors in an output of nested tuples, lists and dicts."""
     if isinstance(output, Tensor):
@@ -174,6 +183,7 @@ def plain_codebook(module: nn.Module) -> Tensor | None:
     for name in CODEBOOKS:
         held = getattr(module, name, None)
         held = getattr(held, "weight", held)
+        refuse_lazy(module, held)
         if isinstance(held, Tensor) and held.dim() == 2 and held.is_floating_point():
             counts = _some_counts(module)
             on_its_side = counts is not None and len(counts) == held.shape[1] != len(held)

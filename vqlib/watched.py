@@ -198,6 +198,7 @@ class Layer:
         if all(h is None for h in held):
             return []
         for h in held:
+            peers.refuse_lazy(self.module, h)
             if not isinstance(h, Tensor) or h.dim() != dims:
                 raise self._wrong(what, f"a tensor {shape}, a list of them, or None", h)
         return list(held)

@@ -62,6 +62,9 @@ def watch(
     for name, value in (("every", every), ("window", window)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if not isinstance(adapters, Mapping | None):
+        raise TypeError("adapters must be a dict {class: vqlib.Adapter} or None, "
+                        f"got {type(adapters).__name__}")  # fmt: skip
     for kind, adapter in (adapters or {}).items():
         if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
             raise TypeError(f"adapters: expected a class of modules as key, got {kind!r}")
