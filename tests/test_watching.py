@@ -135,6 +135,13 @@ def test_the_counts_are_those_of_the_indices_returned(build):
     assert val["step"].tolist() == [3, 6]
 
 
+def test_names_that_shorten_alike_stay_whole():
+    model = nn.ModuleDict({"p": ours().quantizer})
+    for outer, inner in (("q", "_orig_mod"), ("_orig_mod", "q")):
+        model[outer] = nn.ModuleDict({inner: ours().quantizer})
+    assert vqlib.watch(model).layers == ["p", "q._orig_mod", "_orig_mod.q"]
+
+
 def test_every_and_window():
     model = ours()
     witness = Witness(model.quantizer, lambda output: output[1])

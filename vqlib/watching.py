@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 
 import pandas as pd
@@ -36,7 +37,7 @@ def watch(
 
     >>> with vqlib.watch(model) as w:  # doctest: +SKIP
     ...     train(model)
-    >>> vqlib.diagnose(w.history)  # doctest: +SKIP
+    >>> vqlib.diagnose(w)  # doctest: +SKIP
 
     Losses, weights and random numbers are the same to the bit with it and without. (A
     compiled model is compiled anew, with a break in its graph at each layer.) See `Watch`
@@ -246,12 +247,12 @@ def _found(model: nn.Module, given: dict) -> list[tuple[str, nn.Module, Adapter,
         adapter = own or adapter_for(module)
         if adapter is not None:
             known[name] = (module, adapter, own is not None or adapter is not PLAIN)
-    found = []
+    found: dict[str, tuple] = {}
     for name, (module, adapter, sure) in known.items():
         inside = any(_holds(outer, name) and known[outer][2] for outer in known)
         around = not sure and any(_holds(name, inner) for inner in known)
         if not (inside or around):
-            found.append((_short(name, model) or type(module).__name__, module, adapter, sure))
+            found[name] = (module, adapter, sure)
     if not found:
         near = [
             f"{name or 'the model'} ({type(module).__name__})"
@@ -262,7 +263,17 @@ def _found(model: nn.Module, given: dict) -> list[tuple[str, nn.Module, Adapter,
         raise ValueError(
             f"no quantizer layer that is recognised in {type(model).__name__}; {seen}. {HOW_TO}"
         )
-    return found
+    names = _unlike([_short(name, model) for name in found], list(found))
+    return [
+        (name or type(layer[0]).__name__, *layer)
+        for name, layer in zip(names, found.values(), strict=True)
+    ]
+
+
+def _unlike(short: list[str], whole: list[str]) -> list[str]:
+    """The ``short`` names, but the ``whole`` ones where two are alike."""
+    times = Counter(short)
+    return [s if times[s] == 1 else w for s, w in zip(short, whole, strict=True)]
 
 
 def _holds(outer: str, inner: str) -> bool:
