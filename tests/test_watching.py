@@ -580,7 +580,7 @@ def test_a_guess_that_was_wrong_is_given_up():
         warnings.simplefilter("error")
         train(model, 2)
     w.stop()
-    assert w.history.empty
+    assert w.history.empty and "given up" in str(w)
 
 
 def test_a_watch_that_saw_nothing_says_so():
@@ -591,10 +591,31 @@ def test_a_watch_that_saw_nothing_says_so():
     assert w.history.empty and "used_codes" in w.history
 
 
+def test_a_layer_that_no_forward_reached_is_named():
+    model = ours()
+    model.spare = theirs().quantizer
+    with pytest.warns(UserWarning, match="of the layers spare, while others") as caught:  # noqa: SIM117
+        with vqlib.watch(model) as w:
+            train(model, 2)
+    assert len(caught) == 1
+    assert w.histories["spare"].empty and list(w.histories["spare"]) == list(COLUMNS)
+    assert w.history["layer"].unique().tolist() == ["quantizer"]
+    assert "tokens_per_step" not in w.settings["spare"]
+    assert "quantizer: step 2" in str(w) and "spare: nothing seen: no token" in str(w)
+
+
+def test_layers_seen_in_evaluation_alone_are_not_named():
+    model = theirs(kmeans_init=False).eval()
+    with warnings.catch_warnings(), vqlib.watch(model):
+        warnings.simplefilter("error")
+        model(batch(1))
+
+
 def test_a_watch_whose_first_row_is_not_due_yet_does_not_complain():
     model = ours()
     with warnings.catch_warnings(), vqlib.watch(model, every=10) as w:
         warnings.simplefilter("error")
         train(model, 3)
         assert w.settings["quantizer"]["tokens_per_step"] == 40
+        assert "no row is due yet" in str(w)
     assert w.history.empty

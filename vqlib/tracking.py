@@ -183,6 +183,11 @@ class Track:
         tokens = sorted(self.tokens)
         return self.known | ({"tokens_per_step": tokens[len(tokens) // 2]} if tokens else {})
 
+    @property
+    def reached(self) -> bool:
+        """Whether any token was seen, but for those of an evaluation under way."""
+        return bool(self.rows) or any(self.tokens)
+
     def begin_val(self, codebook: Tensor | None) -> None:
         """Evaluation begins, with this ``codebook`` (K, D)."""
         self.fetch()

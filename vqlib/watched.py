@@ -63,9 +63,15 @@ class Layer:
         self.left: list[Tensor] = []  # codebooks when the last forward ended
         self.hit: list[Tensor] = []  # codes hit by the last training forward
 
-    @property
-    def was_seen(self) -> bool:
-        return self.given_up or self.step > 0 or any(track.rows for track in self.tracks)
+    def unseen(self) -> list[str]:
+        """Names of the codebooks that no token reached."""
+        return [] if self.given_up else [track.name for track in self.tracks if not track.reached]
+
+    def why_empty(self, track: Track) -> str:
+        """Why the history of ``track`` has no rows."""
+        if self.given_up:
+            return "given up, for its output could not be read"
+        return "no row is due yet" if track.reached else "nothing seen: no token has reached it"
 
     # --- hooks ---
 

@@ -25,6 +25,15 @@ HOW_TO = (
     "module.embedding.weight, counts=lambda module: None)})"
 )
 
+ALL_UNSEEN = (
+    ": their forward was not called. Is this the model that was trained? A model that was "
+    "copied, or a function compiled before the watch began, is not followed"
+)
+SOME_UNSEEN = (
+    ", while others were followed: no token reached them. (A call of layer.forward(z) in place "
+    "of layer(z) is not seen.)"
+)
+
 
 def watch(
     model: nn.Module,
@@ -126,13 +135,11 @@ class Watch:
         except Exception:
             if kind is None:  # else the error that ended the training is the one to show
                 raise
-        if kind is None and not any(layer.was_seen for layer in self._layers):
-            warnings.warn(
-                f"nothing was seen of the layers {', '.join(self.layers)}: their forward was "
-                "not called. Is this the model that was trained? A model that was copied, or a "
-                "function compiled before the watch began, is not followed",
-                stacklevel=2,
-            )
+        unseen = [name for layer in self._layers for name in layer.unseen()]
+        if kind is None and unseen:
+            why = ALL_UNSEEN if len(unseen) == len(self.layers) else SOME_UNSEEN
+            text = f"nothing was seen of the layers {', '.join(unseen)}{why}"
+            warnings.warn(text, stacklevel=2)
 
     @property
     def _tracks(self) -> list[Track]:
@@ -146,6 +153,7 @@ class Watch:
     def histories(self) -> dict[str, pd.DataFrame]:
         """Of each layer by name: the columns of `vqlib.history.COLUMNS`, NaN where unknown.
 
+        No rows where no token has reached the layer; ``str(watch)`` says which these are.
         ``duplicates`` and ``longest_code`` stand on the last row too, whatever its split.
         ``encoder_similarity``, ``encoder_std`` and ``cosine_error`` come from 100 random inputs
         of the layer, of each forward.
@@ -167,23 +175,28 @@ class Watch:
     @property
     def settings(self) -> dict[str, dict]:
         """Of each layer by name: what is known of it, under the names of `TrainConfig`,
-        with the median of its ``tokens_per_step``."""
+        with the median of its ``tokens_per_step`` if it was trained."""
         with self._lock:
             return {track.name: track.settings() for track in self._tracks}
 
     def __str__(self) -> str:
         lines = [f"watching {len(self.layers)} codebooks of {type(self._model).__name__}"]
-        for name, table in self.histories.items():
-            if table.empty:
-                lines.append(f"  {name}: nothing seen yet")
-                continue
-            parts = [f"step {table['step'].iloc[-1]}"]
-            for split, rows in table.groupby("split"):
-                last = rows.iloc[-1]
-                parts.append(f"{split} utilization {last['utilization']:.1%} "
-                             f"(perplexity {last['perplexity']:.1f})")  # fmt: skip
-            lines.append(f"  {name}: " + ", ".join(parts))
+        tables = self.histories
+        for layer in self._layers:
+            for track in layer.tracks:
+                table = tables[track.name]
+                said = layer.why_empty(track) if table.empty else _last_rows(table)
+                lines.append(f"  {track.name}: {said}")
         return "\n".join(lines)
+
+
+def _last_rows(table: pd.DataFrame) -> str:
+    parts = [f"step {table['step'].iloc[-1]}"]
+    for split, rows in table.groupby("split"):
+        last = rows.iloc[-1]
+        parts.append(f"{split} utilization {last['utilization']:.1%} "
+                     f"(perplexity {last['perplexity']:.1f})")  # fmt: skip
+    return ", ".join(parts)
 
 
 class Hook:
