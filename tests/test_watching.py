@@ -200,6 +200,18 @@ def test_the_last_row_shows_the_codebook_as_it_is_left():
     assert last["longest_code"] == pytest.approx(float(lengths.max() / lengths.median()))
 
 
+def test_a_long_code_means_something_where_counts_are_kept():
+    found = []
+    for counts in (lambda module: None, lambda module: torch.ones(K)):
+        model = Autoencoder(Plain())
+        with vqlib.watch(model, adapters={Plain: adapter(counts=counts)}) as w:
+            train(model, 2, val_every=1)
+        found.append(w.history.loc[w.history["split"] == "val", "longest_code"])
+        assert w.history["duplicates"].iloc[-1] == 0
+    without, kept = found
+    assert without.isna().all() and kept.notna().all()
+
+
 # --- resets ---
 
 

@@ -53,7 +53,7 @@ class Layer:
         names = [name] if len(sizes) == 1 else [f"{name}[{i}]" for i in range(len(sizes))]
         self.tracks = [
             Track(n, k, self.settings, every=every, window=window, observed=self.observed,
-                  stateful=bool(books or counts))
+                  stateful=bool(books or counts), counted=bool(counts))
             for n, k in zip(names, sizes, strict=True)
         ]  # fmt: skip
         self.given_up = False

@@ -154,7 +154,8 @@ class Watch:
         """Of each layer by name: the columns of `vqlib.history.COLUMNS`, NaN where unknown.
 
         No rows where no token has reached the layer; ``str(watch)`` says which these are.
-        ``duplicates`` and ``longest_code`` stand on the last row too, whatever its split.
+        ``duplicates`` and ``longest_code`` stand on the last row too, whatever its split; the
+        latter only where the layer keeps counts, as a moving average does.
         ``encoder_similarity``, ``encoder_std`` and ``cosine_error`` come from 100 random inputs
         of the layer, of each forward.
         """
