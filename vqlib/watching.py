@@ -26,8 +26,8 @@ HOW_TO = (
 )
 
 ALL_UNSEEN = (
-    ": their forward was not called. Is this the model that was trained? A model that was "
-    "copied, or a function compiled before the watch began, is not followed"
+    ": no token reached them. Is this the model that was trained? A model that was copied, or "
+    "a function compiled before the watch began, is not followed"
 )
 SOME_UNSEEN = (
     ", while others were followed: no token reached them. (A call of layer.forward(z) in place "
