@@ -122,6 +122,35 @@ def test_settings_of_ours():
     assert adapters.NORM_EMA.settings(vqlib.NormEMAQuantizer(16, 8))["dead_code_threshold"] == 0
 
 
+class OneHotVQ(nn.Module):
+    """Returns integers as one-hot rows, or as they are."""
+
+    def __init__(self, marked: bool = True):
+        super().__init__()
+        self.embedding, self.marked = nn.Embedding(16, 8), marked
+
+    def forward(self, z):
+        indices = torch.cdist(z, self.embedding.weight).argmin(-1)
+        shown = nn.functional.one_hot(indices, 16) if self.marked else indices
+        return self.embedding(indices), shown, torch.zeros(())
+
+
+def test_a_one_hot_matrix_is_read_as_the_codes_it_marks():
+    layer = OneHotVQ()
+    z = layer.embedding.weight.detach()[[3, 3, 7, 0]].reshape(1, 4, 8)
+    assert adapters.PLAIN.indices(layer, layer(z)).tolist() == [[3, 3, 7, 0]]
+    with vqlib.watch(layer) as w:
+        layer(z)
+    assert w.history[["used_codes", "window_tokens"]].to_numpy().tolist() == [[3, 4]]
+
+
+def test_as_many_tokens_as_codes_are_no_one_hot_matrix():
+    layer = OneHotVQ(marked=False)
+    chosen = [0] * 15 + [1]  # collapsed, and like a row that marks its last code
+    output = layer(layer.embedding.weight.detach()[chosen].reshape(1, 16, 8))
+    assert adapters.PLAIN.indices(layer, output).tolist() == [chosen]
+
+
 def test_a_codebook_that_lies_on_its_side():
     class Quantize(nn.Module):
         """Codes in columns, as in a much-copied VQ-VAE-2."""
@@ -137,6 +166,13 @@ def test_a_codebook_that_lies_on_its_side():
 
     layer = Quantize()
     assert torch.equal(adapter_for(layer).codebook(layer), layer.embed.T)
+
+
+def test_counts_of_something_else_are_none_of_the_codes():
+    layer = OneHotVQ()
+    layer.cluster_size = torch.zeros(3)
+    adapter = adapter_for(layer)
+    assert adapter.counts(layer) is None and adapter.codebook(layer) is layer.embedding.weight
 
 
 def test_no_peer_is_imported_by_the_package():

@@ -49,8 +49,8 @@ def seen(step: int, training: bool = True, **more) -> Seen:
 
 
 def track(**changes) -> Track:
-    settings = {"every": 1, "window": 1, "observed": False, "stateful": True} | changes
-    return Track("q", 4, {}, **settings)
+    settings = {"observed": False, "stateful": True, "counted": True} | changes
+    return Track("q", 4, {}, **({"every": 1, "window": 1} | settings))
 
 
 def test_memory_stays_bounded():
@@ -103,10 +103,12 @@ def test_look():
     codebook[3] = codebook[5]
     codebook[7] *= 40
     used = torch.ones(9)
-    assert look(codebook, used) == {"longest_code": pytest.approx(40, rel=1e-5), "duplicates": 1}
+    found = look(codebook, used, True)
+    assert found == {"longest_code": pytest.approx(40, rel=1e-5), "duplicates": 1}
     codebook[:5] *= 1e6  # most codes are giants, and nobody uses them
     used[:5] = 0
-    assert look(codebook, used)["longest_code"] == pytest.approx(1e6, rel=1e-5)
-    assert look(None, used) == {}
-    many = look(torch.ones(8193, 1), torch.ones(8193))
+    assert look(codebook, used, True)["longest_code"] == pytest.approx(1e6, rel=1e-5)
+    assert math.isnan(look(codebook, used, False)["longest_code"])
+    assert look(None, used, True) == {}
+    many = look(torch.ones(8193, 1), torch.ones(8193), True)
     assert math.isnan(many["duplicates"]) and many["longest_code"] == 1

@@ -135,6 +135,13 @@ def test_the_counts_are_those_of_the_indices_returned(build):
     assert val["step"].tolist() == [3, 6]
 
 
+def test_names_that_shorten_alike_stay_whole():
+    model = nn.ModuleDict({"p": ours().quantizer})
+    for outer, inner in (("q", "_orig_mod"), ("_orig_mod", "q")):
+        model[outer] = nn.ModuleDict({inner: ours().quantizer})
+    assert vqlib.watch(model).layers == ["p", "q._orig_mod", "_orig_mod.q"]
+
+
 def test_every_and_window():
     model = ours()
     witness = Witness(model.quantizer, lambda output: output[1])
@@ -191,6 +198,18 @@ def test_the_last_row_shows_the_codebook_as_it_is_left():
     assert last["duplicates"] == usage.near_duplicates(model.quantizer.codebook, 0.999999) >= 1
     lengths = model.quantizer.codebook.norm(dim=-1)
     assert last["longest_code"] == pytest.approx(float(lengths.max() / lengths.median()))
+
+
+def test_a_long_code_means_something_where_counts_are_kept():
+    found = []
+    for counts in (lambda module: None, lambda module: torch.ones(K)):
+        model = Autoencoder(Plain())
+        with vqlib.watch(model, adapters={Plain: adapter(counts=counts)}) as w:
+            train(model, 2, val_every=1)
+        found.append(w.history.loc[w.history["split"] == "val", "longest_code"])
+        assert w.history["duplicates"].iloc[-1] == 0
+    without, kept = found
+    assert without.isna().all() and kept.notna().all()
 
 
 # --- resets ---
@@ -386,6 +405,14 @@ def test_a_model_that_ran_compiled_before_is_followed():
     assert w.history["step"].tolist() == [1, 2, 3]
 
 
+def test_a_scripted_module_beside_the_quantizer():
+    model = ours()
+    model.encoder = torch.jit.script(model.encoder)
+    with vqlib.watch(model) as w:
+        train(model, 2)
+    assert w.layers == ["quantizer"] and w.history["step"].tolist() == [1, 2]
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_graph_that_must_not_break_is_refused(in_place):
     model = ours()
@@ -487,6 +514,7 @@ def test_a_model_without_a_quantizer():
     ({"model": "model"}, "torch.nn.Module"),
     ({"every": 0}, "every must be a whole number"),
     ({"window": 1.5}, "window must be a whole number"),
+    ({"adapters": [ADAPTER]}, "adapters must be a dict .* got list"),
     ({"adapters": {"Plain": ADAPTER}}, "class of modules"),
     ({"adapters": {Plain: lambda module, output: output}}, "vqlib.Adapter for Plain"),
 ])  # fmt: skip
@@ -495,10 +523,27 @@ def test_wrong_arguments(wrong, message):
         vqlib.watch(**({"model": ours()} | wrong))
 
 
+@pytest.mark.parametrize("adapters", [
+    None,
+    {Plain: adapter(codebook=lambda module: module.embedding)},
+])  # fmt: skip
+def test_a_lazy_codebook_is_refused(adapters):
+    class LazyVQ(Plain):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.UninitializedParameter()
+
+    model = Autoencoder(LazyVQ())
+    with pytest.raises(ValueError, match="LazyVQ is lazy and not initialised yet"):
+        vqlib.watch(model, adapters=adapters)
+
+
 @pytest.mark.parametrize("changes, message", [
     ({"codebook": lambda m: m.table[0]}, r"codebook must give a tensor \(K, D\).*shape \(16,\)"),
     ({"codebook": lambda m: None}, "codebook_size, as its codebook is None"),
     ({"counts": lambda m: m.table}, r"counts must give a tensor \(K,\)"),
+    ({"counts": lambda m: torch.ones(7)}, r"one count a code, lengths \[32\].*shape \(7,\)"),
+    ({"counts": lambda m: 2 * [torch.ones(K)]}, r"one count a code.*shape \(32,\), .*\(32,\)"),
     ({"settings": lambda m: 3}, "settings must give a dict"),
 ])  # fmt: skip
 def test_an_adapter_of_the_wrong_kind_is_refused_before_training(changes, message):
@@ -547,7 +592,7 @@ def test_a_guess_that_was_wrong_is_given_up():
         warnings.simplefilter("error")
         train(model, 2)
     w.stop()
-    assert w.history.empty
+    assert w.history.empty and "given up" in str(w)
 
 
 def test_a_watch_that_saw_nothing_says_so():
@@ -558,10 +603,31 @@ def test_a_watch_that_saw_nothing_says_so():
     assert w.history.empty and "used_codes" in w.history
 
 
+def test_a_layer_that_no_forward_reached_is_named():
+    model = ours()
+    model.spare = theirs().quantizer
+    with pytest.warns(UserWarning, match="of the layers spare, while others") as caught:  # noqa: SIM117
+        with vqlib.watch(model) as w:
+            train(model, 2)
+    assert len(caught) == 1
+    assert w.histories["spare"].empty and list(w.histories["spare"]) == list(COLUMNS)
+    assert w.history["layer"].unique().tolist() == ["quantizer"]
+    assert "tokens_per_step" not in w.settings["spare"]
+    assert "quantizer: step 2" in str(w) and "spare: nothing seen: no token" in str(w)
+
+
+def test_layers_seen_in_evaluation_alone_are_not_named():
+    model = theirs(kmeans_init=False).eval()
+    with warnings.catch_warnings(), vqlib.watch(model):
+        warnings.simplefilter("error")
+        model(batch(1))
+
+
 def test_a_watch_whose_first_row_is_not_due_yet_does_not_complain():
     model = ours()
     with warnings.catch_warnings(), vqlib.watch(model, every=10) as w:
         warnings.simplefilter("error")
         train(model, 3)
         assert w.settings["quantizer"]["tokens_per_step"] == 40
+        assert "no row is due yet" in str(w)
     assert w.history.empty

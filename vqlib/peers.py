@@ -32,6 +32,15 @@ def looks_near(module: nn.Module) -> bool:
     return bool(LOOKS_NEAR.search(type(module).__name__))
 
 
+def refuse_lazy(module: nn.Module, held) -> None:
+    """Raises ValueError where ``held`` is a tensor without a shape yet."""
+    if nn.parameter.is_lazy(held):
+        raise ValueError(
+            f"{type(module).__name__} is lazy and not initialised yet, so that its codebook has "
+            "no shape: call the model once first"
+        )
+
+
 def tensors(output) -> Iterator[Tensor]:
     """All tensors in an output of nested tuples, lists and dicts."""
     if isinstance(output, Tensor):
@@ -174,15 +183,22 @@ def plain_codebook(module: nn.Module) -> Tensor | None:
     for name in CODEBOOKS:
         held = getattr(module, name, None)
         held = getattr(held, "weight", held)
+        refuse_lazy(module, held)
         if isinstance(held, Tensor) and held.dim() == 2 and held.is_floating_point():
-            counts = plain_counts(module)
-            upright = counts is None or len(counts) == len(held)
-            return held if upright else held.T
+            counts = _some_counts(module)
+            on_its_side = counts is not None and len(counts) == held.shape[1] != len(held)
+            return held.T if on_its_side else held
     return None
 
 
 def plain_counts(module: nn.Module) -> Tensor | None:
-    """(K,) from a usual name, on the layer or on the module that holds its codebook."""
+    """(K,) from a usual name; None where what has that name counts something else."""
+    counts = _some_counts(module)
+    return counts if counts is not None and len(counts) == len(plain_codebook(module)) else None
+
+
+def _some_counts(module: nn.Module) -> Tensor | None:
+    """From a usual name, on the layer or on the module that holds its codebook."""
     inner = [getattr(module, name, None) for name in CODEBOOKS]
     for owner in (module, *inner):
         for name in COUNTS:
@@ -193,16 +209,25 @@ def plain_counts(module: nn.Module) -> Tensor | None:
 
 
 def is_plain(module: nn.Module) -> bool:
-    called = type(module).forward is not nn.Module.forward
+    # a scripted class has no forward to look at, only its modules have
+    called = getattr(type(module), "forward", None) is not nn.Module.forward
     return called and looks_near(module) and plain_codebook(module) is not None
 
 
 def plain_indices(module: nn.Module, output) -> Tensor | None:
-    """The integer tensor; of several the largest that is no one-hot matrix."""
-    size = len(plain_codebook(module))
+    """The integer tensor; of several the largest that is no one-hot matrix, or what that marks."""
+    size, dim = plain_codebook(module).shape
     found = [t for t in tensors(output) if t.dtype in INTEGERS]
     narrow = [t for t in found if not (t.dim() > 1 and t.shape[-1] == size)]
-    return max(narrow or found, key=Tensor.numel, default=None)
+    if narrow or not found:
+        return max(narrow, key=Tensor.numel, default=None)
+    widest, quantized = max(found, key=Tensor.numel), plain_quantized(output)
+    one_a_token = quantized is not None and quantized.numel() == widest.numel() * dim
+    return widest.argmax(-1) if not one_a_token and _one_hot(widest) else widest
+
+
+def _one_hot(rows: Tensor) -> bool:
+    return bool(((rows == 0) | (rows == 1)).all() and (rows.sum(-1) == 1).all())
 
 
 def plain_quantized(output) -> Tensor | None:

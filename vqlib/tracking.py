@@ -122,11 +122,15 @@ class Track:
         every: training steps between rows. window: steps that a row's usage counts.
         observed: whether resets can be seen; else their columns stay NaN.
         stateful: whether there is a codebook or counts that evaluation could change.
+        counted: whether the layer keeps counts, by which its codes are divided.
     """
 
-    def __init__(self, name, codebook_size, settings, *, every, window, observed, stateful):
+    def __init__(
+        self, name, codebook_size, settings, *, every, window, observed, stateful, counted
+    ):
         self.name, self.codebook_size = name, codebook_size
-        self.every, self.observed, self.stateful = every, observed, stateful
+        self.every, self.observed = every, observed
+        self.stateful, self.counted = stateful, counted
         self.grace = grace(settings)
         self.horizon = max(10, 2 * self.grace)  # as in `history.survival_horizon`
         self.known = settings | {"codebook_size": codebook_size, "survival_horizon": self.horizon}
@@ -183,6 +187,11 @@ class Track:
         tokens = sorted(self.tokens)
         return self.known | ({"tokens_per_step": tokens[len(tokens) // 2]} if tokens else {})
 
+    @property
+    def reached(self) -> bool:
+        """Whether any token was seen, but for those of an evaluation under way."""
+        return bool(self.rows) or any(self.tokens)
+
     def begin_val(self, codebook: Tensor | None) -> None:
         """Evaluation begins, with this ``codebook`` (K, D)."""
         self.fetch()
@@ -193,7 +202,7 @@ class Track:
         self.fetch()
         self.close_val()
         if self.rows and self.window:
-            self.rows[-1] |= look(codebook, self._in_window())
+            self.rows[-1] |= look(codebook, self._in_window(), self.counted)
 
     def _train(self, seen: Seen, counts: Tensor) -> None:
         self.window.append(counts)
@@ -226,7 +235,7 @@ class Track:
             row["eval_change"] = self.val.change
         if self.observed:
             row["mature_utilization"] = self._mature(self.val.counts)
-        return row | look(self.codebook, self.val.counts)
+        return row | look(self.codebook, self.val.counts, self.counted)
 
     def _in_window(self) -> Tensor:
         """(K,) hits over the last ``window`` training steps."""
@@ -254,6 +263,10 @@ def _inputs(seen: list[Seen]) -> dict[str, float]:
     return found
 
 
-def look(codebook: Tensor | None, counts: Tensor) -> dict[str, float]:
-    """``duplicates`` and ``longest_code`` of a codebook (K, D) used ``counts`` (K,) times."""
-    return {} if codebook is None else codebook_columns(codebook, counts)
+def look(codebook: Tensor | None, counts: Tensor, counted: bool) -> dict[str, float]:
+    """``duplicates`` and ``longest_code`` of a codebook (K, D) used ``counts`` (K,) times.
+
+    Where no count divides the codes, a long one is unused since it was made, and no fault.
+    """
+    found = {} if codebook is None else codebook_columns(codebook, counts)
+    return found if counted else found | {"longest_code": math.nan}

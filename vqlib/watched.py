@@ -42,6 +42,8 @@ class Layer:
         self.settings = {"kind": adapter.name or type(module).__name__} | self._settings()
         books, counts = self.books(), self.counts()
         sizes = [len(b) for b in books] or self._sizes()
+        if counts and [len(c) for c in counts] != sizes:
+            raise self._wrong("counts", f"one count a code, lengths {sizes}", counts)
         self.dim = books[0].shape[1] if books else None
         if books:
             self.settings.setdefault("dim", self.dim)
@@ -51,7 +53,7 @@ class Layer:
         names = [name] if len(sizes) == 1 else [f"{name}[{i}]" for i in range(len(sizes))]
         self.tracks = [
             Track(n, k, self.settings, every=every, window=window, observed=self.observed,
-                  stateful=bool(books or counts))
+                  stateful=bool(books or counts), counted=bool(counts))
             for n, k in zip(names, sizes, strict=True)
         ]  # fmt: skip
         self.given_up = False
@@ -61,9 +63,15 @@ class Layer:
         self.left: list[Tensor] = []  # codebooks when the last forward ended
         self.hit: list[Tensor] = []  # codes hit by the last training forward
 
-    @property
-    def was_seen(self) -> bool:
-        return self.given_up or self.step > 0 or any(track.rows for track in self.tracks)
+    def unseen(self) -> list[str]:
+        """Names of the codebooks that no token reached."""
+        return [] if self.given_up else [track.name for track in self.tracks if not track.reached]
+
+    def why_empty(self, track: Track) -> str:
+        """Why the history of ``track`` has no rows."""
+        if self.given_up:
+            return "given up, for its output could not be read"
+        return "no row is due yet" if track.reached else "nothing seen: no token has reached it"
 
     # --- hooks ---
 
@@ -196,6 +204,7 @@ class Layer:
         if all(h is None for h in held):
             return []
         for h in held:
+            peers.refuse_lazy(self.module, h)
             if not isinstance(h, Tensor) or h.dim() != dims:
                 raise self._wrong(what, f"a tensor {shape}, a list of them, or None", h)
         return list(held)
@@ -238,11 +247,16 @@ class Layer:
         return found if isinstance(found, Tensor) else None
 
     def _wrong(self, what: str, expected: str, got) -> TypeError:
-        shown = f"{got.dtype} of shape {tuple(got.shape)}" if isinstance(got, Tensor) else repr(got)
         return TypeError(
             f"layer {self.name!r} ({type(self.module).__name__}): its adapter's {what} must give "
-            f"{expected}; got {shown}"
+            f"{expected}; got {_shown(got)}"
         )
+
+
+def _shown(got) -> str:
+    if isinstance(got, list | tuple):
+        return f"[{', '.join(map(_shown, got))}]"
+    return f"{got.dtype} of shape {tuple(got.shape)}" if isinstance(got, Tensor) else repr(got)
 
 
 def forget_shared(layers: list[Layer]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 
 import pandas as pd
@@ -24,6 +25,15 @@ HOW_TO = (
     "module.embedding.weight, counts=lambda module: None)})"
 )
 
+ALL_UNSEEN = (
+    ": no token reached them. Is this the model that was trained? A model that was copied, or "
+    "a function compiled before the watch began, is not followed"
+)
+SOME_UNSEEN = (
+    ", while others were followed: no token reached them. (A call of layer.forward(z) in place "
+    "of layer(z) is not seen.)"
+)
+
 
 def watch(
     model: nn.Module,
@@ -36,7 +46,7 @@ def watch(
 
     >>> with vqlib.watch(model) as w:  # doctest: +SKIP
     ...     train(model)
-    >>> vqlib.diagnose(w.history)  # doctest: +SKIP
+    >>> vqlib.diagnose(w)  # doctest: +SKIP
 
     Losses, weights and random numbers are the same to the bit with it and without. (A
     compiled model is compiled anew, with a break in its graph at each layer.) See `Watch`
@@ -62,6 +72,9 @@ def watch(
     for name, value in (("every", every), ("window", window)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if not isinstance(adapters, Mapping | None):
+        raise TypeError("adapters must be a dict {class: vqlib.Adapter} or None, "
+                        f"got {type(adapters).__name__}")  # fmt: skip
     for kind, adapter in (adapters or {}).items():
         if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
             raise TypeError(f"adapters: expected a class of modules as key, got {kind!r}")
@@ -122,13 +135,11 @@ class Watch:
         except Exception:
             if kind is None:  # else the error that ended the training is the one to show
                 raise
-        if kind is None and not any(layer.was_seen for layer in self._layers):
-            warnings.warn(
-                f"nothing was seen of the layers {', '.join(self.layers)}: their forward was "
-                "not called. Is this the model that was trained? A model that was copied, or a "
-                "function compiled before the watch began, is not followed",
-                stacklevel=2,
-            )
+        unseen = [name for layer in self._layers for name in layer.unseen()]
+        if kind is None and unseen:
+            why = ALL_UNSEEN if len(unseen) == len(self.layers) else SOME_UNSEEN
+            text = f"nothing was seen of the layers {', '.join(unseen)}{why}"
+            warnings.warn(text, stacklevel=2)
 
     @property
     def _tracks(self) -> list[Track]:
@@ -142,7 +153,9 @@ class Watch:
     def histories(self) -> dict[str, pd.DataFrame]:
         """Of each layer by name: the columns of `vqlib.history.COLUMNS`, NaN where unknown.
 
-        ``duplicates`` and ``longest_code`` stand on the last row too, whatever its split.
+        No rows where no token has reached the layer; ``str(watch)`` says which these are.
+        ``duplicates`` and ``longest_code`` stand on the last row too, whatever its split; the
+        latter only where the layer keeps counts, as a moving average does.
         ``encoder_similarity``, ``encoder_std`` and ``cosine_error`` come from 100 random inputs
         of the layer, of each forward.
         """
@@ -163,23 +176,28 @@ class Watch:
     @property
     def settings(self) -> dict[str, dict]:
         """Of each layer by name: what is known of it, under the names of `TrainConfig`,
-        with the median of its ``tokens_per_step``."""
+        with the median of its ``tokens_per_step`` if it was trained."""
         with self._lock:
             return {track.name: track.settings() for track in self._tracks}
 
     def __str__(self) -> str:
         lines = [f"watching {len(self.layers)} codebooks of {type(self._model).__name__}"]
-        for name, table in self.histories.items():
-            if table.empty:
-                lines.append(f"  {name}: nothing seen yet")
-                continue
-            parts = [f"step {table['step'].iloc[-1]}"]
-            for split, rows in table.groupby("split"):
-                last = rows.iloc[-1]
-                parts.append(f"{split} utilization {last['utilization']:.1%} "
-                             f"(perplexity {last['perplexity']:.1f})")  # fmt: skip
-            lines.append(f"  {name}: " + ", ".join(parts))
+        tables = self.histories
+        for layer in self._layers:
+            for track in layer.tracks:
+                table = tables[track.name]
+                said = layer.why_empty(track) if table.empty else _last_rows(table)
+                lines.append(f"  {track.name}: {said}")
         return "\n".join(lines)
+
+
+def _last_rows(table: pd.DataFrame) -> str:
+    parts = [f"step {table['step'].iloc[-1]}"]
+    for split, rows in table.groupby("split"):
+        last = rows.iloc[-1]
+        parts.append(f"{split} utilization {last['utilization']:.1%} "
+                     f"(perplexity {last['perplexity']:.1f})")  # fmt: skip
+    return ", ".join(parts)
 
 
 class Hook:
@@ -243,12 +261,12 @@ def _found(model: nn.Module, given: dict) -> list[tuple[str, nn.Module, Adapter,
         adapter = own or adapter_for(module)
         if adapter is not None:
             known[name] = (module, adapter, own is not None or adapter is not PLAIN)
-    found = []
+    found: dict[str, tuple] = {}
     for name, (module, adapter, sure) in known.items():
         inside = any(_holds(outer, name) and known[outer][2] for outer in known)
         around = not sure and any(_holds(name, inner) for inner in known)
         if not (inside or around):
-            found.append((_short(name, model) or type(module).__name__, module, adapter, sure))
+            found[name] = (module, adapter, sure)
     if not found:
         near = [
             f"{name or 'the model'} ({type(module).__name__})"
@@ -259,7 +277,17 @@ def _found(model: nn.Module, given: dict) -> list[tuple[str, nn.Module, Adapter,
         raise ValueError(
             f"no quantizer layer that is recognised in {type(model).__name__}; {seen}. {HOW_TO}"
         )
-    return found
+    names = _unlike([_short(name, model) for name in found], list(found))
+    return [
+        (name or type(layer[0]).__name__, *layer)
+        for name, layer in zip(names, found.values(), strict=True)
+    ]
+
+
+def _unlike(short: list[str], whole: list[str]) -> list[str]:
+    """The ``short`` names, but the ``whole`` ones where two are alike."""
+    times = Counter(short)
+    return [s if times[s] == 1 else w for s, w in zip(short, whole, strict=True)]
 
 
 def _holds(outer: str, inner: str) -> bool:
