@@ -219,7 +219,7 @@ def first_step_explosion(log: Log) -> Finding:
     name = "first-step-explosion"
     split = "val" if log.has("longest_code", "val") else "train"
     if not log.has("longest_code", split):
-        needs = "longest_code (vqlib.watch measures it), or vqlib.audit(quantizer)"
+        needs = "longest_code (vqlib.watch measures it where counts are kept), or vqlib.audit"
         return unknown(name, "The lengths of codes were not measured.", needs)
     rows = log.split(split).dropna(subset=["longest_code"])
     row = rows.loc[[rows["longest_code"].idxmax()]]
