@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -370,11 +371,67 @@ class Uncopyable(nn.Linear):
     (sound(), {"tokens": 2.5}, ValueError, "tokens must be a whole number.*got 2.5"),
     (Grid(), {"adapter": GRID}, ValueError, "give dim="),
     (Grid(), {"adapter": Adapter(GRID.indices, GRID.codebook, quantized=lambda out: None),
-              "dim": 4}, ValueError, "quantized gives None"),
+              "dim": 4}, ValueError, r"quantized must give .*\(256, 4\); got None"),
+    (sound(), {"tokens": True}, ValueError, "tokens must be a whole number.*got True"),
+    (sound(), {"adapter": "x"}, TypeError, "must be a vqlib.Adapter or None, got 'x'"),
+    (sound()().to("meta"), {}, ValueError, "meta device: its codebook holds no values"),
+    (lambda: sound()().to("meta"), {}, ValueError, "meta device"),
 ])  # fmt: skip
 def test_what_cannot_be_audited_is_refused_clearly(subject, settings, error, text):
     with pytest.raises(error, match=text):
         audit(subject, **settings)
+
+
+def fails(*given):
+    raise KeyError("nothing here")
+
+
+@pytest.mark.parametrize(("changes", "error", "text"), [
+    ({"indices": lambda m, out: out.indices - 1000}, ValueError, "codes from -1 to 63; got -1000"),
+    ({"indices": lambda m, out: out.indices + 64}, ValueError, "codes from -1 to 63"),
+    ({"indices": lambda m, out: out.indices[:3]}, ValueError, r"256 tokens; got .* \(3,\)"),
+    ({"indices": lambda m, out: out.indices.repeat(2)}, ValueError, r"256 tokens; got .*\(512,\)"),
+    ({"indices": lambda m, out: [out.indices] * 2}, ValueError, "1 tensors, one a codebook; got 2"),
+    ({"indices": lambda m, out: None}, TypeError, "indices must give integers.*got None"),
+    ({"indices": lambda m, out: out.indices.float()}, TypeError, "integers.*float32"),
+    ({"codebook": lambda m: m.codebook[None]}, TypeError, r"\(K, D\).*got .*\(1, 64, 16\)"),
+    ({"codebook": lambda m: m.codebook.numpy()}, TypeError, r"codebook must give a tensor"),
+    ({"counts": lambda m: m.cluster_size[:3]}, ValueError, r"as codes, \[64\]; got \[3\]"),
+    ({"counts": lambda m: m.codebook[:, :2]}, TypeError, r"tensor \(K,\).*got .*\(64, 2\)"),
+    ({"settings": lambda m: None}, TypeError, "settings must give a dict.*got None"),
+    ({"settings": lambda m: {"decay": "0.9"}}, ValueError, "decay as a number from 0 to 1.*'0.9'"),
+    ({"settings": lambda m: {"decay": 9.0}}, ValueError, "decay as a number from 0 to 1.*9.0"),
+    ({"settings": lambda m: {"dead_code_threshold": -1}}, ValueError, "at least 0; got -1"),
+    ({"settings": lambda m: {"reset_interval": 0.5}}, ValueError, "whole number.*0.5"),
+    ({"settings": lambda m: {"reset_relative": "no"}}, ValueError, "True or False; got 'no'"),
+    ({"loss": lambda out: "0.1"}, TypeError, "loss must give a tensor of floats.*got '0.1'"),
+    ({"resets": lambda m: m.cluster_size > 0}, TypeError, "resets must give integers.*bool"),
+    ({"resets": lambda m: "none"}, TypeError, "resets must give integers.*got 'none'"),
+    ({"resets": lambda m: torch.tensor([64])}, ValueError, "codes from 0 to 63; got 64"),
+    ({"call": fails}, ValueError, "in evaluation mode .* refuses tokens .*nothing here"),
+    *[({name: fails}, TypeError, f"adapter's {name} fails: KeyError: 'nothing here'")
+      for name in ("indices", "codebook", "counts", "settings", "quantized", "loss", "resets")],
+])  # fmt: skip
+def test_a_wrong_adapter_is_no_sound_layer_and_no_fault(changes, error, text):
+    with pytest.raises(error, match=text):
+        audit(sound(), adapter=replace(NORM_EMA, **changes))
+
+
+def test_a_loss_may_be_a_plain_number():
+    found = audit(sound(), adapter=replace(NORM_EMA, loss=lambda out: 0.3))
+    assert found["loss-hides-collapse"].severity == "clear"
+
+
+class OnlyEvaluates(NormEMAQuantizer):
+    def forward(self, z):
+        if self.training:
+            raise RuntimeError("no training here")
+        return super().forward(z)
+
+
+def test_a_layer_that_fails_in_training_says_so():
+    with pytest.raises(ValueError, match=r"in training mode .* no training here"):
+        audit(lambda: OnlyEvaluates(64, 16))
 
 
 # --- how it reads ---

@@ -65,12 +65,16 @@ def audit(
 
     Raises:
         TypeError: the subject is no module and makes none, cannot be copied, or is of an
-            unknown kind without an adapter.
-        ValueError: dim or tokens out of range, or the layer refuses tokens of that shape.
+            unknown kind without an adapter; or the adapter fails, or gives a wrong kind of thing.
+        ValueError: dim or tokens out of range, or the layer refuses tokens of that shape; the
+            adapter gives wrong values; the module is on the meta device.
     """
     for name, value in (("dim", dim), ("tokens", tokens)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if not isinstance(adapter, Adapter | None):
+        raise TypeError(f"adapter must be a vqlib.Adapter or None, got {adapter!r}")
     module, fresh = made(subject, seed)
     adapter = adapter or adapter_for(module)
     if adapter is None:

@@ -113,7 +113,7 @@ def _played(bench: Bench, module: nn.Module, tokens: list[Tensor], seed: int) ->
     reseed(bench.seed + 1000 + seed, bench.device)
     results = []
     for z in tokens:
-        results.append(bench.indices(module, bench.call(module, z)))
+        results.append(bench.indices(module, bench.call(module, z), z))
         book = bench.book(module)
         results += [] if book is None else [book]
     return results
