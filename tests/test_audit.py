@@ -353,6 +353,63 @@ def test_one_seed_gives_one_answer():
     assert first != audit(sound(), seed=4).to_json()
 
 
+# --- what is not finite ---
+
+
+class Broken(NormEMAQuantizer):
+    """One part of it is NaN: in training mode, or in evaluation mode, or after one step."""
+
+    def __init__(self, part, mode="training"):
+        super().__init__(32, 8)
+        self.part, self.mode = part, mode
+
+    def forward(self, z):
+        out = super().forward(z)
+        if self.mode != ("training" if self.training else "evaluation"):
+            return out
+        if self.part == "codebook":
+            self.codebook[3] = torch.nan
+            return out
+        return out._replace(**{self.part: getattr(out, self.part) * torch.nan})
+
+
+@pytest.mark.parametrize(("part", "name", "mode"), [
+    ("quantized", "output", "training"), ("quantized", "output", "evaluation"),
+    ("loss", "loss", "training"), ("codebook", "codebook", "training"),
+])  # fmt: skip
+def test_what_is_not_finite_is_critical_and_ends_the_examination(part, name, mode):
+    found = audit(lambda: Broken(part, mode))
+    assert found.verdict == "critical" and found.ids(*GRAVE) == {"unstable-training"}
+    assert f"The {name} is NaN" in found["unstable-training"].cause
+    assert {a.id for a in found.answers} == (QUESTIONS | {"unstable-training"}) - {"ranks-disagree"}
+    assert "see unstable-training" in found["not-reproducible"].cause
+
+
+def test_without_a_codebook_too():
+    odd = replace(GRID, loss=lambda out: torch.tensor(torch.inf))
+    found = audit(Grid(), adapter=odd, dim=4)
+    assert found.ids(*GRAVE) == {"unstable-training"}
+    assert found["cold-start"].severity == "not applicable"
+
+
+class EmptyUntilTrained(NormEMAQuantizer):
+    """Holds NaN until its first batch."""
+
+    def __init__(self, size, dim):
+        super().__init__(size, dim)
+        self.codebook.fill_(torch.nan)
+
+    def forward(self, z):
+        if not self.training and not self.initialized:
+            out = super().forward(z)
+            return out._replace(quantized=out.quantized * torch.nan)
+        return super().forward(z)
+
+
+def test_codes_that_are_missing_before_the_first_step_are_no_fault():
+    assert audit(lambda: EmptyUntilTrained(64, 16)).ids(*GRAVE) == set()
+
+
 # --- wrong subjects ---
 
 
@@ -387,7 +444,7 @@ def fails(*given):
 
 
 @pytest.mark.parametrize(("changes", "error", "text"), [
-    ({"indices": lambda m, out: out.indices - 1000}, ValueError, "codes from -1 to 63; got -1000"),
+    ({"indices": lambda m, out: out.indices - 1000}, ValueError, "codes from -1 to 63; got -9"),
     ({"indices": lambda m, out: out.indices + 64}, ValueError, "codes from -1 to 63"),
     ({"indices": lambda m, out: out.indices[:3]}, ValueError, r"256 tokens; got .* \(3,\)"),
     ({"indices": lambda m, out: out.indices.repeat(2)}, ValueError, r"256 tokens; got .*\(512,\)"),

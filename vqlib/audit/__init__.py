@@ -12,7 +12,9 @@ from torch import nn
 from vqlib.adapters import Adapter, adapter_for
 from vqlib.audit.bench import Bench, made, own_randomness
 from vqlib.audit.donors import duplicate_codes, threshold_above_share
+from vqlib.audit.processes import NAME as RANKS
 from vqlib.audit.processes import ranks_disagree
+from vqlib.audit.reading import NotFinite
 from vqlib.audit.resetting import reset_does_not_survive, reset_never_fires, starve
 from vqlib.audit.starting import (
     cold_start,
@@ -23,7 +25,7 @@ from vqlib.audit.starting import (
 )
 from vqlib.audit.states import evaluation_changes_counts, not_reproducible
 from vqlib.audit.table import audit_table
-from vqlib.findings import Diagnosis, Evidence, Finding
+from vqlib.findings import Diagnosis, Evidence, Finding, unknown
 
 __all__ = ["audit", "audit_table"]
 
@@ -31,6 +33,7 @@ CODEBOOK = (
     "cold-start", "first-step-explosion", "reset-never-fires", "reset-does-not-survive",
     "duplicate-codes", "threshold-above-share",
 )  # fmt: skip
+ALWAYS = ("evaluation-changes-counts", "not-reproducible", "loss-hides-collapse")
 
 
 def audit(
@@ -61,7 +64,9 @@ def audit(
         timeout: seconds that the two processes may take.
 
     Returns:
-        A `Diagnosis` with one answer a question; "not applicable" and "unknown" say why.
+        A `Diagnosis` with one answer a question; "not applicable" and "unknown" say why. Where
+        the layer gives NaN or infinity, "unstable-training" says of what, and nothing is
+        examined further.
 
     Raises:
         TypeError: the subject is no module and makes none, cannot be copied, or is of an
@@ -86,11 +91,27 @@ def audit(
     with own_randomness(seed, bench.device):
         bench.check()
         make = None if isinstance(subject, nn.Module) else subject
-        answers = list(_answers(bench, make if ranks else None, ranks, timeout))
+        answers = _until_not_finite(_answers(bench, make if ranks else None, ranks, timeout), ranks)
     title = f"audit of {adapter.name or type(module).__name__}"
     if bench.codebooks > 1:
         title += f", codebook 1 of {bench.codebooks}"
     return Diagnosis.of(title, [*answers, *_healthy(answers)])
+
+
+def _until_not_finite(answers: Iterator[Finding], ranks: bool) -> list[Finding]:
+    """All answers; where the layer gives NaN, this is the last and the others are unknown."""
+    done = []
+    try:
+        for answer in answers:
+            done.append(answer)
+    except NotFinite as stop:
+        asked = {answer.id for answer in done}
+        why = "The layer gives numbers that are not finite: see unstable-training."
+        done.append(stop.finding)
+        done += [unknown(question, why, "a layer whose numbers stay finite")
+                 for question in (*CODEBOOK, *ALWAYS, *([RANKS] if ranks else []))
+                 if question not in asked]  # fmt: skip
+    return done
 
 
 def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Finding]:
@@ -100,7 +121,7 @@ def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Findin
             "It holds no codebook." if started is None
             else "Its forward pass does not move the codebook; an optimizer may."
         )  # fmt: skip
-        for question in (*CODEBOOK, *(["ranks-disagree"] if ranks else [])):
+        for question in (*CODEBOOK, *([RANKS] if ranks else [])):
             yield Finding(question, "not applicable", cause=cause)
         settled = bench.copy() if started is None else started.settled
         yield evaluation_changes_counts(bench, settled)

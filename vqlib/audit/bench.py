@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqlib.adapters import Adapter
-from vqlib.audit.reading import Reader
+from vqlib.audit.reading import Reader, finite
 
 WORLD = 2  # processes of the question whether ranks agree
 BALL = 0.1  # radius of a cluster of inputs, over their norm
@@ -139,11 +139,8 @@ class Bench:
         if self.dim is None:
             raise ValueError("the dimension of a token cannot be read from the layer: give dim=")
         z = self.broad()
-        module = self.copy().eval()
-        output = self.call(module, z)
-        self.reader.quantized(output, z)
-        self.reader.loss(output)
-        self.indices(module, output, z)
+        output = self.call(self.copy().eval(), z, untrained=True)
+        self.reader.quantized(output, z)  # the rest may be there in training mode only
 
     # --- reading ---
 
@@ -164,23 +161,36 @@ class Bench:
         return copy.deepcopy(self.pristine if module is None else module)
 
     @torch.no_grad()
-    def call(self, module: nn.Module, z: Tensor) -> Any:
-        """The output for tokens z (N, dim). Raises ValueError where the layer refuses them."""
+    def call(self, module: nn.Module, z: Tensor, *, untrained: bool = False) -> Any:
+        """The output for tokens z (N, dim).
+
+        Raises ValueError where the layer refuses them, and `NotFinite` for what it gives;
+        not for an evaluation of an ``untrained`` layer, which may have no codes yet.
+        """
+        mode = "training" if module.training else "evaluation"
         try:
-            return self.adapter.call(module, z.to(self.device))
+            output = self.adapter.call(module, z.to(self.device))
         except Exception as error:  # whatever a layer raises
-            mode = "training" if module.training else "evaluation"
             raise ValueError(
                 f"called in {mode} mode through its adapter, the layer refuses tokens of shape "
                 f"{tuple(z.shape)}: {error}; see the adapter's call, and dim="
             ) from error
+        if not untrained:
+            window = f"one pass of {len(z)} tokens in {mode} mode"
+            finite("output", self.reader.quantized(output, z), window)
+            if module.training:
+                finite("loss", torch.tensor(self.reader.loss(output) or 0.0), window)
+        return output
 
     def step(self, module: nn.Module, z: Tensor) -> Seen:
-        """A forward pass in training mode. Needs a codebook."""
+        """A forward pass in training mode. Needs a codebook. Raises as `call` does."""
         module.train()
         before = self.book(module)
         output = self.call(module, z)
-        return Seen(z, self.indices(module, output, z), before, self.book(module),
+        after = self.book(module)
+        if before.isfinite().all():  # else it may have had no codes yet
+            finite("codebook", after, f"after one training step of {len(z)} tokens")
+        return Seen(z, self.indices(module, output, z), before, after,
                     self.counts(module), self.reader.resets(module), output)  # fmt: skip
 
     # --- inputs: norm sqrt(dim), as outputs of an encoder have whose features are of order 1 ---

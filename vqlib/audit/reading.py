@@ -10,12 +10,35 @@ import torch
 from torch import Tensor, nn
 
 from vqlib.adapters import Adapter
+from vqlib.findings import Evidence, Finding
 from vqlib.peers import INTEGERS
 
 WHOLE = ("codebook_size", "dim", "reset_interval")
 YES_OR_NO = ("reset_relative", "kmeans_init")
 LARGEST = {"decay": 1.0, "beta": float("inf"), "dead_code_threshold": float("inf"),
            "reset_refill": float("inf")}  # fmt: skip
+
+
+class NotFinite(Exception):
+    """A layer gave NaN or infinity for tokens that are finite; ``finding`` says what."""
+
+    def __init__(self, finding: Finding):
+        super().__init__(finding.cause)
+        self.finding = finding
+
+
+def finite(what: str, values: Tensor, window: str) -> None:
+    """Raises `NotFinite` where one of ``values`` is not."""
+    odd = int((~values.isfinite()).sum())
+    if odd:
+        counted = Evidence(f"numbers of the {what} that are not finite", odd,
+                           f"of {values.numel()}", window)  # fmt: skip
+        raise NotFinite(Finding(
+            "unstable-training", "critical", (counted,),
+            f"The {what} is NaN or infinite for tokens that are finite, of features of order 1.",
+            "Look for a division by a count or a norm of 0; if the layer itself is right, for "
+            f"what the adapter gives as its {what}.",
+        ))  # fmt: skip
 
 
 class Reader:

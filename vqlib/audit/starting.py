@@ -101,7 +101,8 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
     """The norm of codes without a hit against that of codes that were hit."""
     if bench.fresh is False:
         return _seen_data("first-step-explosion")
-    usual, largest, idle = float(steps[0].before.norm(dim=-1).max()), 0.0, 0
+    before = steps[0].before.norm(dim=-1).nan_to_num(0.0)  # there may be no codes yet
+    usual, largest, idle = float(before.max()), 0.0, 0
     put = torch.zeros(bench.codes, dtype=torch.bool)
     for seen in steps:
         norms = seen.after.norm(dim=-1).nan_to_num(torch.inf)
