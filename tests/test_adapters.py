@@ -180,3 +180,65 @@ def test_no_peer_is_imported_by_the_package():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     peers = {"vector_quantize_pytorch", "transformers", "diffusers", "einops"}
     assert not set(done.stdout.split()) & peers
+
+
+class MyVQ(nn.Module):
+    """Looks up codes by rows of its input, which comes in one of many layouts."""
+
+    def __init__(self, size=16, dim=8):
+        super().__init__()
+        self.register_buffer("codebook", torch.randn(size, dim))
+        self.register_buffer("cluster_size", torch.ones(size))
+
+    def forward(self, z):
+        if self.training:
+            self.cluster_size += 1
+        indices = torch.cdist(z.reshape(-1, 8), self.codebook).argmin(-1)
+        return self.codebook[indices].view(z.shape), indices, z.new_zeros(())
+
+
+class LastVQ(MyVQ):  # (..., D)
+    def forward(self, z):
+        indices = (z @ self.codebook.T).argmax(-1)
+        return self.codebook[indices], indices, z.new_zeros(())
+
+
+class GridVQ(MyVQ):  # (B, H, W, D)
+    def forward(self, z):
+        assert z.dim() == 4
+        return super().forward(z)
+
+
+class PictureVQ(MyVQ):  # (B, D, H, W)
+    def forward(self, z):
+        quantized, *rest = super().forward(z.permute(0, 2, 3, 1))
+        return quantized.permute(0, 3, 1, 2), *rest
+
+
+class SoundVQ(MyVQ):  # (B, D, T)
+    def forward(self, z):
+        assert z.dim() == 3 and z.shape[1] == 8
+        quantized, *rest = super().forward(z.transpose(1, 2))
+        return quantized.transpose(1, 2), *rest
+
+
+@pytest.mark.parametrize("kind", [MyVQ, LastVQ, GridVQ, PictureVQ, SoundVQ])
+@pytest.mark.parametrize("tokens", [1, 8, 50])
+def test_a_plain_layer_is_called_in_the_layout_it_takes(kind, tokens):
+    torch.manual_seed(0)
+    layer = kind()
+    z, random = torch.randn(tokens, 8), torch.get_rng_state()
+    quantized, indices, _ = adapter_for(layer).call(layer, z)
+    near = torch.cdist(z, layer.codebook).argmin(-1)
+    if kind is LastVQ:
+        near = (z @ layer.codebook.T).argmax(-1)
+    assert torch.equal(indices.flatten(), near)
+    assert torch.equal(quantized, layer.codebook[near])
+    assert int(layer.cluster_size[0]) == (1 if kind is LastVQ else 2)  # one pass, not the tries
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_a_plain_layer_that_takes_no_layout_says_what_it_was_fed():
+    layer = LastVQ()
+    with pytest.raises(ValueError, match=r"fed as \(1, 6, 5\).*fed as \(1, 5, 6, 1\)"):
+        adapter_for(layer).call(layer, torch.randn(50, 5))

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -352,6 +353,63 @@ def test_one_seed_gives_one_answer():
     assert first != audit(sound(), seed=4).to_json()
 
 
+# --- what is not finite ---
+
+
+class Broken(NormEMAQuantizer):
+    """One part of it is NaN: in training mode, or in evaluation mode, or after one step."""
+
+    def __init__(self, part, mode="training"):
+        super().__init__(32, 8)
+        self.part, self.mode = part, mode
+
+    def forward(self, z):
+        out = super().forward(z)
+        if self.mode != ("training" if self.training else "evaluation"):
+            return out
+        if self.part == "codebook":
+            self.codebook[3] = torch.nan
+            return out
+        return out._replace(**{self.part: getattr(out, self.part) * torch.nan})
+
+
+@pytest.mark.parametrize(("part", "name", "mode"), [
+    ("quantized", "output", "training"), ("quantized", "output", "evaluation"),
+    ("loss", "loss", "training"), ("codebook", "codebook", "training"),
+])  # fmt: skip
+def test_what_is_not_finite_is_critical_and_ends_the_examination(part, name, mode):
+    found = audit(lambda: Broken(part, mode))
+    assert found.verdict == "critical" and found.ids(*GRAVE) == {"unstable-training"}
+    assert f"The {name} is NaN" in found["unstable-training"].cause
+    assert {a.id for a in found.answers} == (QUESTIONS | {"unstable-training"}) - {"ranks-disagree"}
+    assert "see unstable-training" in found["not-reproducible"].cause
+
+
+def test_without_a_codebook_too():
+    odd = replace(GRID, loss=lambda out: torch.tensor(torch.inf))
+    found = audit(Grid(), adapter=odd, dim=4)
+    assert found.ids(*GRAVE) == {"unstable-training"}
+    assert found["cold-start"].severity == "not applicable"
+
+
+class EmptyUntilTrained(NormEMAQuantizer):
+    """Holds NaN until its first batch."""
+
+    def __init__(self, size, dim):
+        super().__init__(size, dim)
+        self.codebook.fill_(torch.nan)
+
+    def forward(self, z):
+        if not self.training and not self.initialized:
+            out = super().forward(z)
+            return out._replace(quantized=out.quantized * torch.nan)
+        return super().forward(z)
+
+
+def test_codes_that_are_missing_before_the_first_step_are_no_fault():
+    assert audit(lambda: EmptyUntilTrained(64, 16)).ids(*GRAVE) == set()
+
+
 # --- wrong subjects ---
 
 
@@ -370,11 +428,67 @@ class Uncopyable(nn.Linear):
     (sound(), {"tokens": 2.5}, ValueError, "tokens must be a whole number.*got 2.5"),
     (Grid(), {"adapter": GRID}, ValueError, "give dim="),
     (Grid(), {"adapter": Adapter(GRID.indices, GRID.codebook, quantized=lambda out: None),
-              "dim": 4}, ValueError, "quantized gives None"),
+              "dim": 4}, ValueError, r"quantized must give .*\(256, 4\); got None"),
+    (sound(), {"tokens": True}, ValueError, "tokens must be a whole number.*got True"),
+    (sound(), {"adapter": "x"}, TypeError, "must be a vqlib.Adapter or None, got 'x'"),
+    (sound()().to("meta"), {}, ValueError, "meta device: its codebook holds no values"),
+    (lambda: sound()().to("meta"), {}, ValueError, "meta device"),
 ])  # fmt: skip
 def test_what_cannot_be_audited_is_refused_clearly(subject, settings, error, text):
     with pytest.raises(error, match=text):
         audit(subject, **settings)
+
+
+def fails(*given):
+    raise KeyError("nothing here")
+
+
+@pytest.mark.parametrize(("changes", "error", "text"), [
+    ({"indices": lambda m, out: out.indices - 1000}, ValueError, "codes from -1 to 63; got -9"),
+    ({"indices": lambda m, out: out.indices + 64}, ValueError, "codes from -1 to 63"),
+    ({"indices": lambda m, out: out.indices[:3]}, ValueError, r"256 tokens; got .* \(3,\)"),
+    ({"indices": lambda m, out: out.indices.repeat(2)}, ValueError, r"256 tokens; got .*\(512,\)"),
+    ({"indices": lambda m, out: [out.indices] * 2}, ValueError, "1 tensors, one a codebook; got 2"),
+    ({"indices": lambda m, out: None}, TypeError, "indices must give integers.*got None"),
+    ({"indices": lambda m, out: out.indices.float()}, TypeError, "integers.*float32"),
+    ({"codebook": lambda m: m.codebook[None]}, TypeError, r"\(K, D\).*got .*\(1, 64, 16\)"),
+    ({"codebook": lambda m: m.codebook.numpy()}, TypeError, r"codebook must give a tensor"),
+    ({"counts": lambda m: m.cluster_size[:3]}, ValueError, r"as codes, \[64\]; got \[3\]"),
+    ({"counts": lambda m: m.codebook[:, :2]}, TypeError, r"tensor \(K,\).*got .*\(64, 2\)"),
+    ({"settings": lambda m: None}, TypeError, "settings must give a dict.*got None"),
+    ({"settings": lambda m: {"decay": "0.9"}}, ValueError, "decay as a number from 0 to 1.*'0.9'"),
+    ({"settings": lambda m: {"decay": 9.0}}, ValueError, "decay as a number from 0 to 1.*9.0"),
+    ({"settings": lambda m: {"dead_code_threshold": -1}}, ValueError, "at least 0; got -1"),
+    ({"settings": lambda m: {"reset_interval": 0.5}}, ValueError, "whole number.*0.5"),
+    ({"settings": lambda m: {"reset_relative": "no"}}, ValueError, "True or False; got 'no'"),
+    ({"loss": lambda out: "0.1"}, TypeError, "loss must give a tensor of floats.*got '0.1'"),
+    ({"resets": lambda m: m.cluster_size > 0}, TypeError, "resets must give integers.*bool"),
+    ({"resets": lambda m: "none"}, TypeError, "resets must give integers.*got 'none'"),
+    ({"resets": lambda m: torch.tensor([64])}, ValueError, "codes from 0 to 63; got 64"),
+    ({"call": fails}, ValueError, "in evaluation mode .* refuses tokens .*nothing here"),
+    *[({name: fails}, TypeError, f"adapter's {name} fails: KeyError: 'nothing here'")
+      for name in ("indices", "codebook", "counts", "settings", "quantized", "loss", "resets")],
+])  # fmt: skip
+def test_a_wrong_adapter_is_no_sound_layer_and_no_fault(changes, error, text):
+    with pytest.raises(error, match=text):
+        audit(sound(), adapter=replace(NORM_EMA, **changes))
+
+
+def test_a_loss_may_be_a_plain_number():
+    found = audit(sound(), adapter=replace(NORM_EMA, loss=lambda out: 0.3))
+    assert found["loss-hides-collapse"].severity == "clear"
+
+
+class OnlyEvaluates(NormEMAQuantizer):
+    def forward(self, z):
+        if self.training:
+            raise RuntimeError("no training here")
+        return super().forward(z)
+
+
+def test_a_layer_that_fails_in_training_says_so():
+    with pytest.raises(ValueError, match=r"in training mode .* no training here"):
+        audit(lambda: OnlyEvaluates(64, 16))
 
 
 # --- how it reads ---

@@ -5,6 +5,7 @@ Each expectation was confirmed by hand in the layer itself.
 
 import pytest
 from audited_peers import DIM, PEERS
+from vector_quantize_pytorch import VectorQuantize
 
 import vqlib
 
@@ -27,6 +28,15 @@ def test_no_peer_is_accused_of_anything_grave(name):
     assert audit(name).ids("critical", "warning") == set()
     assert audit(name)["evaluation-changes-counts"].severity in ("clear", "note")
     assert audit(name)["not-reproducible"].severity == "clear"
+
+
+def test_heads_that_share_a_codebook():
+    vq = {"dim": 16, "codebook_size": 32, "heads": 2, "codebook_dim": 8}
+    found = vqlib.audit(
+        lambda: VectorQuantize(**vq, threshold_ema_dead_code=2), dim=16, ranks=False
+    )
+    assert found.ids("critical", "warning") == set()
+    assert found["duplicate-codes"].severity == "clear"
 
 
 EXPIRING = [name for name in PEERS if "expiry" in name]

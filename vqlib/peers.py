@@ -6,6 +6,7 @@ in whatever order and nesting.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping
 
@@ -251,9 +252,53 @@ def plain_settings(module: nn.Module) -> dict:
     return known
 
 
-def plain_call(module: nn.Module, z: Tensor):
-    """Such layers come from convolutional models: z (N, D) as a picture of N x 1 tokens."""
-    output = module(z.T[None, :, :, None])
-    quantized = plain_quantized(output)
-    return quantized.movedim(1, -1).reshape(-1, z.shape[1]), plain_indices(module, output), \
-        plain_loss(output)  # fmt: skip
+# (tokens z (N, D) in a layout, where D lies in it); a layer that flattens takes the first
+LAYOUTS = (
+    (lambda z: z[None], -1),  # (1, N, D)
+    (lambda z: z, -1),  # (N, D)
+    (lambda z: z.T[None, :, :, None], 1),  # (1, D, N, 1), a picture
+    (lambda z: z[None, :, None], -1),  # (1, N, 1, D)
+    (lambda z: z.T[None], 1),  # (1, D, N)
+)
+
+
+def plain_call(module: nn.Module, z: Tensor) -> tuple:
+    """Such a layer does not say how it takes tokens z (N, D): each layout is tried on a copy.
+
+    Raises ValueError where it takes none.
+    """
+    # a token more than features, so that the two cannot be exchanged
+    return _fed(module, z, *_layout(module, z[: z.shape[1] + 1]))
+
+
+def _fed(module: nn.Module, z: Tensor, form, axis: int) -> tuple:
+    """Quantized (N, D), indices and loss. Raises ValueError where they are not of that form."""
+    shaped = form(z)
+    output = module(shaped)
+    quantized, indices = plain_quantized(output), plain_indices(module, output)
+    if quantized is None or quantized.shape != shaped.shape:
+        got = "none" if quantized is None else f"one of shape {tuple(quantized.shape)}"
+        raise ValueError(f"expected an output of the same shape, got {got}")
+    if indices is None or indices.numel() % len(z):
+        got = "none" if indices is None else f"a tensor of shape {tuple(indices.shape)}"
+        raise ValueError(f"expected indices for {len(z)} tokens, got {got}")
+    return quantized.movedim(axis, -1).reshape(z.shape), indices, plain_loss(output)
+
+
+@torch.no_grad()
+def _layout(module: nn.Module, z: Tensor) -> tuple:
+    """The first of `LAYOUTS` in which tokens stay tokens: in reverse, they get the same codes."""
+    probe, ran, refused = copy.deepcopy(module).eval(), [], []
+    with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
+        for form, axis in LAYOUTS:
+            try:
+                there, back = (_fed(probe, x, form, axis)[1] for x in (z, z.flip(0)))
+            except Exception as error:  # whatever a layer raises on what it does not take
+                refused.append(f"fed as {tuple(form(z).shape)}: {error}")
+                continue
+            if torch.equal(there.reshape(len(z), -1), back.reshape(len(z), -1).flip(0)):
+                return form, axis
+            ran.append((form, axis))
+    if not ran:
+        raise ValueError("it takes no layout that was tried; " + "; ".join(refused))
+    return ran[0]

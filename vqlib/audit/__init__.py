@@ -12,7 +12,9 @@ from torch import nn
 from vqlib.adapters import Adapter, adapter_for
 from vqlib.audit.bench import Bench, made, own_randomness
 from vqlib.audit.donors import duplicate_codes, threshold_above_share
+from vqlib.audit.processes import NAME as RANKS
 from vqlib.audit.processes import ranks_disagree
+from vqlib.audit.reading import NotFinite
 from vqlib.audit.resetting import reset_does_not_survive, reset_never_fires, starve
 from vqlib.audit.starting import (
     cold_start,
@@ -23,7 +25,7 @@ from vqlib.audit.starting import (
 )
 from vqlib.audit.states import evaluation_changes_counts, not_reproducible
 from vqlib.audit.table import audit_table
-from vqlib.findings import Diagnosis, Evidence, Finding
+from vqlib.findings import Diagnosis, Evidence, Finding, unknown
 
 __all__ = ["audit", "audit_table"]
 
@@ -31,6 +33,7 @@ CODEBOOK = (
     "cold-start", "first-step-explosion", "reset-never-fires", "reset-does-not-survive",
     "duplicate-codes", "threshold-above-share",
 )  # fmt: skip
+ALWAYS = ("evaluation-changes-counts", "not-reproducible", "loss-hides-collapse")
 
 
 def audit(
@@ -61,16 +64,22 @@ def audit(
         timeout: seconds that the two processes may take.
 
     Returns:
-        A `Diagnosis` with one answer a question; "not applicable" and "unknown" say why.
+        A `Diagnosis` with one answer a question; "not applicable" and "unknown" say why. Where
+        the layer gives NaN or infinity, "unstable-training" says of what, and nothing is
+        examined further.
 
     Raises:
         TypeError: the subject is no module and makes none, cannot be copied, or is of an
-            unknown kind without an adapter.
-        ValueError: dim or tokens out of range, or the layer refuses tokens of that shape.
+            unknown kind without an adapter; or the adapter fails, or gives a wrong kind of thing.
+        ValueError: dim or tokens out of range, or the layer refuses tokens of that shape; the
+            adapter gives wrong values; the module is on the meta device.
     """
     for name, value in (("dim", dim), ("tokens", tokens)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if not isinstance(adapter, Adapter | None):
+        raise TypeError(f"adapter must be a vqlib.Adapter or None, got {adapter!r}")
     module, fresh = made(subject, seed)
     adapter = adapter or adapter_for(module)
     if adapter is None:
@@ -82,11 +91,27 @@ def audit(
     with own_randomness(seed, bench.device):
         bench.check()
         make = None if isinstance(subject, nn.Module) else subject
-        answers = list(_answers(bench, make if ranks else None, ranks, timeout))
+        answers = _until_not_finite(_answers(bench, make if ranks else None, ranks, timeout), ranks)
     title = f"audit of {adapter.name or type(module).__name__}"
     if bench.codebooks > 1:
         title += f", codebook 1 of {bench.codebooks}"
     return Diagnosis.of(title, [*answers, *_healthy(answers)])
+
+
+def _until_not_finite(answers: Iterator[Finding], ranks: bool) -> list[Finding]:
+    """All answers; where the layer gives NaN, this is the last and the others are unknown."""
+    done = []
+    try:
+        for answer in answers:
+            done.append(answer)
+    except NotFinite as stop:
+        asked = {answer.id for answer in done}
+        why = "The layer gives numbers that are not finite: see unstable-training."
+        done.append(stop.finding)
+        done += [unknown(question, why, "a layer whose numbers stay finite")
+                 for question in (*CODEBOOK, *ALWAYS, *([RANKS] if ranks else []))
+                 if question not in asked]  # fmt: skip
+    return done
 
 
 def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Finding]:
@@ -96,7 +121,7 @@ def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Findin
             "It holds no codebook." if started is None
             else "Its forward pass does not move the codebook; an optimizer may."
         )  # fmt: skip
-        for question in (*CODEBOOK, *(["ranks-disagree"] if ranks else [])):
+        for question in (*CODEBOOK, *([RANKS] if ranks else [])):
             yield Finding(question, "not applicable", cause=cause)
         settled = bench.copy() if started is None else started.settled
         yield evaluation_changes_counts(bench, settled)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqlib.adapters import Adapter, Several
+from vqlib.adapters import Adapter
+from vqlib.audit.reading import Reader, finite
 
 WORLD = 2  # processes of the question whether ranks agree
 BALL = 0.1  # radius of a cluster of inputs, over their norm
@@ -86,11 +87,11 @@ class Bench:
     def __init__(self, pristine: nn.Module, adapter: Adapter, dim: int | None,
                  fresh: bool | None, tokens: int | None, seed: int):  # fmt: skip
         self.pristine, self.adapter, self.seed = pristine, adapter, seed
-        self.settings = adapter.settings(pristine)
+        self.reader = Reader(adapter, pristine)
+        self.settings, self.codes = self.reader.settings, self.reader.codes
         book = self.book(pristine)
-        self.codebooks = len(_listed(adapter.codebook(pristine)))
+        self.codebooks = len(self.reader.sizes)
         self.dim = dim or self.settings.get("dim") or (None if book is None else book.shape[-1])
-        self.codes = self.settings.get("codebook_size") if book is None else len(book)
         self.tokens_given = tokens is not None
         few = 4 if (self.codes or 0) <= 256 else 2
         self.tokens = tokens or max(32, few * (self.codes or 64))
@@ -133,37 +134,25 @@ class Bench:
     def check(self) -> None:
         """One pass in evaluation mode, so that what does not fit is said before any experiment.
 
-        Raises ValueError.
+        Raises ValueError, or TypeError as `Reader` does.
         """
         if self.dim is None:
             raise ValueError("the dimension of a token cannot be read from the layer: give dim=")
         z = self.broad()
-        try:
-            output = self.call(self.copy().eval(), z)
-        except Exception as error:
-            raise ValueError(
-                f"the layer refuses tokens of shape {tuple(z.shape)}: {error}; see the adapter's "
-                "call, and dim="
-            ) from error
-        taken = self.adapter.quantized(output)
-        shape = tuple(taken.shape) if isinstance(taken, Tensor) else taken
-        if shape != tuple(z.shape):
-            raise ValueError(
-                f"for tokens {tuple(z.shape)} the adapter's quantized gives {shape}, expected "
-                "the same shape"
-            )
+        output = self.call(self.copy().eval(), z, untrained=True)
+        self.reader.quantized(output, z)  # the rest may be there in training mode only
 
     # --- reading ---
 
     def book(self, module: nn.Module) -> Tensor | None:
         """A copy of the first codebook (K, D) on the CPU."""
-        return _first(self.adapter.codebook(module), torch.float32)
+        return _first(self.reader.books(module))
 
     def counts(self, module: nn.Module) -> Tensor | None:
-        return _first(self.adapter.counts(module), torch.float32)
+        return _first(self.reader.counts(module))
 
-    def indices(self, module: nn.Module, output: Any) -> Tensor:
-        return _first(self.adapter.indices(module, output), torch.int64).flatten()
+    def indices(self, module: nn.Module, output: Any, z: Tensor) -> Tensor:
+        return self.reader.indices(module, output, z)
 
     # --- doing ---
 
@@ -172,18 +161,37 @@ class Bench:
         return copy.deepcopy(self.pristine if module is None else module)
 
     @torch.no_grad()
-    def call(self, module: nn.Module, z: Tensor) -> Any:
-        return self.adapter.call(module, z.to(self.device))
+    def call(self, module: nn.Module, z: Tensor, *, untrained: bool = False) -> Any:
+        """The output for tokens z (N, dim).
+
+        Raises ValueError where the layer refuses them, and `NotFinite` for what it gives;
+        not for an evaluation of an ``untrained`` layer, which may have no codes yet.
+        """
+        mode = "training" if module.training else "evaluation"
+        try:
+            output = self.adapter.call(module, z.to(self.device))
+        except Exception as error:  # whatever a layer raises
+            raise ValueError(
+                f"called in {mode} mode through its adapter, the layer refuses tokens of shape "
+                f"{tuple(z.shape)}: {error}; see the adapter's call, and dim="
+            ) from error
+        if not untrained:
+            window = f"one pass of {len(z)} tokens in {mode} mode"
+            finite("output", self.reader.quantized(output, z), window)
+            if module.training:
+                finite("loss", torch.tensor(self.reader.loss(output) or 0.0), window)
+        return output
 
     def step(self, module: nn.Module, z: Tensor) -> Seen:
-        """A forward pass in training mode. Needs a codebook."""
+        """A forward pass in training mode. Needs a codebook. Raises as `call` does."""
         module.train()
         before = self.book(module)
         output = self.call(module, z)
-        announced = _first(self.adapter.resets(module), torch.int64)
-        return Seen(z, self.indices(module, output), before, self.book(module),
-                    self.counts(module), torch.empty(0, dtype=torch.int64)
-                    if announced is None else announced, output)  # fmt: skip
+        after = self.book(module)
+        if before.isfinite().all():  # else it may have had no codes yet
+            finite("codebook", after, f"after one training step of {len(z)} tokens")
+        return Seen(z, self.indices(module, output, z), before, after,
+                    self.counts(module), self.reader.resets(module), output)  # fmt: skip
 
     # --- inputs: norm sqrt(dim), as outputs of an encoder have whose features are of order 1 ---
 
@@ -227,11 +235,11 @@ def made(subject: nn.Module | Callable[[], nn.Module], seed: int) -> tuple[nn.Mo
     """A module of our own from ``subject``, and whether it is known to be fresh.
 
     Raises TypeError where the subject is neither a module nor a function that makes one, or
-    is a module that cannot be copied.
+    is a module that cannot be copied; ValueError where it is on the meta device.
     """
     if isinstance(subject, nn.Module):
         try:
-            return copy.deepcopy(subject), None
+            return copy.deepcopy(_with_values(subject)), None
         except (TypeError, RuntimeError) as error:
             raise TypeError(
                 f"{type(subject).__name__} cannot be copied ({error}); give a function without "
@@ -244,16 +252,20 @@ def made(subject: nn.Module | Callable[[], nn.Module], seed: int) -> tuple[nn.Mo
         module = subject()
     if not isinstance(module, nn.Module):
         raise TypeError(f"{wanted}; this one made {module!r}")
-    return module, True
+    return _with_values(module), True
 
 
-def _listed(value: Several | None) -> list[Tensor]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
+def _with_values(module: nn.Module) -> nn.Module:
+    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
+    empty = next((name for name, tensor in tensors if tensor.is_meta), None)
+    if empty is not None:
+        raise ValueError(
+            f"{type(module).__name__} is on the meta device: its {empty} holds no values; expected "
+            "a module on the CPU or an accelerator"
+        )
+    return module
 
 
-def _first(value: Several | None, dtype: torch.dtype) -> Tensor | None:
-    """A copy on the CPU of the tensor, or of the first codebook's."""
-    values = _listed(value)
-    return values[0].detach().to("cpu", dtype, copy=True) if values else None
+def _first(values: list[Tensor]) -> Tensor | None:
+    """A copy on the CPU of the first codebook's tensor."""
+    return values[0].detach().to("cpu", torch.float32, copy=True) if values else None

@@ -89,7 +89,7 @@ def _cell(bench: Bench, place: Tensor, many: int, module: nn.Module) -> Tensor:
     """At most ``many`` different tokens in one place that all take the same code."""
     z = bench.ball(place, 4 * many, POINT)
     probe = bench.copy(module).eval()
-    indices = bench.indices(probe, bench.call(probe, z))
+    indices = bench.indices(probe, bench.call(probe, z), z).reshape(len(z), -1)[:, 0]
     return z[indices == indices.mode().values][:many]
 
 

@@ -101,7 +101,8 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
     """The norm of codes without a hit against that of codes that were hit."""
     if bench.fresh is False:
         return _seen_data("first-step-explosion")
-    usual, largest, idle = float(steps[0].before.norm(dim=-1).max()), 0.0, 0
+    before = steps[0].before.norm(dim=-1).nan_to_num(0.0)  # there may be no codes yet
+    usual, largest, idle = float(before.max()), 0.0, 0
     put = torch.zeros(bench.codes, dtype=torch.bool)
     for seen in steps:
         norms = seen.after.norm(dim=-1).nan_to_num(torch.inf)
@@ -139,15 +140,16 @@ def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
     z = bench.broad()
     narrow.train()
     output = bench.call(bench.copy(narrow), z)
-    loss = _total(bench.adapter.loss(output))
+    loss = bench.reader.loss(output)
     if not loss:
         return Finding("loss-hides-collapse", "not applicable", cause="The layer reports no loss.")
-    quantized = bench.adapter.quantized(output).detach().cpu().float()
+    quantized = bench.reader.quantized(output, z)
     wrong = float(1 - F.cosine_similarity(z, quantized, dim=-1).mean())
     if wrong < 1e-3:
         return Finding("loss-hides-collapse", "unknown", cause="The codes fit every input.",
                        remedy="a smaller codebook or more dimensions")  # fmt: skip
-    twice = _total(bench.adapter.loss(bench.call(bench.copy(narrow), torch.cat([z, z])))) / loss
+    both = bench.reader.loss(bench.call(bench.copy(narrow), torch.cat([z, z]))) or 0.0
+    twice = both / loss
     reads = loss / wrong
     window = f"{len(z)} tokens in all directions, features of order 1"
     evidence = (
@@ -171,16 +173,11 @@ def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
     )  # fmt: skip
 
 
-def _total(loss: Tensor | None) -> float:
-    """The losses of all codebooks together; 0 where there is none."""
-    return 0.0 if loss is None else float(loss.detach().sum())
-
-
 def _first_codes(bench: Bench, first: Seen) -> Tensor | None:
     """(K, D) the codes that the first step's tokens were given; rows that took none are 0."""
     if bench.codebooks == 1:
         codes = torch.zeros_like(first.before)
-        codes[first.indices] = bench.adapter.quantized(first.output).detach().cpu().float()
+        codes[first.indices] = bench.reader.quantized(first.output, first.z)
         return codes
     # what is returned is a sum over codebooks
     return first.before if bool((first.before != first.before[0]).any()) else None

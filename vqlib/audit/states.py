@@ -24,7 +24,9 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module) -> Finding:
             "A forward pass in evaluation mode updates what training uses.",
             "Update state only where self.training is true.",
         )  # fmt: skip
-    first = _changed_by_evaluation(bench, bench.pristine) if bench.fresh is not False else {}
+    first = {}
+    if bench.fresh is not False:
+        first = _changed_by_evaluation(bench, bench.pristine, untrained=True)
     if any(isinstance(value, Tensor) for value in first.values()):
         evidence.append(Evidence("before the first training step", ", ".join(sorted(first)[:6])))
         return Finding(
@@ -36,11 +38,11 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module) -> Finding:
     return Finding(name, "clear", tuple(evidence))
 
 
-def _changed_by_evaluation(bench: Bench, module: nn.Module) -> dict:
+def _changed_by_evaluation(bench: Bench, module: nn.Module, untrained: bool = False) -> dict:
     module = bench.copy(module).eval()
     before, place = state_of(module), bench.direction()
     for _ in range(3):
-        bench.call(module, bench.ball(place, bench.tokens))
+        bench.call(module, bench.ball(place, bench.tokens), untrained=untrained)
     after = state_of(module)
     names = before.keys() | after.keys()
     return {n: after.get(n) for n in names if not _same(before.get(n), after.get(n))}
@@ -113,7 +115,7 @@ def _played(bench: Bench, module: nn.Module, tokens: list[Tensor], seed: int) ->
     reseed(bench.seed + 1000 + seed, bench.device)
     results = []
     for z in tokens:
-        results.append(bench.indices(module, bench.call(module, z)))
+        results.append(bench.indices(module, bench.call(module, z), z))
         book = bench.book(module)
         results += [] if book is None else [book]
     return results
