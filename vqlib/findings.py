@@ -18,7 +18,7 @@ IDS = {
     "encoder-collapse": "the encoder gives nearly the same output for every input",
     "encoder-drift": "the encoder's outputs move away from codes that nothing moves",
     "threshold-above-share": "the reset threshold is above what the codes can reach",
-    "reset-churn": "resets go on and on, and do not decline",
+    "reset-churn": "resets take much of the codebook, or do not become fewer",
     "reset-never-fires": "codes are dead and no reset happens",
     "reset-does-not-survive": "codes that are reset do not come to life",
     "evaluation-changes-counts": "a pass of evaluation changes the quantizer's state",

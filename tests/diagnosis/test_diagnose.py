@@ -21,6 +21,12 @@ def test_a_healthy_history_has_nothing_but_healthy():
     assert found.ids("unknown") == {"ranks-disagree"}
 
 
+def test_what_has_a_grave_finding_is_not_called_healthy_too():
+    found = diagnose(healthy(), **(SETTINGS | {"dead_code_threshold": 99}))
+    assert found["codebook-collapse"].severity == "clear"
+    assert "healthy" not in found.ids() and found.verdict == "critical"
+
+
 def test_every_rule_answers_with_its_own_id_once():
     answers = [rule(sources.read(healthy(), **SETTINGS)) for rule in diagnosis.RULES]
     ids = [a.id for a in answers]

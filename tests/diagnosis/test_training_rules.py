@@ -104,6 +104,12 @@ def test_noise_and_a_slow_rise_are_no_such_jump():
     assert answer(using(codes, table), "evaluation-changes-counts").severity == "clear"
 
 
+def test_a_rise_after_each_validation_that_stays_is_no_such_jump():
+    table = changed(healthy(steps=400), eval_change=None)
+    stairs = 60 + 50 * ((table["step"] - 1) // 50)
+    assert answer(using(stairs, table), "evaluation-changes-counts").severity == "clear"
+
+
 def test_jumps_at_other_times_are_not_the_validations_fault():
     table = jumping(0.5, 15)
     table.loc[table["split"] == "val", "step"] += 25  # validations lie between the jumps
