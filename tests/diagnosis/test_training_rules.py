@@ -105,8 +105,8 @@ def test_noise_and_a_slow_rise_are_no_such_jump():
 
 
 def test_a_rise_after_each_validation_that_stays_is_no_such_jump():
-    table = changed(healthy(steps=400), eval_change=None)
-    stairs = 60 + 50 * ((table["step"] - 1) // 50)
+    table = changed(healthy(steps=800, val_every=100), eval_change=None)
+    stairs = 60 + 50 * ((table["step"] - 1) // 100)
     assert answer(using(stairs, table), "evaluation-changes-counts").severity == "clear"
 
 
