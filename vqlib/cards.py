@@ -15,7 +15,7 @@ COLORS = {"critical": "#b3261e", "warning": "#9a6700", "note": "#0b5cad", "healt
 
 def card(diagnosis: Diagnosis) -> str:
     """HTML of a diagnosis."""
-    return _template().render(
+    return template("card.html.j2").render(
         d=diagnosis, colors=COLORS, curves=[_curve(*item) for item in diagnosis.curves.items()],
         width=WIDTH, height=HEIGHT,
         rest=[(heading, [a for a in diagnosis.answers if a.severity == severity])
@@ -25,10 +25,11 @@ def card(diagnosis: Diagnosis) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """One of vqlib/templates."""
     loader = jinja2.PackageLoader("vqlib", "templates")
-    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True).get_template("card.html.j2")  # fmt: skip
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    return environment.get_template(name)
 
 
 def _curve(label: str, points: list[tuple[float, float]]) -> dict:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
-import jinja2
 from IPython.display import HTML
+
+from vqlib.cards import template
 
 
 class Question(NamedTuple):
@@ -55,11 +55,4 @@ LAST = "Resets live and decline: train on, and look again."
 
 def tree() -> HTML:
     """The tree as a figure of linked boxes; shows in a notebook and in the report."""
-    return HTML(_template().render(questions=QUESTIONS, last=LAST))
-
-
-@cache
-def _template() -> jinja2.Template:
-    loader = jinja2.PackageLoader("vqlib", "templates")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
-    return environment.get_template("tree.html.j2")
+    return HTML(template("tree.html.j2").render(questions=QUESTIONS, last=LAST))

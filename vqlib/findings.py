@@ -12,6 +12,7 @@ from typing import Literal, get_args
 Severity = Literal["critical", "warning", "note", "clear", "unknown", "not applicable"]
 RANK = {name: place for place, name in enumerate(get_args(Severity))}
 FIRED = ("critical", "warning", "note")
+GRAVE = ("critical", "warning")
 
 IDS = {
     "codebook-collapse": "few codes are in use, far fewer than this window could show",
@@ -118,7 +119,7 @@ class Diagnosis:
     @property
     def verdict(self) -> str:
         """ "critical", "warning", "healthy", or "undecided"."""
-        grave = {a.severity for a in self.answers} & {"critical", "warning"}
+        grave = {a.severity for a in self.answers} & set(GRAVE)
         if grave:
             return min(grave, key=RANK.__getitem__)
         return "healthy" if "healthy" in self.ids() else "undecided"
@@ -186,6 +187,11 @@ def _plain(values: dict) -> dict:
     """Numbers that JSON knows."""
     odd = {k: str(v) for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
     return values | odd
+
+
+def any_grave(answers: Iterable[Finding]) -> bool:
+    """Whether one of them is critical or a warning."""
+    return any(a.severity in GRAVE for a in answers)
 
 
 def clear(finding_id: str, *evidence: Evidence | None) -> Finding:

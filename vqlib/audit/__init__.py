@@ -25,7 +25,7 @@ from vqlib.audit.starting import (
 )
 from vqlib.audit.states import evaluation_changes_counts, not_reproducible
 from vqlib.audit.table import audit_table
-from vqlib.findings import Diagnosis, Evidence, Finding, unknown
+from vqlib.findings import Diagnosis, Evidence, Finding, any_grave, unknown
 
 __all__ = ["audit", "audit_table"]
 
@@ -145,9 +145,8 @@ def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Findin
 
 
 def _healthy(answers: list[Finding]) -> list[Finding]:
-    grave = any(a.severity in ("critical", "warning") for a in answers)
     clear = sum(a.severity == "clear" for a in answers)
-    if grave or not clear:
+    if any_grave(answers) or not clear:
         return []
     counted = Evidence("questions answered with no", clear, f"of {len(answers)}")
     return [Finding("healthy", "note", (counted,), "No experiment showed a fault.")]

@@ -9,7 +9,7 @@ import pandas as pd
 from vqlib.diagnosis import reset_rules, training_rules, usage_rules
 from vqlib.diagnosis.logs import HistoryError, Log, Settings, in_hits
 from vqlib.diagnosis.sources import read
-from vqlib.findings import Diagnosis, Finding, fired, unknown
+from vqlib.findings import Diagnosis, Finding, any_grave, fired, unknown
 
 RULES = (*usage_rules.RULES, *reset_rules.RULES, *training_rules.RULES)
 CURVES = (("utilization", "train"), ("utilization", "val"), ("perplexity", "train"),
@@ -94,8 +94,7 @@ def _of_log(log: Log) -> Diagnosis:
 def _healthy(answers: list[Finding]) -> list[Finding]:
     """`healthy`, where the use of the codebook was examined and nothing grave was found."""
     by_id = {a.id: a for a in answers}
-    grave = any(a.severity in ("critical", "warning") for a in answers)
-    if grave or by_id["codebook-collapse"].severity != "clear":
+    if any_grave(answers) or by_id["codebook-collapse"].severity != "clear":
         return []
     return [fired("healthy", "note", *by_id["codebook-collapse"].evidence,
                   cause="The codebook is in use as far as the data show.",
@@ -106,7 +105,7 @@ def _curves(log: Log) -> dict[str, list[tuple[float, float]]]:
     curves = {}
     for column, split in CURVES:
         if log.has(column, split):
-            rows = log.split(split).dropna(subset=[column])
+            rows = log.rows(column, split)
             curves[f"{column} ({split})"] = _thinned(rows[["step", column]])
     return curves
 

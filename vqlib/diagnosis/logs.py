@@ -76,23 +76,40 @@ class Log:
     def split(self, name: str) -> pd.DataFrame:
         return self.table[self.table["split"] == name]
 
+    def rows(self, column: str, split: str = "train") -> pd.DataFrame:
+        """The split's rows in which the column holds a number."""
+        rows = self.split(split)
+        return rows.dropna(subset=[column]) if column in rows else rows.head(0)
+
     def has(self, column: str, split: str = "train") -> bool:
         """Whether the column holds a number anywhere in the split."""
         return column in self.table and bool(self.split(split)[column].notna().any())
 
+    def best_split(self, column: str) -> str:
+        """Where the column is judged: in "val" where it stands there, else in "train"."""
+        return "val" if self.has(column, "val") else "train"
+
     def late(self, column: str, split: str = "train") -> Evidence | None:
         """Median over the end of the run: the last tenth of the rows that hold the column."""
-        if not self.has(column, split):
-            return None
-        rows = self.split(split).dropna(subset=[column])
-        rows = rows.tail(1 if split == "val" else max(1, min(1000, len(rows) // 10)))
-        return self.number(column, float(rows[column].median()), rows, split)
+        rows = self.rows(column, split)
+        return self._median(column, rows.tail(max(1, min(1000, len(rows) // 10))), split)
 
     def very_end(self, column: str, split: str = "train") -> Evidence | None:
         """Median over the last 5 rows that hold the column (val: the last)."""
-        if not self.has(column, split):
+        return self._median(column, self.rows(column, split).tail(5), split)
+
+    def highest(self, column: str, split: str = "train") -> Evidence | None:
+        """The largest value of the column, and when."""
+        rows = self.rows(column, split)
+        if rows.empty:
             return None
-        rows = self.split(split).dropna(subset=[column]).tail(1 if split == "val" else 5)
+        row = rows.loc[[rows[column].idxmax()]]
+        return self.number(column, float(row[column].iloc[0]), row, split)
+
+    def _median(self, column: str, rows: pd.DataFrame, split: str) -> Evidence | None:
+        if rows.empty:
+            return None
+        rows = rows.tail(1) if split == "val" else rows
         return self.number(column, float(rows[column].median()), rows, split)
 
     def number(

@@ -217,13 +217,10 @@ def cold_start(log: Log) -> Finding:
 
 def first_step_explosion(log: Log) -> Finding:
     name = "first-step-explosion"
-    split = "val" if log.has("longest_code", "val") else "train"
-    if not log.has("longest_code", split):
+    longest = log.highest("longest_code", log.best_split("longest_code"))
+    if longest is None:
         needs = "longest_code (vqlib.watch measures it where counts are kept), or vqlib.audit"
         return unknown(name, "The lengths of codes were not measured.", needs)
-    rows = log.split(split).dropna(subset=["longest_code"])
-    row = rows.loc[[rows["longest_code"].idxmax()]]
-    longest = log.number("longest_code", float(row["longest_code"].iloc[0]), row, split)
     if longest.value < EXPLODED:
         return clear(name, longest)
     return fired(
@@ -236,13 +233,10 @@ def first_step_explosion(log: Log) -> Finding:
 
 def duplicate_codes(log: Log) -> Finding:
     name, size = "duplicate-codes", log.settings.codebook_size
-    split = "val" if log.has("duplicates", "val") else "train"
-    if not log.has("duplicates", split) or size is None:
+    copies = log.highest("duplicates", log.best_split("duplicates"))
+    if copies is None or size is None:
         needs = "duplicates (vqlib.watch counts them), or vqlib.audit(quantizer)"
         return unknown(name, "Codes were not compared with one another.", needs)
-    rows = log.split(split).dropna(subset=["duplicates"])
-    row = rows.loc[[rows["duplicates"].idxmax()]]
-    copies = log.number("duplicates", float(row["duplicates"].iloc[0]), row, split)
     if copies.value < COPIES * size:
         return clear(name, copies)
     share = in_use(log)
@@ -261,7 +255,7 @@ def _rate(log: Log) -> pd.Series | None:
     """Codes reset a step, indexed by step; rows may lie several steps apart."""
     if not log.has("resets") or _total(log).value == 0:
         return None
-    rows = log.split("train").dropna(subset=["resets"]).set_index("step")["resets"]
+    rows = log.rows("resets").set_index("step")["resets"]
     apart = pd.Series(rows.index, index=rows.index).diff().fillna(rows.index[0]).clip(lower=1)
     return rows / apart
 
@@ -269,7 +263,7 @@ def _rate(log: Log) -> pd.Series | None:
 def _total(log: Log) -> Evidence | None:
     if not log.has("resets"):
         return None
-    rows = log.split("train").dropna(subset=["resets"])
+    rows = log.rows("resets")
     return Evidence("resets in all", int(rows["resets"].sum()), "codes",
                     f"train, up to step {int(rows['step'].iloc[-1])}")  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from vqlib import usage
 from vqlib.diagnosis.logs import Log
@@ -139,12 +140,8 @@ def _collapse_without_size(log: Log) -> Finding:
 
 def _highest(log: Log) -> Evidence | None:
     """The most codes that a training row shows, and when."""
-    if not log.has("used_codes"):
-        return None
-    train = log.split("train").dropna(subset=["used_codes"])
-    row = train.loc[[train["used_codes"].idxmax()]]
-    most = log.number("used_codes", float(row["used_codes"].iloc[0]), row, "train")
-    return Evidence("most codes ever used", most.value, "codes", most.window)
+    most = log.highest("used_codes")
+    return most and replace(most, name="most codes ever used")
 
 
 def _cause_of_collapse(log: Log, past: Evidence | None) -> str:
@@ -209,7 +206,7 @@ def train_validation_gap(log: Log) -> Finding:
 
 def top_code_dominates(log: Log) -> Finding:
     name, size = "top-code-dominates", log.settings.codebook_size
-    split = "val" if log.has("top_code_ratio", "val") else "train"
+    split = log.best_split("top_code_ratio")
     ratio = log.late("top_code_ratio", split)
     if ratio is None or size is None:
         needs = "top_code_ratio" if size else "top_code_ratio and codebook_size"
