@@ -16,9 +16,9 @@ LAYERS = (
     ("things", {"model", "data", "folders", "formats", "config", "guide", "process", "records",
                 "strict", "variants"}),
     ("running", {"adapters", "peers", "history", "checkpoints", "runs", "training", "experiments",
-                 "downstream", "tracking", "watched", "watching", "causes", "effects"}),
+                 "downstream", "tracking", "watched", "watching", "causes", "effects", "world"}),
     ("judging", {"findings", "cards", "diagnosis", "audit", "trials"}),
-    ("showing", {"plots", "cycles", "decisions", "galleries", "lessons"}),
+    ("showing", {"plots", "cycles", "decisions", "galleries", "lessons", "playground"}),
     ("outside", {"suite", "cli", "printed"}),
 )  # fmt: skip
 HEIGHT = {module: height for height, (_, modules) in enumerate(LAYERS) for module in modules}

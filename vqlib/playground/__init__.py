@@ -1,0 +1,6 @@
+"""The live part: controls, demonstrations, and a codebook that can be watched."""
+
+from vqlib.playground.controls import Choice, Panel, Slider, Switch
+from vqlib.playground.demos import Demo
+
+__all__ = ["Choice", "Demo", "Panel", "Slider", "Switch"]
