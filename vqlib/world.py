@@ -29,7 +29,7 @@ Pattern = Literal["translate", "rotate", "shrink", "spread"]
 Start = Literal["k-means", "random inputs", "random directions", "unbalanced"]
 
 SCALE = 0.25  # one unit of the plane, the cloud's radius, is 14 degrees of the sphere
-WALL = 1.1  # the cloud's centre turns back here
+WALL = 0.8  # the cloud's centre turns back here
 SMALLEST, LARGEST = 0.12, 2.0  # of the cloud, against its size at the start
 HEADING = (0.8, 0.6)  # of "translate", until a wall turns it
 VALIDATE_EVERY = 10
@@ -129,7 +129,7 @@ class Encoder:
 
     def __init__(self, surface: Surface):
         # off the origin, or on the circle a cloud would lie in all directions at once
-        self.centre = torch.tensor([WALL, 0.0] if surface == "circle" else [0.0, 0.0])
+        self.centre = torch.tensor([1.1, 0.0] if surface == "circle" else [0.0, 0.0])
         self.heading = torch.tensor(HEADING)
         self.angle, self.size = 0.0, 1.0
 

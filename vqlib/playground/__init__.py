@@ -1,6 +1,7 @@
 """The live part: controls, demonstrations, and a codebook that can be watched."""
 
+from vqlib.playground.codebook import Playground
 from vqlib.playground.controls import Choice, Panel, Slider, Switch
 from vqlib.playground.demos import Demo
 
-__all__ = ["Choice", "Demo", "Panel", "Slider", "Switch"]
+__all__ = ["Choice", "Demo", "Panel", "Playground", "Slider", "Switch"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import math
 import numbers
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ STYLE = """<style>
 .vq-row .widget-readout { border: 1px solid var(--jp-border-color1, #bbb); border-radius: 3px;
   min-width: 52px; width: 52px; text-align: right; padding: 0 4px; flex: none }
 .vq-unit { font-size: 11px; color: var(--jp-ui-font-color2, #666); min-width: 74px }
-.vq-said { flex-basis: 100%; font-size: 11px; line-height: 1.3; padding-left: 104px;
+.vq-said { flex-basis: 100%; font-size: 11px; line-height: 1.3; padding-left: 88px;
   color: var(--jp-ui-font-color2, #666) }
 .vq-said.vq-wrong, .vq-error { color: #B23A00; font-weight: 600 }
 .vq-row.vq-plain .vq-said { display: none }
@@ -119,17 +120,28 @@ Control = Slider | Choice | Switch
 class Panel:
     """A column of controls.
 
+    Args:
+        controls: what it holds. title: shown above.
+        lock: held while a change is told; one of its own if None. JupyterLab hands messages of
+            different widgets to different threads of the kernel.
+
     Attributes:
         controls: {name: its description}. fields: {name: the widget that holds its value}.
         widget: the column itself, to display.
     """
 
-    def __init__(self, controls: Iterable[Control], title: str = ""):
+    def __init__(
+        self,
+        controls: Iterable[Control],
+        title: str = "",
+        lock: threading.RLock | None = None,
+    ):
+        self.lock = lock or threading.RLock()
         self.controls = {control.name: control for control in controls}
         self.fields = {name: c.widget() for name, c in self.controls.items()}
         self._said = {name: widgets.HTML() for name in self.controls}
         self._rows = {name: self._row(name) for name in self.controls}
-        head = [widgets.HTML(f"{STYLE}<b>{html.escape(title)}</b>")]
+        head = [widgets.HTML(STYLE + (f"<b>{html.escape(title)}</b>" if title else ""))]
         self.widget = widgets.VBox([*head, *self._rows.values()])
         self.widget.add_class("vq-panel")
         self._listeners: list[Callable[[set[str]], None]] = []
@@ -158,16 +170,17 @@ class Panel:
     @contextmanager
     def together(self):
         """Listeners hear of all changes inside the block at once, at its end."""
-        if self._held is not None:  # an outer block will tell
-            yield
-            return
-        self._held = set()
-        try:
-            yield
-        finally:
-            changed, self._held = self._held, None
-        if changed:
-            self._tell(changed)
+        with self.lock:
+            if self._held is not None:  # an outer block will tell
+                yield
+                return
+            self._held = set()
+            try:
+                yield
+            finally:
+                changed, self._held = self._held, None
+            if changed:
+                self._tell(changed)
 
     def observe(self, listener: Callable[[set[str]], None]) -> None:
         """Call ``listener`` with the names of the controls that moved, after each move."""
@@ -201,10 +214,10 @@ class Panel:
     def _row(self, name: str) -> widgets.Box:
         control, field, said = self.controls[name], self.fields[name], self._said[name]
         field.description, field.tooltip = control.label, control.help
-        field.style.description_width = "96px"
-        field.layout.width = "272px"
+        field.style.description_width = "80px"
+        field.layout.width = "256px"
         if isinstance(control, Switch):
-            field.layout.width, field.layout.margin = "auto", "0 0 0 104px"
+            field.layout.width, field.layout.margin = "auto", "0 0 0 88px"
         unit = widgets.HTML(html.escape(control.unit))
         unit.add_class("vq-unit")
         said.add_class("vq-said")
@@ -220,10 +233,11 @@ class Panel:
         (row.remove_class if text else row.add_class)("vq-plain")
 
     def _changed(self, name: str) -> None:
-        if self._held is None:
-            self._tell({name})
-        else:
-            self._held.add(name)
+        with self.lock:
+            if self._held is None:
+                self._tell({name})
+            else:
+                self._held.add(name)
 
     def _tell(self, changed: set[str]) -> None:
         for listener in self._listeners:

@@ -1,0 +1,146 @@
+"""A world as numbers for the canvas: what one picture needs, whole, as one block of bytes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from torch import Tensor
+
+from vqlib.world import World
+
+REACH = 1.8  # the picture shows [-REACH, REACH] in both directions
+CELLS = 120  # cells are asked for on a grid of so many points a side
+SHOWN = 1024  # points drawn at most
+TRAIL = 16  # places that a code leaves behind it
+DEAD_AFTER = 20  # steps without a hit, after which a code is drawn as dead
+CURVES = ("utilization", "perplexity", "top_code_ratio", "val", "resets")
+
+
+class Trails:
+    """The last places of each code. A code that stands still keeps the way it came."""
+
+    def __init__(self) -> None:
+        self.places: Tensor | None = None  # (TRAIL, K, 2), the newest first
+
+    def follow(self, world: World) -> Tensor:
+        """(TRAIL, K, 2), with the codes' places of now in front."""
+        now = world.places()
+        if self.places is None or self.places.shape[1] != len(now) or world.step_number <= 1:
+            self.places = now.expand(TRAIL, *now.shape).clone()
+            return self.places
+        jumped = world.age < 1
+        moved = ((now - self.places[0]).norm(dim=1) > 5e-3) & ~jumped
+        self.places[1:, moved] = self.places[:-1, moved].clone()
+        self.places[0] = now
+        self.places[:, jumped] = now[jumped]
+        return self.places
+
+
+def frame(world: World, trails: Trails) -> tuple[dict, bytes]:
+    """(meta, bytes) of a picture.
+
+    ``meta["arrays"]`` is {name: [dtype, shape, offset in bytes]}; dtypes are "f4" and "u2".
+    """
+    setting = world.setting
+    K = setting.codebook_size
+    threshold, _ = world.quantizer.reset.limits(K, setting.tokens)
+    arrays = {
+        "cells": _cells(world),
+        "points": world.points[:SHOWN].numpy(),
+        "trails": trails.follow(world).numpy(),
+        "from": world.came_from.numpy(),
+        "counts": world.counts.numpy(),
+        "sizes": world.quantizer.cluster_size.numpy(),
+        "idle": world.idle.numpy(),
+        "age": world.age.numpy(),
+        **_curves(world),
+    }
+    meta = {
+        "step": world.step_number,
+        "surface": setting.surface,
+        "reach": REACH,
+        "K": K,
+        "share": setting.tokens / K,
+        "threshold": threshold if setting.threshold else 0,
+        "dead_after": DEAD_AFTER,
+        "words": words(world),
+    }
+    return pack(meta, arrays)
+
+
+def pack(meta: dict, arrays: dict[str, np.ndarray]) -> tuple[dict, bytes]:
+    """``meta`` with a directory of ``arrays``, and their bytes one after another."""
+    directory, parts, offset = {}, [], 0
+    for name, array in arrays.items():
+        kind = "u2" if array.dtype.kind in "iu" else "f4"
+        data = np.ascontiguousarray(array, dtype=f"<{kind}").tobytes()
+        data += bytes(-len(data) % 4)  # the browser reads floats at multiples of four only
+        directory[name] = [kind, list(array.shape), offset]
+        parts.append(data)
+        offset += len(data)
+    return meta | {"arrays": directory}, b"".join(parts)
+
+
+def words(world: World) -> str:
+    """What the picture shows, in one sentence."""
+    s = world.setting
+    still = s.freeze or s.drift == 0
+    motion = "a still encoder" if still else f"drift {s.drift:g} % a step ({s.pattern})"
+    begun = f"With K {s.codebook_size}, {s.tokens:,} tokens, decay {s.decay:g}, {motion} and "
+    begun += f"{_rule(s)}, "
+    if not world.rows:
+        return begun + "nothing has been trained yet."
+    row = world.rows[-1]
+    used = round(row["utilization"] * s.codebook_size)
+    return (
+        f"{begun}after {world.step_number:,} steps {used} of {s.codebook_size} codes are in use "
+        f"({100 * row['utilization']:.0f} %), perplexity is {row['perplexity'] * s.codebook_size:.0f}, "
+        f"the top code takes {row['top_code_ratio']:.1f} times its share, the loss reads "
+        f"{world.loss:.2g}, and {_fate(world)}."
+    )
+
+
+def _rule(setting) -> str:
+    if setting.threshold == 0:
+        rule = "no reset"
+    else:
+        unit = " x N/K" if setting.relative else ""
+        rule = f"threshold {setting.threshold:g}{unit}"
+        if setting.every > 1:
+            rule += f" every {setting.every} steps"
+    return rule + (f" ({setting.variant})" if setting.variant else "")
+
+
+def _fate(world: World) -> str:
+    idle = int((world.idle >= DEAD_AFTER).sum())
+    gone = f"{idle} have not been chosen for {DEAD_AFTER} steps"
+    if world.setting.threshold == 0:
+        return gone
+    return f"{world.resets:,} resets were made ({world.resets / world.step_number:.1f} a step)"
+
+
+def _cells(world: World) -> np.ndarray:
+    if world.step_number == 0:
+        return np.zeros((0, 0), dtype=np.int64)  # before the first batch there are no codes
+    return world.cells(CELLS, REACH).numpy()
+
+
+def _curves(world: World) -> dict[str, np.ndarray]:
+    rows = world.rows
+    return {f"curve_{name}": np.array([r[name] for r in rows], "f4") for name in CURVES}
+
+
+def limits(setting) -> tuple[str, str]:
+    """The threshold's ceiling and grace in words."""
+    reset = setting.reset()
+    if setting.threshold == 0:
+        return "0: no code is ever reset", ""
+    ceiling = reset.ceiling(setting.codebook_size, setting.tokens)
+    grace = reset.grace(setting.decay, setting.codebook_size, setting.tokens)
+    shown = "for ever" if math.isinf(grace) else f"{grace:.0f} steps"
+    hits, _ = reset.limits(setting.codebook_size, setting.tokens)
+    return (
+        f"{hits:.3g} hits a step: at most {ceiling:.0%} of the codes can stay above (ceiling)",
+        f"a reset code lives {shown} without a hit (grace)",
+    )

@@ -1,0 +1,110 @@
+"""Presets of the playground: settings worth looking at, and what to look for in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vqlib.faults import EXPECTED
+
+GUIDE_SHARE = {"codebook_size": 64, "tokens": 784}  # N/K 12.25, as in the guide
+RESET = {"threshold": 1.0}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """``a``: what it changes of `Setting`; ``b``: the rival's changes against ``a``, if any."""
+
+    look: str
+    a: dict = field(default_factory=dict)
+    b: dict | None = None
+
+
+# what each fault needs to show, and where to look
+_FAULTS = {
+    "forgets-the-count": (
+        {"threshold": 5.0, "donors": "batch"},
+        "B flashes without end: a moved code keeps its low count and is moved again.",
+    ),
+    "undone-by-the-average": (
+        {},
+        "B counts resets and nothing moves: the average writes the old codes back.",
+    ),
+    "counts-in-evaluation": (
+        {"threshold": 5.0},
+        "Every ten steps B is validated, its counts fall by it, and more codes are reset.",
+    ),
+    "inconsistent-start": (
+        {"threshold": 0.0},
+        "After its first step B's unhit codes lie far outside: sums over counts of almost 0.",
+    ),
+    "ranks-draw-alone": (
+        {},
+        "Nothing to see, and that is the point: on one process it is sound. Ask vqlib.audit.",
+    ),
+    "unseeded-draws": (
+        {"threshold": 5.0},
+        "A and B have one seed and one history until the first reset; press reset: B differs.",
+    ),
+    "cold-start": (
+        {"drift": 0.5},
+        "Step once: B throws a large part of its k-means codebook away at step 1.",
+    ),
+    "draws-with-replacement": (
+        {"threshold": 5.0, "every": 40},
+        "Of two codes moved to one token, only one is ever chosen: B's resets keep less alive.",
+    ),
+    "unreachable-threshold": (
+        {"threshold": 1.0},
+        "B's threshold is twice N/K: no more than half can be above it, and resets never end.",
+    ),
+    "waits-for-zero": (
+        {},
+        "B waits for a count of exactly 0, which takes hundreds of steps without a hit.",
+    ),
+    "averages-twice": (
+        {"threshold": 0.0},
+        "The same codes; but B's loss, in the sentence below, is divided by the tokens twice.",
+    ),
+}
+
+PRESETS: dict[str, Preset] = {
+    "the guide's baseline": Preset(
+        "No reset. Codes that the cloud has left stay behind: nothing moves an unused code."
+    ),
+    "the guide's reset": Preset(
+        "Threshold 1: dead codes jump onto tokens of the most used code.", RESET
+    ),
+    **{
+        f"threshold {t:g}": Preset(
+            f"Dead below {t:g} hits a step. Watch ceiling and grace under the slider.",
+            {"threshold": t},
+        )
+        for t in (0.5, 5.0, 10.0)
+    },
+    "threshold 25, above N/K": Preset(
+        "Twice the average count: half of the codes are always dead, and resets never end.",
+        {"threshold": 25.0},
+    ),
+    "baseline beside reset": Preset(
+        "The same tokens, the same drift: only the reset differs.", {}, RESET
+    ),
+    "best known": Preset(
+        "A fifth of N/K, any token as donor, no token twice, and a shorter memory.",
+        {
+            "threshold": 0.2,
+            "relative": True,
+            "donors": "batch",
+            "distinct": True,
+            "decay": 0.7,
+        },
+    ),
+    "a still encoder": Preset("Nothing drifts: nothing dies, with no reset at all.", {"drift": 0}),
+    **{
+        f"fault: {name}": Preset(
+            f"{look} (The diagnosis calls it {EXPECTED[name]}.)",
+            RESET | changes,
+            {"variant": name},
+        )
+        for name, (changes, look) in _FAULTS.items()
+    },
+}
