@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from vqlib.world import Setting, World
 
 COLORS = {"A": ("#D55E00", "-"), "B": ("#0072B2", "--")}
-DEAD_AFTER, REACH, CELLS = 20, 1.8, 360
+DEAD_AFTER, REACH, CELLS = 20, 2.1, 360
 
 
 def worlds(shown: Mapping[str, World]) -> Figure:
@@ -64,10 +64,7 @@ def _cells(axes: Axes, world: World, color: str) -> None:
     strength = 0.42 * np.minimum(1, np.log2(1 + share) / 3.2)[:, None]
     tints = 0.98 + strength * (np.array(to_rgb(color)) - 0.98)
     extent = (-REACH, REACH, -REACH, REACH)
-    limits = {"vmin": -0.5, "vmax": len(tints) - 0.5}
-    axes.imshow(
-        labels, cmap=ListedColormap(tints), extent=extent, interpolation="nearest", **limits
-    )
+    axes.imshow(tints[labels], extent=extent, interpolation="nearest")
     border = np.zeros(labels.shape, bool)
     border[:-1] |= labels[:-1] != labels[1:]
     border[:, :-1] |= labels[:, :-1] != labels[:, 1:]

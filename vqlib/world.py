@@ -29,7 +29,7 @@ Pattern = Literal["translate", "rotate", "shrink", "spread"]
 Start = Literal["k-means", "random inputs", "random directions", "unbalanced"]
 
 SCALE = 0.25  # one unit of the plane, the cloud's radius, is 14 degrees of the sphere
-WALL = 0.8  # the cloud's centre turns back here
+WALL = 1.2  # the cloud's centre turns back here
 SMALLEST, LARGEST = 0.12, 2.0  # of the cloud, against its size at the start
 HEADING = (0.8, 0.6)  # of "translate", until a wall turns it
 VALIDATE_EVERY = 10
@@ -283,7 +283,8 @@ class World:
 
 SHARES = torch.tensor([0.30, 0.20, 0.15, 0.12, 0.10, 0.08, 0.05])
 MEANS = torch.tensor(
-    [[0.0, 0.1], [-0.55, 0.35], [0.5, 0.45], [-0.35, -0.5], [0.6, -0.3], [0.05, -0.75], [-0.8, -0.2]]
+    [[0.0, 0.1], [-0.55, 0.35], [0.5, 0.45], [-0.35, -0.5], [0.6, -0.3], [0.05, -0.75],
+     [-0.8, -0.2]]
 )  # fmt: skip
 WIDTHS = torch.tensor([0.16, 0.11, 0.13, 0.10, 0.09, 0.07, 0.06])
 

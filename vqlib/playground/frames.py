@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vqlib.world import World
 
-REACH = 1.8  # the picture shows [-REACH, REACH] in both directions
+REACH = 2.1  # the picture shows [-REACH, REACH] in both directions
 CELLS = 120  # cells are asked for on a grid of so many points a side
 SHOWN = 1024  # points drawn at most
 TRAIL = 16  # places that a code leaves behind it
@@ -92,10 +92,11 @@ def words(world: World) -> str:
     if not world.rows:
         return begun + "nothing has been trained yet."
     row = world.rows[-1]
-    used = round(row["utilization"] * s.codebook_size)
+    K = s.codebook_size
+    used = round(row["utilization"] * K)
     return (
-        f"{begun}after {world.step_number:,} steps {used} of {s.codebook_size} codes are in use "
-        f"({100 * row['utilization']:.0f} %), perplexity is {row['perplexity'] * s.codebook_size:.0f}, "
+        f"{begun}after {world.step_number:,} steps {used} of {K} codes are in use "
+        f"({100 * row['utilization']:.0f} %), perplexity is {row['perplexity'] * K:.0f}, "
         f"the top code takes {row['top_code_ratio']:.1f} times its share, the loss reads "
         f"{world.loss:.2g}, and {_fate(world)}."
     )
