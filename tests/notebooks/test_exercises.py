@@ -49,7 +49,7 @@ def said(monkeypatch):
 def opened():
     """{notebook: what its cells define up to the first section}: parameters, imports, style."""
     found = {}
-    for path in NOTEBOOKS:
+    for path in dict.fromkeys(parameters.values[0] for parameters in EXERCISES):
         found[path] = {}
         for cell in nbformat.read(path, as_version=4).cells:
             if cell.cell_type == "markdown" and "\n## " in f"\n{cell.source}":
