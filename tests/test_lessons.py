@@ -1,32 +1,10 @@
-"""Texts of the notebooks: exercises judged, tables and the guide's rules."""
+"""Texts of the notebooks: tables and the guide's rules."""
 
 import pandas as pd
 import pytest
 
 from vqlib import guide, lessons
 from vqlib.experiments import arm
-
-
-@pytest.fixture
-def said(monkeypatch):
-    texts = []
-    monkeypatch.setattr(lessons, "say", texts.append)
-    return texts
-
-
-@pytest.mark.parametrize(
-    ("yours", "right", "word"),
-    [
-        (0.79, True, "is right"),
-        (1.5, False, "too high"),
-        (0.1, False, "too low"),
-        (None, False, ""),
-    ],
-)
-def test_an_exercise_is_judged_and_told_what_is_off(said, yours, right, word):
-    verdict = lessons.check("Q", yours, 0.791, tolerance=0.005, hint="think of N")
-    assert verdict is right and word in said[0]
-    assert ("think of N" in said[0]) is not right
 
 
 def test_the_difference_to_the_guide_is_in_points():

@@ -186,6 +186,29 @@ def diagnose(
 
 
 @app.command
+def lessons(student: Path | None = None, instructor: Path | None = None) -> int:
+    """Write the notebooks for a class: the student's without solutions, the instructor's with.
+
+    Nothing is overwritten but what this command made, if nobody has worked in it since.
+
+    Args:
+        student: A folder; each notebook without its solutions, and all else.
+        instructor: A folder; each solution in the place of its stub.
+    """
+    from vqlib import suite
+    from vqlib.lessons import editions
+
+    places = {"student": student, "instructor": instructor}
+    if not any(places.values()):
+        raise SettingsError("give a folder: --student DIR, --instructor DIR, or both")
+    for kind, folder in places.items():
+        if folder is not None:
+            written = editions.write(suite.names().values(), kind, folder)
+            print(f"{len(written)} notebooks for the {kind}: {folder}")
+    return 0
+
+
+@app.command
 def selftest(runs: int = 20) -> int:
     """Try the diagnosis on healthy runs and on planted faults, and print how often it is right.
 

@@ -66,11 +66,6 @@ def test_a_code_cell_has_one_idea(notebook):
     assert max(lengths) <= 25
 
 
-def test_the_exercise_is_checked_and_its_stub_runs(notebook):
-    source = "\n".join(cell.source for cell in code(notebook))
-    assert "your_answer" in source and "lessons.check(" in source
-
-
 def test_code_parses(notebook):
     for cell in code(notebook):
         ast.parse(cell.source)

@@ -1,9 +1,8 @@
-"""What the notebooks share as texts: provenance, generated sentences, checks of exercises."""
+"""What the notebooks share: texts here, exercises and their checks, editions for a class."""
 
 from __future__ import annotations
 
 import math
-import numbers
 import platform
 from collections.abc import Mapping
 
@@ -84,20 +83,3 @@ def text_table(table: pd.DataFrame):
     """A table of sentences: whole, to the left, without its index."""
     shown = table.style.hide(axis="index").set_properties(**{"text-align": "left"})
     return shown.set_table_styles([{"selector": "th", "props": "text-align: left"}])
-
-
-def check(question: str, yours: float, correct: float, *, tolerance: float, hint: str) -> bool:
-    """Compare an answer with the correct one, and say what is off.
-
-    ``tolerance`` is absolute. Returns whether the answer is right; never raises on a wrong one.
-    """
-    if not isinstance(yours, numbers.Real):
-        say(f"**{question}** Not answered yet. *Hint:* {hint}")
-        return False
-    right = abs(yours - correct) <= tolerance
-    if right:
-        say(f"✓ **{question}** {yours:.4g} is right.")
-    else:
-        side = "high" if yours > correct else "low"
-        say(f"✗ **{question}** Your value {yours:.4g} is too {side}. *Hint:* {hint}")
-    return right

@@ -1,0 +1,136 @@
+"""Exercises: an answer held against the right one, and what is off in it, in words.
+
+The answer is a number, or a function that is called on several inputs. Each exercise knows the
+slips that are made again and again: an answer equal to what a slip gives is told so.
+"""
+
+from __future__ import annotations
+
+import copy
+import numbers
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from vqlib import lessons
+
+Answer = float | Callable[..., Any]
+
+
+class Case(NamedTuple):
+    """An input of an exercise's function."""
+
+    words: str  #: what is special about it
+    given: tuple  #: the arguments
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A question, its answer, and how it usually goes wrong.
+
+    Attributes:
+        question: a few words, shown before the verdict.
+        answer: the right number, or a function that is right on all ``cases``.
+        slips: {a sentence that says what went wrong: what that gives}; of the answer's kind.
+        cases: inputs of the function, plain ones first; none where the answer is a number.
+        tolerance: absolute, of every number.
+    """
+
+    question: str
+    answer: Answer
+    slips: Mapping[str, Answer]
+    cases: Sequence[Case] = ()
+    tolerance: float = 1e-4
+    wanted: str = field(init=False)
+
+    def __post_init__(self):
+        if callable(self.answer) == (not self.cases):
+            raise ValueError(f"{self.question!r}: cases go with a function, and only with one")
+        object.__setattr__(self, "wanted", "a function" if self.cases else "a number")
+
+    def check(self, yours: Any) -> bool:
+        """Say whether ``yours`` is right, and if not what is off; returns whether it is.
+
+        Never raises, whatever ``yours`` is or does.
+        """
+        fits = callable(yours) if self.cases else isinstance(yours, numbers.Real)
+        if not fits:
+            lessons.say(f"✗ **{self.question}** Expected {self.wanted}, got `{_shown(yours)}`.")
+            return False
+        wrong = list(self._wrong(yours))
+        lessons.say(self._praise(yours) if not wrong else self._blame(wrong))
+        return not wrong
+
+    def _wrong(self, yours: Answer) -> Iterator[tuple[Case, Any, Any]]:
+        """Cases in which ``yours`` is wrong: the case, what it gives, what is right."""
+        for case in self.cases or (Case("", ()),):
+            given, right = _outcome(yours, case), _outcome(self.answer, case)
+            if not _same(given, right, self.tolerance):
+                yield case, given, right
+
+    def _praise(self, yours: Answer) -> str:
+        if self.cases:
+            return f"✓ **{self.question}** Right on all {len(self.cases)} inputs."
+        return f"✓ **{self.question}** {_shown(yours)} is right."
+
+    def _blame(self, wrong: list[tuple[Case, Any, Any]]) -> str:
+        case, given, right = wrong[0]
+        if not self.cases:
+            said = f"{_shown(given)} is too {'high' if given > right else 'low'}."
+        elif isinstance(given, Exception):
+            said = f"On {case.words} it raises `{type(given).__name__}: {given}`."
+        else:
+            said = f"On {case.words} it gives `{_shown(given)}`, and `{_shown(right)}` is right."
+        count = f" ({len(wrong)} of {len(self.cases)} inputs are wrong.)" if self.cases else ""
+        return " ".join([f"✗ **{self.question}** {said}{count}", *self._slips(wrong)])
+
+    def _slips(self, wrong: list[tuple[Case, Any, Any]]) -> list[str]:
+        """The sentence of the first slip that gives the same wherever the answer is wrong."""
+        for sentence, slip in self.slips.items():
+            if all(_same(given, _outcome(slip, case), self.tolerance) for case, given, _ in wrong):
+                return [sentence]
+        return []
+
+
+def _outcome(answer: Answer, case: Case) -> Any:
+    """What an answer gives on a case: a value, or the exception that it raised."""
+    if not callable(answer):
+        return answer
+    try:
+        return answer(*copy.deepcopy(case.given))
+    except Exception as error:
+        return error
+
+
+def _same(given: Any, right: Any, tolerance: float) -> bool:
+    if isinstance(right, Exception):
+        return type(given) is type(right)
+    if isinstance(right, str):
+        return isinstance(given, str) and given == right
+    if isinstance(right, tuple):
+        parts = list(given) if isinstance(given, tuple | list) else []
+        return len(parts) == len(right) and all(
+            _same(*pair, tolerance) for pair in zip(parts, right, strict=True)
+        )
+    try:
+        given, right = (np.asarray(value, dtype=float) for value in (given, right))
+    except (TypeError, ValueError):
+        return False
+    return given.shape == right.shape and np.allclose(
+        given, right, rtol=0, atol=tolerance, equal_nan=True
+    )
+
+
+def _shown(value: Any) -> str:
+    """A value in one short line."""
+    if isinstance(value, tuple | list):
+        return "(" + ", ".join(map(_shown, value)) + ")"
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return _shown(value.tolist())
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return f"{value:.4g}"
+    return textwrap.shorten(repr(value), 80)

@@ -1,0 +1,14 @@
+"""The exercises of the notebooks: what is right, on which inputs, and how it usually goes wrong.
+
+Texts, hints and solutions stand in the notebooks; `tests/notebooks/test_exercises.py` holds each
+solution against its exercise, and each slip to giving a wrong answer.
+"""
+
+from vqlib.lessons.exercises.counting import COUNT, MEMORY, USE, WINDOW
+from vqlib.lessons.exercises.judging import GAP, PAIRED, READING, THRESHOLD, VERDICT
+from vqlib.lessons.exercises.resetting import CEILING, GRACE, RESET
+
+__all__ = [
+    "CEILING", "COUNT", "GAP", "GRACE", "MEMORY", "PAIRED", "READING", "RESET", "THRESHOLD", "USE",
+    "VERDICT", "WINDOW",
+]  # fmt: skip
