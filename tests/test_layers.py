@@ -18,7 +18,7 @@ LAYERS = (
     ("running", {"adapters", "peers", "history", "checkpoints", "runs", "training", "experiments",
                  "downstream", "tracking", "watched", "watching", "causes", "effects", "world"}),
     ("judging", {"findings", "cards", "diagnosis", "audit", "trials"}),
-    ("showing", {"plots", "cycles", "decisions", "galleries", "lessons", "playground", "stills"}),
+    ("showing", {"plots", "cycles", "decisions", "galleries", "lessons", "playground"}),
     ("outside", {"suite", "cli", "printed"}),
 )  # fmt: skip
 HEIGHT = {module: height for height, (_, modules) in enumerate(LAYERS) for module in modules}

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vqlib import usage
 from vqlib.interventions import RandomInputs, UnbalancedStart
+from vqlib.process import cpu_threads
 from vqlib.quantizer import NormEMAQuantizer, on_sphere
 from vqlib.reset import DeadCodeReset, Donors, ResetLedger
 from vqlib.variants import named
@@ -181,7 +182,7 @@ class World:
         self.counts = torch.zeros(s.codebook_size)
         self.idle = torch.zeros(s.codebook_size)
         self.age = torch.full((s.codebook_size,), math.inf)
-        self.points = self.encoder(self._draw(self.generator, s.tokens))
+        self.points = self.encoder.centre.expand(1, 2)  # none are drawn before the first step
         self.came_from = self.places()
 
     def change(self, setting: Setting) -> bool:
@@ -197,8 +198,9 @@ class World:
 
     def step(self, count: int = 1) -> None:
         """``count`` training steps, each followed by a move of the encoder."""
-        for _ in range(count):
-            self._step()
+        with cpu_threads(1):  # on tensors so small, a second thread costs more than it brings
+            for _ in range(count):
+                self._step()
 
     def places(self, vectors: Tensor | None = None) -> Tensor:
         """(K, 2): codes (or ``vectors``, (n, dim)) in the picture; far ones far outside."""
@@ -217,7 +219,8 @@ class World:
         ticks = (torch.arange(side) + 0.5) / side * 2 * reach - reach
         y, x = torch.meshgrid(-ticks, ticks, indexing="ij")
         grid = self._lift(torch.stack([x, y], dim=-1).reshape(-1, 2))
-        return self.quantizer._nearest(on_sphere(grid)).view(side, side)
+        with cpu_threads(1):
+            return self.quantizer._nearest(on_sphere(grid)).view(side, side)
 
     @property
     def alive(self) -> float:

@@ -10,8 +10,8 @@ from typing import Any
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from vqlib import stills
 from vqlib.faults import FAULTS
+from vqlib.playground import worldstills
 from vqlib.playground.controls import Choice, Control, Panel, Slider, Switch
 from vqlib.playground.frames import limits, words
 from vqlib.playground.live import Live
@@ -160,7 +160,7 @@ class Playground:
 
     def figure(self) -> Figure:
         """What is shown, still: for readers without a kernel."""
-        return stills.worlds(self._shown())
+        return worldstills.worlds(self._shown())
 
     # --- wiring ---
 
@@ -185,7 +185,7 @@ class Playground:
                 begun |= world.change(setting)
         self._tabs.children = [self.panels[side.lower()].widget for side in self._shown()]
         self._tabs.titles = TABS[: len(self._tabs.children)]
-        self.canvas.titles = {s: stills.title(w.setting) for s, w in self._shown().items()}
+        self.canvas.titles = {s: worldstills.title(w.setting) for s, w in self._shown().items()}
         if begun:
             self.reset()
         else:

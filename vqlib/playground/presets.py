@@ -31,7 +31,8 @@ _FAULTS = {
     ),
     "counts-in-evaluation": (
         {"threshold": 5.0},
-        "Every ten steps B is validated, its counts fall by it, and more codes are reset.",
+        "Every ten steps both are validated. B's counts follow the validation too, so B resets "
+        "other codes, and more of them.",
     ),
     "inconsistent-start": (
         {"threshold": 0.0},
@@ -50,8 +51,9 @@ _FAULTS = {
         "Step once: B throws a large part of its k-means codebook away at step 1.",
     ),
     "draws-with-replacement": (
-        {"threshold": 5.0, "every": 40},
-        "Of two codes moved to one token, only one is ever chosen: B's resets keep less alive.",
+        {"start": "random directions", "every": 50, "drift": 0},
+        "At step 50 B moves several codes onto one token. Here such twins part again when one of "
+        "them moves; where many inputs are equal, one stays dead.",
     ),
     "unreachable-threshold": (
         {"threshold": 1.0},
@@ -69,7 +71,12 @@ _FAULTS = {
 
 PRESETS: dict[str, Preset] = {
     "the guide's baseline": Preset(
-        "No reset. Codes that the cloud has left stay behind: nothing moves an unused code."
+        "No reset. Codes that the cloud has left stay behind: nothing moves an unused code. Some "
+        "live again where the cloud comes by; a real encoder hardly ever comes back."
+    ),
+    "a shrinking encoder": Preset(
+        "No reset, and all outputs draw together: one code after another is left outside.",
+        {"pattern": "shrink"},
     ),
     "the guide's reset": Preset(
         "Threshold 1: dead codes jump onto tokens of the most used code.", RESET
