@@ -15,7 +15,7 @@ from vqlib.playground import worldstills
 from vqlib.playground.controls import Choice, Control, Panel, Slider, Switch
 from vqlib.playground.frames import limits, words
 from vqlib.playground.live import Live
-from vqlib.playground.presets import GUIDE_SHARE, PRESETS
+from vqlib.playground.presets import BED, PRESETS
 from vqlib.strict import near
 from vqlib.world import Setting, World
 
@@ -119,7 +119,7 @@ class Playground:
         chosen = PRESETS[name]
         self._preset.value = name
         self._look.value = chosen.look
-        plain = {c.name: c.value for c in (*DATA, *CODEBOOK)} | GUIDE_SHARE | chosen.a
+        plain = {c.name: c.value for c in (*DATA, *CODEBOOK)} | BED | chosen.a
         rival = {c.name: plain[c.name] for c in CODEBOOK} | (chosen.b or {})
         plain["compare"] = chosen.b is not None
         self.set(**plain, **{f"{name}_b": value for name, value in rival.items()})

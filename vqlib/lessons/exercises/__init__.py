@@ -6,9 +6,10 @@ solution against its exercise, and each slip to giving a wrong answer.
 
 from vqlib.lessons.exercises.counting import COUNT, MEMORY, USE, WINDOW
 from vqlib.lessons.exercises.judging import GAP, PAIRED, READING, THRESHOLD, VERDICT
+from vqlib.lessons.exercises.playing import CARRIED, FADING
 from vqlib.lessons.exercises.resetting import CEILING, GRACE, RESET
 
 __all__ = [
-    "CEILING", "COUNT", "GAP", "GRACE", "MEMORY", "PAIRED", "READING", "RESET", "THRESHOLD", "USE",
-    "VERDICT", "WINDOW",
+    "CARRIED", "CEILING", "COUNT", "FADING", "GAP", "GRACE", "MEMORY", "PAIRED", "READING", "RESET",
+    "THRESHOLD", "USE", "VERDICT", "WINDOW",
 ]  # fmt: skip
