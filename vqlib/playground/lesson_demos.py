@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from vqlib import plots, usage
+from vqlib import plots, stills, usage
 from vqlib.diagnosis import diagnose
 from vqlib.findings import Diagnosis
 from vqlib.lessons import percent
@@ -20,7 +20,7 @@ from vqlib.playground.controls import Choice, Slider, Switch
 from vqlib.playground.demos import Demo
 from vqlib.world import Setting, World, run
 
-INPUTS, USED, UNUSED = "#56B4E9", "#D55E00", plots.FAINT
+USED, UNUSED = "#D55E00", plots.FAINT
 SHOWN = 0.95  # what a window should show of a codebook used in full
 SPARE = 1.05  # so much more than the fewest tokens still counts as the fewest
 
@@ -135,14 +135,9 @@ def alive(world: World) -> float:
 
 
 def _draw_world(world: World) -> Figure:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.7), width_ratios=(1, 1.3))
-    codes, used = world.places().numpy(), (world.counts > 0).numpy()
-    left.plot(*world.points.T.numpy(), ".", color=INPUTS, ms=2, alpha=0.5, label="inputs")
-    left.plot(*codes[~used].T, "x", color=UNUSED, ms=5, label="unused")
-    left.plot(*codes[used].T, "o", color=USED, ms=4, label="used")
-    left.set(xlim=(-2.1, 2.1), ylim=(-2.1, 2.1), aspect="equal", xticks=[], yticks=[])
-    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9,
-                handletextpad=0.1, columnspacing=0.8)  # fmt: skip
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.9), width_ratios=(1, 1.2))
+    stills.picture(left, world)
+    left.set_title(f"step {world.step_number}", fontsize=11)
     _draw_rows(right, pd.DataFrame(world.rows), world.setting.codebook_size)
     return figure
 

@@ -25,6 +25,7 @@ from vqlib.suite.executing import WIDGET_STATE
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PAPERMILL_BANNER = "papermill-error-cell-tag"
+DEMO = "demo"
 STILL = "<p class='still'>Interactive: open the notebook in Jupyter to move it.</p>"
 FETCHED = "script[src], link[href], iframe[src^=http], img[src^=http], img[src^='//']"
 
@@ -92,6 +93,12 @@ def mathml(latex: str, display: str = "inline") -> str:
 
 
 class _Renderer(IPythonRenderer):
+    def block_html(self, html: str) -> str:
+        # to embed pictures nbconvert parses a block by itself, and so closes an open <details>
+        if "<img" in html:
+            return super().block_html(html)
+        return super(IPythonRenderer, self).block_html(html)
+
     def block_math(self, body: str) -> str:
         return f"<p class='formula'>{mathml(body, 'block')}</p>"
 
@@ -127,8 +134,10 @@ def _still(notebook: NotebookNode) -> NotebookNode:
     ]
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            # of a demonstration, the next cell holds the same as a figure
+            known = {} if DEMO in cell.metadata.get("tags", ()) else widgets
             cell.outputs = [
-                still for output in cell.outputs for still in _still_output(output, widgets)
+                still for output in cell.outputs for still in _still_output(output, known)
             ]
             for output in cell.outputs:
                 if "data" in output:
