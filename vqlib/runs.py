@@ -71,6 +71,17 @@ class Run:
         return cls(config, history, summary, model.eval(), checkpoints.unflatten(tensors, "trace"))
 
 
+class TrainingDiverged(RuntimeError):
+    """The loss or its gradient stopped being finite. ``run`` holds what was last good."""
+
+    def __init__(self, message: str, run: Run):
+        super().__init__(message)
+        self.run = run
+
+    def __reduce__(self):  # so that it comes whole out of a worker process
+        return type(self), (str(self), self.run)
+
+
 class Trace:
     """Tensors gathered step by step under a name: stacked, or joined where they are tables."""
 
