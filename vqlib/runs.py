@@ -66,7 +66,7 @@ class Run:
         tensors, info = checkpoints.read_tensors(folder / "run.safetensors")
         model = build_model(config, info["channels"])
         model.load_state_dict(checkpoints.unflatten(tensors, "model"))
-        history = pd.read_csv(folder / "history.csv", **_EXACT)
+        history = read_history(folder / "history.csv")
         summary = json.loads((folder / "summary.json").read_text())
         return cls(config, history, summary, model.eval(), checkpoints.unflatten(tensors, "trace"))
 
@@ -96,6 +96,11 @@ class Trace:
     def add(self, name: str, value: Tensor) -> None:
         self._parts.setdefault(name, []).append(value.detach().cpu().clone())
 
+    def last(self, name: str) -> Tensor | None:
+        """What was last added under a name; None where nothing was."""
+        parts = self._parts.get(name)
+        return parts[-1] if parts else None
+
     def stacked(self) -> dict[str, Tensor]:
         return {
             name: torch.cat(parts) if name in self.TABLES else torch.stack(parts)
@@ -119,6 +124,11 @@ def build_model(config: TrainConfig, channels: int = 3) -> VQVAE:
         model = VQVAE(quantizer, channels, config.width)
     # as in training, so that a loaded model computes the very same bits
     return model.to(memory_format=torch.channels_last)
+
+
+def read_history(file: Path) -> pd.DataFrame:
+    """What `write_history` wrote, to the last bit."""
+    return pd.read_csv(file, **_EXACT)
 
 
 def write_history(folder: Path, history: pd.DataFrame) -> None:

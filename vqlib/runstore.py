@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 from filelock import FileLock, Timeout
 
 from vqlib import checkpoints
 from vqlib.config import TrainConfig
-from vqlib.runs import Run, TrainingDiverged
+from vqlib.history import COLUMNS
+from vqlib.runs import Run, TrainingDiverged, read_history
 from vqlib.strict import near
 from vqlib.training import Trainer, train
 
@@ -133,6 +135,14 @@ class RunStore:
         trainer = Trainer(kept.config)
         trainer.load_state(*checkpoints.read_tensors(self._checkpoint(name)))
         return trainer.kept()
+
+    def history(self, kept: Kept) -> pd.DataFrame:
+        """The history's rows up to the step that can be read; empty where none was written."""
+        file = self.folder / kept.name / "history.csv"
+        if not file.is_file():
+            return pd.DataFrame(columns=list(COLUMNS))
+        rows = read_history(file)
+        return rows if kept.problem else rows[rows["step"] <= kept.step]
 
     def train(
         self,
