@@ -37,6 +37,7 @@ function prepared(canvas, height) {
   const ink = getComputedStyle(canvas).color;
   pen.strokeStyle = pen.fillStyle = ink;
   pen.font = "11px sans-serif";
+  pen.textAlign = "left";
   pen.lineWidth = 1;
   return { pen, width, height, ink };
 }
@@ -53,7 +54,7 @@ function ticks(low, high, count) {
 function drawCurves(canvas, chart, lines) {
   const { pen, width, height, ink } = prepared(canvas, 190);
   const box = { left: 44, right: width - 10, top: 24, bottom: height - 32 };
-  let last = 1;
+  let last = 10;
   let top = chart.top || 0;
   for (const line of lines) {
     for (const rows of [line.trainRows, line.valRows]) {
@@ -90,8 +91,9 @@ function drawCurves(canvas, chart, lines) {
 }
 
 function drawLine(pen, line, column, x, y) {
+  const dense = line.trainRows.length > 300 * WIDTH;
   pen.strokeStyle = line.color;
-  pen.lineWidth = 1.7;
+  pen.lineWidth = dense ? 1 : 1.7;
   pen.setLineDash(line.dash);
   pen.beginPath();
   let drawing = false; // a value that is no number leaves a gap
@@ -105,7 +107,7 @@ function drawLine(pen, line, column, x, y) {
   for (let i = 0; i < line.valRows.length; i += WIDTH) {
     if (!isFinite(line.valRows[i + column])) continue;
     pen.beginPath();
-    pen.arc(x(line.valRows[i]), y(line.valRows[i + column]), 3, 0, 2 * Math.PI);
+    pen.arc(x(line.valRows[i]), y(line.valRows[i + column]), dense ? 2 : 3, 0, 2 * Math.PI);
     pen.stroke();
   }
 }
@@ -119,13 +121,13 @@ function drawBars(canvas, bars) {
   const high = Math.log10(Math.max(10, counts[0]));
   const y = (count) => box.bottom - ((box.bottom - box.top) * (Math.log10(count) + 0.3)) / (high + 0.3);
   pen.font = "bold 12px sans-serif";
-  pen.fillText(`Use of codes: ${unused} of ${counts.length} unused`, 4, 13);
+  pen.fillText(`${unused} of ${counts.length} codes unused`, 4, 13);
   pen.font = "11px sans-serif";
   pen.globalAlpha = 0.8;
   pen.textAlign = "right";
   for (let power = 0; power <= high; power++) pen.fillText(short(10 ** power), box.left - 5, y(10 ** power) + 4);
   pen.textAlign = "center";
-  pen.fillText(`codes, most used first; ${bars.where}`, (box.left + box.right) / 2, height - 5);
+  pen.fillText(`most used first; ${bars.where}`, (box.left + box.right) / 2, height - 5);
   pen.globalAlpha = 1;
   const step = (box.right - box.left) / counts.length;
   pen.globalAlpha = 0.15;
@@ -185,8 +187,9 @@ function tableRow(row, ask) {
   const tick = element("input", { type: "checkbox", "aria-label": `show the curves of ${row.name}` });
   tick.checked = row.shown;
   tick.addEventListener("change", () => ask("show", row.name, tick.checked));
-  const restore = element("button", { class: "vq-restore", "aria-label": `restore ${row.name}`,
-    title: "Put the controls back to these settings, and show its use of codes and pictures" }, "Restore");
+  const word = row.state === "under way" ? "Follow" : "Restore";
+  const restore = element("button", { class: "vq-restore", "aria-label": `${word} ${row.name}`,
+    title: "Put the controls back to these settings, and show its use of codes and pictures" }, word);
   restore.addEventListener("click", () => ask("restore", row.name));
   const actions = element("td", {}, restore);
   if (row.resumable) {

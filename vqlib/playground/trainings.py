@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vqlib.config import TrainConfig, steps_of
-from vqlib.playground import runview, settings, stills
+from vqlib.playground import overviews, runview, settings
 from vqlib.playground.board import Board
 from vqlib.playground.comparison import Comparison
 from vqlib.playground.controls import Panel
@@ -50,10 +50,12 @@ class Trainings:
         self._detail = (None, None)
         self._announced: Worker | None = None
         self._lock = threading.RLock()  # the kernel's thread and the training's both set traits
-        self.panel = Panel(settings.controls(self.base), "Settings")
+        self.panel = Panel(settings.controls(self.base), "Settings", self._lock)
+        self.panel.widget.layout.flex = "0 0 350px"
         self.board = Board(self.train, self.stop, self._check, self._answer)
         self.widget = widgets.HBox(
-            [self.panel.widget, self.board.widget], layout={"flex_flow": "row wrap"}
+            [self.panel.widget, self.board.widget],
+            layout={"flex_flow": "row wrap", "grid_gap": "16px"},
         )
         self.widget.add_class("vq-trainings")
         self.panel.observe(lambda names: self._check())
@@ -82,32 +84,35 @@ class Trainings:
 
         Raises ValueError for settings that do not go together, RuntimeError while another runs.
         """
-        self._refuse_complaints()
-        self._refuse_while_busy()
-        name = self.store.new(name or self.board.name.value.strip() or self._suggestion())
-        self._start(name, self._config)
+        with self._lock:
+            self._refuse_complaints()
+            self._refuse_while_busy()
+            name = self.store.new(name or self.board.name.value.strip() or self._suggestion())
+            self._start(name, self._config)
         if wait:
             self.wait()
         return name
 
     def resume(self, name: str, *, wait: bool = False) -> None:
         """Go on with a stopped or interrupted run, to the last bit as if it had never stopped."""
-        self._refuse_while_busy()
-        kept = self.store.find(name)
-        if not kept.resumable:
-            raise ValueError(f"the run {name!r} is {kept.state}; only a stopped or an interrupted "
-                             "one can be gone on with")  # fmt: skip
-        self.restore(name)
-        self._start(name, None)
+        with self._lock:
+            self._refuse_while_busy()
+            kept = self.store.find(name)
+            if not kept.resumable:
+                raise ValueError(f"the run {name!r} is {kept.state}; only a stopped or an "
+                                 "interrupted one can be gone on with")  # fmt: skip
+            self.restore(name)
+            self._start(name, None)
         if wait:
             self.wait()
 
     def stop(self) -> None:
         """End the run under way after its present step, and keep it. Does not wait."""
-        if self._busy:
-            self._worker.stop()
-            self.board.say("Stopping after this step.")
-            self.board.stop.disabled = True
+        with self._lock:
+            if self._busy:
+                self.board.say("Stopping after this step.")
+                self._worker.stop()
+                self._buttons()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the training has ended; an interrupt of the kernel stops it.
@@ -173,7 +178,7 @@ class Trainings:
         """What is shown, as a figure: ticked runs' curves, and the last run's use and pictures."""
         with self._lock:
             self._refresh()
-            return stills.overview(self.comparison.drawn(), self._focus, *self._detail)
+            return overviews.overview(self.comparison.drawn(), self._focus, *self._detail)
 
     def _repr_mimebundle_(self, **keywords):
         return self.widget._repr_mimebundle_(**keywords)
@@ -220,10 +225,9 @@ class Trainings:
 
     def _start(self, name: str, config: TrainConfig | None) -> None:
         self._follow(Worker(self.store, name, config))
-        self._worker.start()
         self.board.say(f"Training “{name}”.")
-        with self._lock:
-            self._buttons()
+        self._worker.start()
+        self._buttons()
 
     def _adopt(self) -> None:
         """A panel made anew, its cell run again, finds the training that is under way."""

@@ -67,7 +67,7 @@ class Use(NamedTuple):
     """How often each code was chosen, and in what."""
 
     counts: np.ndarray  #: (K,)
-    where: str  #: "validation at step 40", say
+    where: str  #: "validation, step 40", say
 
 
 class Gallery(NamedTuple):
@@ -83,7 +83,7 @@ def use_of(run: Run) -> Use | None:
     if "val_counts" not in run.trace:
         return None
     step = int(run.trace["val_steps"][-1])
-    return Use(run.trace["val_counts"][-1].numpy(), f"validation at step {step}")
+    return Use(run.trace["val_counts"][-1].numpy(), f"validation, step {step}")
 
 
 def pictures_of(config: TrainConfig) -> data.Pictures:
@@ -205,7 +205,7 @@ class Worker:
         seen = trainer.trace.last("val_counts")
         if seen is not None:
             step = int(trainer.trace.last("val_steps"))
-            self.use = Use(seen.numpy(), f"validation at step {step}")
+            self.use = Use(seen.numpy(), f"validation, step {step}")
         else:
             self.use = Use(trainer.recorder.window[-1].numpy(), f"training step {trainer.step}")
         if now - self._pictured >= PICTURE_SECONDS:

@@ -60,7 +60,7 @@ def _bars(ax: Axes, use: Use, color: str) -> None:
     ax.axhline(counts.mean(), color="#222222", ls="--", lw=1)
     ax.set(yscale="log", ylim=(0.5, None), xlim=(0, len(counts)), ylabel="times chosen",
            xlabel=f"codes, most used first ({(counts == 0).sum()} unused)")  # fmt: skip
-    ax.set_title(f"Use in {use.where}", fontsize=10)
+    ax.set_title(f"Use of codes; {use.where}", fontsize=10)
 
 
 def _strip(ax: Axes, gallery: Gallery, name: str) -> None:
