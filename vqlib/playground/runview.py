@@ -30,7 +30,7 @@ class Look(NamedTuple):
 def look(index: int) -> Look:
     """The line of the ``index``-th run: Okabe and Ito's colours, told apart by their dashes too."""
     count = len(COLORS)
-    return Look(COLORS[index % count], DASHES[(index + index // count) % len(DASHES)])
+    return Look(COLORS[index % count], DASHES[(index % count + index // count) % len(DASHES)])
 
 
 def line(name: str, style: Look, curves: Curves) -> dict:
