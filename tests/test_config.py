@@ -59,7 +59,10 @@ def test_switches_are_true_or_false(name):
         ({"device": "gpu"}, r"device must be one of \('auto', 'cpu', 'cuda'\), got 'gpu'"),
         ({"reset_donors": "best"}, "reset_donors must be one of .*'most_used'.* got 'best'"),
         ({"image_size": 30}, "image_size must be a multiple of 4, .* got 30; try 28 or 32"),
-        ({"reset_refill": 0.5}, r"reset_\*.*refill must be above threshold \(1.0\)"),
+        (
+            {"reset_refill": 0.5},
+            r"^reset_refill, .*refill must be above threshold \(1.0\)",
+        ),
     ],
 )
 def test_other_wrong_settings(wrong, message):

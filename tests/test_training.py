@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_training import copies, same_bits, tiny
+from tiny_training import assert_same_run, copies, quiet, same_bits, tiny
 from torch.nn import functional as F
 
 from vqlib import Run, TrainingDiverged, checkpoints, data, history, train, usage
@@ -21,17 +21,6 @@ from vqlib.model import tokenize
 from vqlib.training import Trainer
 
 VAL_PICTURES, TOKENS_A_PICTURE = 180, 4  # of digits
-
-
-def quiet(config, out_dir=None, **more) -> Run:
-    return train(config, out_dir, progress=False, **more)
-
-
-def assert_same_run(one: Run, two: Run) -> None:
-    """To the last bit: history, weights, codebook, generator and traces."""
-    pd.testing.assert_frame_equal(one.history, two.history, check_exact=True)
-    assert same_bits(one.model.state_dict(), two.model.state_dict())
-    assert same_bits(one.trace, two.trace)
 
 
 def interrupt_at(step):
@@ -292,7 +281,7 @@ def test_ctrl_c_without_a_folder_says_that_nothing_was_saved():
 
 
 def test_ctrl_c_at_the_last_step_finishes_the_run_and_is_told(tmp_path):
-    with pytest.raises(KeyboardInterrupt, match="after the last of 12 steps"):
+    with pytest.raises(KeyboardInterrupt, match="interrupted after step 12 of 12"):
         quiet(tiny(), tmp_path, callbacks=[interrupt_at(12)])
     assert Run.load(tmp_path).summary["steps"] == 12
 

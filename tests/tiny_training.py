@@ -1,8 +1,9 @@
 """What the tests of training share: settings for runs of a second, and equality to the bit."""
 
+import pandas as pd
 import torch
 
-from vqlib import TrainConfig
+from vqlib import Run, TrainConfig, train
 
 torch.set_num_threads(1)  # at these sizes more threads only get in each other's way
 
@@ -27,3 +28,14 @@ def same_bits(left: dict, right: dict) -> bool:
 
 def copies(state: dict) -> dict:
     return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def quiet(config, out_dir=None, **more) -> Run:
+    return train(config, out_dir, progress=False, **more)
+
+
+def assert_same_run(one: Run, two: Run) -> None:
+    """To the last bit: history, weights, codebook, generator and traces."""
+    pd.testing.assert_frame_equal(one.history, two.history, check_exact=True)
+    assert same_bits(one.model.state_dict(), two.model.state_dict())
+    assert same_bits(one.trace, two.trace)

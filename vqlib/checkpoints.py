@@ -62,6 +62,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise ValueError(f"{path} is not a checkpoint of vqlib: {error}") from error
 
 
+def read_info(path: Path) -> dict:
+    """The info alone. Raises ValueError for a file that is not whole or not ours."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})["info"])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a checkpoint of vqlib: {error}") from error
+
+
 def flatten(**parts: dict[str, Tensor]) -> dict[str, Tensor]:
     """{"part/name": tensor} of several state dicts."""
     return {f"{part}/{name}": t for part, state in parts.items() for name, t in state.items()}

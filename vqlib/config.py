@@ -169,7 +169,7 @@ class TrainConfig:
         try:
             self.reset()
         except ValueError as error:
-            raise SettingsError(f"reset settings (dead_code_threshold, reset_*): {error}") from None
+            raise SettingsError(f"reset_refill, with dead_code_threshold: {error}") from None
 
     def reset(self) -> DeadCodeReset | None:
         """The reset that these settings ask for; None where the threshold is 0."""

@@ -66,9 +66,20 @@ class Run:
         tensors, info = checkpoints.read_tensors(folder / "run.safetensors")
         model = build_model(config, info["channels"])
         model.load_state_dict(checkpoints.unflatten(tensors, "model"))
-        history = pd.read_csv(folder / "history.csv", **_EXACT)
+        history = read_history(folder / "history.csv")
         summary = json.loads((folder / "summary.json").read_text())
         return cls(config, history, summary, model.eval(), checkpoints.unflatten(tensors, "trace"))
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or its gradient stopped being finite. ``run`` holds what was last good."""
+
+    def __init__(self, message: str, run: Run):
+        super().__init__(message)
+        self.run = run
+
+    def __reduce__(self):  # so that it comes whole out of a worker process
+        return type(self), (str(self), self.run)
 
 
 class Trace:
@@ -84,6 +95,11 @@ class Trace:
 
     def add(self, name: str, value: Tensor) -> None:
         self._parts.setdefault(name, []).append(value.detach().cpu().clone())
+
+    def last(self, name: str) -> Tensor | None:
+        """What was last added under a name; None where nothing was."""
+        parts = self._parts.get(name)
+        return parts[-1] if parts else None
 
     def stacked(self) -> dict[str, Tensor]:
         return {
@@ -108,6 +124,11 @@ def build_model(config: TrainConfig, channels: int = 3) -> VQVAE:
         model = VQVAE(quantizer, channels, config.width)
     # as in training, so that a loaded model computes the very same bits
     return model.to(memory_format=torch.channels_last)
+
+
+def read_history(file: Path) -> pd.DataFrame:
+    """What `write_history` wrote, to the last bit."""
+    return pd.read_csv(file, **_EXACT)
 
 
 def write_history(folder: Path, history: pd.DataFrame) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from vqlib import checkpoints, data
+from vqlib import checkpoints, data, runs
 from vqlib.config import TrainConfig, steps_of
 from vqlib.history import (
     PROBE_PICTURES,
@@ -27,18 +27,7 @@ from vqlib.history import (
 from vqlib.model import STRIDE
 from vqlib.process import cpu_threads, deferred_interrupt
 from vqlib.quantizer import NonFiniteInput
-from vqlib.runs import Run, Trace, begin, build_model, claim, write_history
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss or its gradient stopped being finite. ``run`` holds what was last good."""
-
-    def __init__(self, message: str, run: Run):
-        super().__init__(message)
-        self.run = run
-
-    def __reduce__(self):  # so that it comes whole out of a worker process
-        return type(self), (str(self), self.run)
+from vqlib.runs import Run, Trace, TrainingDiverged
 
 
 def train(
@@ -58,7 +47,7 @@ def train(
         resume: go on from the checkpoint in ``out_dir``, bit for bit as if never stopped (on a
             CPU with as many threads; CUDA's sums are not reproducible).
         progress: show a progress bar.
-        callbacks: each is called with the `Trainer` after every step.
+        callbacks: each is called with the `Trainer` after every step, and may `Trainer.stop` it.
 
     Raises:
         ValueError, FileNotFoundError: unusable settings or data, before training starts.
@@ -68,13 +57,13 @@ def train(
     """
     config = config or TrainConfig()
     folder = None if out_dir is None else Path(out_dir)
-    state = claim(folder, config, resume)
+    state = runs.claim(folder, config, resume)
     with cpu_threads(config.threads):
         trainer = Trainer(config, folder, callbacks)
         if state is not None:
             trainer.load_state(*state)
         if folder is not None:
-            begin(folder, config, finished=trainer.step == trainer.steps)
+            runs.begin(folder, config, finished=trainer.step == trainer.steps)
         return trainer.run(progress)
 
 
@@ -101,7 +90,7 @@ class Trainer:
         self.per_epoch = len(self.data.train) // config.batch_size
         height, width = self.data.size
         self.tokens = config.batch_size * (height // STRIDE) * (width // STRIDE)
-        self.model = build_model(config, self.data.channels).to(self.device)
+        self.model = runs.build_model(config, self.data.channels).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             betas=(config.momentum, 0.999),
@@ -111,6 +100,7 @@ class Trainer:
         self.recorder = Recorder(config, self.tokens, self._to_device(probe))
         self.trace = Trace()
         self.step = 0
+        self.stopped = False
         self.seconds = 0.0
         self.history_due = 0.0
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -129,20 +119,33 @@ class Trainer:
                     raise self._diverged(good)
                 self.seconds = time.perf_counter() - start
                 self._after_step(bar)
-                if not self._validated_finite():
+                end = self.stopped or self.step == self.steps  # read once: a thread may stop it
+                due = end or self.step % self.config.checkpoint_every == 0 or interrupted
+                state = self.state() if due else good
+                if end and not self._validation():
+                    self.validate()  # after the state: whoever goes on never sees this row
+                if not math.isfinite(self._validation().get("recon_loss", 0.0)):
                     raise self._diverged(good)
-                last = self.step == self.steps
-                if last or self.step % self.config.checkpoint_every == 0 or interrupted:
-                    good = self.state()
+                if due:
+                    good = state
                     self._write(good)
-                if interrupted and not last:
+                if end:
+                    break
+                if due and interrupted:
                     raise KeyboardInterrupt(self._how_to_go_on())
-            run = self._finished()
+            run = self.kept()
             if self.folder is not None:
                 run.save(self.folder)
             if interrupted:
-                raise KeyboardInterrupt(f"interrupted after the last of {self.steps} steps")
+                raise KeyboardInterrupt(f"interrupted after step {self.step} of {self.steps}")
         return run
+
+    def stop(self) -> None:
+        """End the training after the step under way: a whole run of fewer steps is kept.
+
+        From a callback or another thread. ``resume`` goes on with it as if it had never stopped.
+        """
+        self.stopped = True
 
     def _train_step(self) -> bool:
         """One step; False, with the weights untouched, where the loss is not finite."""
@@ -217,10 +220,10 @@ class Trainer:
             probe = self.model.encode(self.recorder.probe).reshape(-1, self.config.dim)
             self.trace.add("probe", F.normalize(probe, dim=-1))
 
-    def _validated_finite(self) -> bool:
-        """Whether the last row, if it validates the weights as they are, has a finite loss."""
+    def _validation(self) -> dict:
+        """The row that validates the weights as they are; empty where none does."""
         row = self.recorder.rows[-1] if self.recorder.rows else {"split": "train"}
-        return row["split"] == "train" or math.isfinite(row["recon_loss"])
+        return row if row["split"] == "val" and row["step"] == self.step else {}
 
     # --- what is kept ---
 
@@ -262,11 +265,12 @@ class Trainer:
         checkpoints.write_tensors(self.folder / "checkpoint.safetensors", *state)
         if time.perf_counter() >= self.history_due:  # a long history takes long to write
             start = time.perf_counter()
-            write_history(self.folder, self.recorder.history())
+            runs.write_history(self.folder, self.recorder.history())
             now = time.perf_counter()
             self.history_due = now + 20 * (now - start)
 
-    def _finished(self) -> Run:
+    def kept(self) -> Run:
+        """The run as it stands."""
         history = self.recorder.history()
         return Run(self.config, history, self._summary(history), self.model.eval(),
                    self.trace.stacked())  # fmt: skip
@@ -274,6 +278,7 @@ class Trainer:
     def _summary(self, history: pd.DataFrame) -> dict:
         return {
             "steps": self.step,
+            "stopped": self.stopped and self.step < self.steps,
             "steps_per_epoch": self.per_epoch,
             "tokens_per_step": self.tokens,
             "uniform_share": self.tokens / self.config.codebook_size,
@@ -295,9 +300,9 @@ class Trainer:
         failed, history = self.step + 1, self.recorder.history()
         self.load_state(*good)
         kept = "in the error's .run" if self.folder is None else f"in {self.folder}"
-        run = replace(self._finished(), history=history)
+        run = replace(self.kept(), history=history)
         if self.folder is not None:
-            write_history(self.folder, history)
+            runs.write_history(self.folder, history)
         return TrainingDiverged(
             f"the loss or its gradient is not finite at step {failed}; the last good state, of "
             f"step {self.step}, is kept {kept}. Lower learning_rate (now "

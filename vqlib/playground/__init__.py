@@ -3,5 +3,6 @@
 from vqlib.playground.codebook import Playground
 from vqlib.playground.controls import Choice, Panel, Slider, Switch
 from vqlib.playground.demos import Demo
+from vqlib.playground.trainings import Trainings
 
-__all__ = ["Choice", "Demo", "Panel", "Playground", "Slider", "Switch"]
+__all__ = ["Choice", "Demo", "Panel", "Playground", "Slider", "Switch", "Trainings"]
