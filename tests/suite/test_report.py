@@ -41,7 +41,10 @@ def widget(model, **state):
 def lesson():
     """A notebook with one of everything."""
     state = {
-        "box": widget("VBoxModel", children=["IPY_MODEL_out", "IPY_MODEL_text", "IPY_MODEL_box"]),
+        "box": widget("VBoxModel", children=["IPY_MODEL_out", "IPY_MODEL_text", "IPY_MODEL_box",
+                                             "IPY_MODEL_sliders"]),
+        "sliders": widget("VBoxModel", _dom_classes=["vq-panel"], children=["IPY_MODEL_unit"]),
+        "unit": widget("HTMLModel", value="a slider's unit"),
         "out": widget("OutputModel", outputs=[{
             "output_type": "display_data", "data": {"image/png": PNG, "text/plain": "fig"},
             "metadata": {}}]),
@@ -243,6 +246,7 @@ def test_a_widget_becomes_a_still_picture(page):
     before = [str(area) for area in note.find_all_previous("div", class_="output_area")[:3]]
     assert any(PNG in area for area in before) and any("17 codes" in area for area in before)
     assert "VBox(children" not in page.text and "Exception" not in page.text
+    assert "a slider's unit" not in page.text
 
 
 def test_the_page_of_a_failed_notebook_leads_to_the_cell(made):

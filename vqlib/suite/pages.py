@@ -26,6 +26,7 @@ from vqlib.suite.executing import WIDGET_STATE
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PAPERMILL_BANNER = "papermill-error-cell-tag"
 DEMO = "demo"
+PANEL = "vq-panel"  # the class of `playground.controls.Panel`
 STILL = "<p class='still'>Interactive: open the notebook in Jupyter to move it.</p>"
 FETCHED = "script[src], link[href], iframe[src^=http], img[src^=http], img[src^='//']"
 
@@ -181,6 +182,8 @@ def _shown(model: str, widgets: Mapping, seen: set[str]) -> Iterator[NotebookNod
         return
     seen.add(model)
     widget, state = widgets[model], widgets[model].get("state", {})
+    if PANEL in state.get("_dom_classes", ()):
+        return  # sliders that cannot be moved, and their units
     if widget.get("model_name") == "OutputModel":
         for output in map(nbformat.from_dict, state.get("outputs", ())):
             yield from _still_output(output, widgets)
