@@ -42,9 +42,9 @@ VERDICT = Exercise(
         "The sign is ignored: a claim that predicts a fall is supported by a fall.": _unsigned,
         "An effect that is sure but smaller than 5 points is too small for the claim: ask for "
         "refuted first.": _support_first,
+        "NaN is neither above nor below anything: ask for it first.": _no_seeds,
         "That asks whether there is an effect; the rule asks about its direction, and about 5 "
         "points.": _any_effect,
-        "NaN is neither above nor below anything: ask for it first.": _no_seeds,
     },
     cases=[
         Case("an interval from 12 to 30, claim of a rise,", (12.0, 30.0, +1)),
@@ -160,9 +160,9 @@ READING = Exercise(
         "Hold utilization against what uniform use shows in this window, not against 1.": partial(
             _reading, full=1.0
         ),
+        "Ask about the encoder before the reset: no reset can split equal outputs.": _reset_first,
         "One look at utilization is not enough: ask the other questions, in their "
         "order.": _use_only,
-        "Ask about the encoder before the reset: no reset can split equal outputs.": _reset_first,
     },
     cases=[
         Case("a collapse without a reset", (30_000, 512, 0.12, 0.6, 0)),
