@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from vqlib import lessons
 from vqlib.lessons import exercises
@@ -72,6 +73,8 @@ def verdict(names, answer, check):
 def test_the_stub_runs_and_is_told_what_is_off(path, stub, check, solution, opened, said):
     assert verdict(opened[path], stub, check) is False
     assert said[-1].startswith("✗") and "raises" not in said[-1]
+    slips = [sentence for exercise in SUITE.values() for sentence in exercise.slips]
+    assert any(sentence in said[-1] for sentence in slips), said[-1]
 
 
 @pytest.mark.parametrize(("path", "stub", "check", "solution"), EXERCISES)
@@ -117,7 +120,7 @@ def exercise():
     [
         (lambda x: x + x, "Right on all 2 inputs"),
         (lambda x: x**2, "Squared."),  # right on one input, a known slip on the other
-        (lambda x: x + 7, "On two it gives `9`, and `4` is right. (2 of 2 inputs are wrong.)"),
+        (lambda x: x + 7, "On two it gives `9`; right is `4`. (2 of 2 inputs are wrong.)"),
         (lambda x: None, "it gives `None`"),
         (lambda x: 1 / 0, "raises `ZeroDivisionError"),
         (lambda: 4, "raises `TypeError"),
@@ -127,6 +130,20 @@ def exercise():
 def test_what_is_off_is_said(exercise, said, answer, words):
     assert exercise.check(answer) is words.startswith("Right")
     assert words in said[-1]
+
+
+def test_of_a_long_result_the_wrong_row_is_shown(said):
+    def both(x):
+        return x, torch.eye(9)
+
+    def one_wrong(x):
+        return x, torch.eye(9).index_fill(0, torch.tensor([4]), 0.0)
+
+    exercise = Exercise("Both", both, {}, cases=[lessons.checking.Case("one", (torch.ones(3),))])
+    assert not exercise.check(one_wrong)
+    assert " in part 2, row 4; right is `(0, 0, 0, 0, 1, 0, 0, 0, 0)`" in said[-1]
+    assert not exercise.check(lambda x: (x, "eye"))
+    assert "'eye'" in said[-1]
 
 
 def test_a_number_is_told_its_side_where_no_slip_fits(said):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import numbers
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import torch
 from vqlib import lessons
 
 Answer = float | Callable[..., Any]
+LONG = 48  # characters of a result that are shown whole
 
 
 class Case(NamedTuple):
@@ -84,7 +86,8 @@ class Exercise:
         elif isinstance(given, Exception):
             said = f"On {case.words} it raises `{type(given).__name__}: {given}`."
         else:
-            said = f"On {case.words} it gives `{_shown(given)}`, and `{_shown(right)}` is right."
+            where, given, right = _narrowed("", given, right, self.tolerance)
+            said = f"On {case.words} it gives `{_shown(given)}`{where}; right is `{_shown(right)}`."
         count = f" ({len(wrong)} of {len(self.cases)} inputs are wrong.)" if self.cases else ""
         return " ".join([f"✗ **{self.question}** {said}{count}", *self._slips(wrong)])
 
@@ -101,7 +104,9 @@ def _outcome(answer: Answer, case: Case) -> Any:
     if not callable(answer):
         return answer
     try:
-        return answer(*copy.deepcopy(case.given))
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an edge case is meant to be one
+            return answer(*copy.deepcopy(case.given))
     except Exception as error:
         return error
 
@@ -123,6 +128,24 @@ def _same(given: Any, right: Any, tolerance: float) -> bool:
     return given.shape == right.shape and np.allclose(
         given, right, rtol=0, atol=tolerance, equal_nan=True
     )
+
+
+def _narrowed(where: str, given: Any, right: Any, tolerance: float) -> tuple[str, Any, Any]:
+    """The first part of a long result that is wrong: where it stands, what it is, what is right."""
+    if len(_shown(right)) <= LONG or not _alike(given, right):
+        return where, given, right
+    for place, pair in enumerate(zip(given, right, strict=True)):
+        if not _same(*pair, tolerance):
+            part = f" in part {place + 1}" if isinstance(right, tuple) else f", row {place}"
+            return _narrowed(where + part, *pair, tolerance)
+    return where, given, right
+
+
+def _alike(given: Any, right: Any) -> bool:
+    """Whether both have the same parts: of tuples of one length, of tensors of one shape."""
+    if isinstance(right, torch.Tensor):
+        return isinstance(given, torch.Tensor) and given.shape == right.shape
+    return isinstance(right, tuple) and isinstance(given, tuple | list) and len(given) == len(right)
 
 
 def _shown(value: Any) -> str:

@@ -21,7 +21,7 @@ def _unsigned(low: float, high: float, sign: int) -> str:
 
 
 def _any_effect(low: float, high: float, sign: int) -> str:
-    return "supported" if low > 0 or high < 0 else "refuted" if low == low else "undecided"
+    return "supported" if low > 0 or high < 0 else "refuted"
 
 
 def _support_first(low: float, high: float, sign: int) -> str:
@@ -42,8 +42,9 @@ VERDICT = Exercise(
         "The sign is ignored: a claim that predicts a fall is supported by a fall.": _unsigned,
         "An effect that is sure but smaller than 5 points is too small for the claim: ask for "
         "refuted first.": _support_first,
-        "An interval that holds 0 may also reach far enough to leave the claim open.": _any_effect,
         "NaN is neither above nor below anything: ask for it first.": _no_seeds,
+        "That asks whether there is an effect; the rule asks about its direction, and about 5 "
+        "points.": _any_effect,
     },
     cases=[
         Case("an interval from 12 to 30, claim of a rise,", (12.0, 30.0, +1)),
@@ -140,6 +141,10 @@ def _reading(
     return "reset-never-fires" if resets == 0 else "look at the reset"
 
 
+def _use_only(window_tokens, codebook_size, utilization, similarity, resets) -> str:
+    return "healthy" if utilization >= LOW else "reset-never-fires"
+
+
 def _reset_first(window_tokens, codebook_size, utilization, similarity, resets) -> str:
     if resets == 0:
         similarity = 0.0
@@ -156,6 +161,8 @@ READING = Exercise(
             _reading, full=1.0
         ),
         "Ask about the encoder before the reset: no reset can split equal outputs.": _reset_first,
+        "One look at utilization is not enough: ask the other questions, in their "
+        "order.": _use_only,
     },
     cases=[
         Case("a collapse without a reset", (30_000, 512, 0.12, 0.6, 0)),

@@ -96,7 +96,7 @@ GRACE = Exercise(
         "Nothing falls below a threshold of 0: the grace is infinite.": lambda t, d: (
             _grace(t, d) if t else ZeroDivisionError()),
         "That is the half-life of the count, whatever the threshold.": lambda t, d: (
-            math.log(2) / -math.log(d) if d else 0.0),
+            math.log(2) / -math.log(d)),
     },
     cases=[
         Case("threshold 1, decay 0.9,", (1.0, 0.9)),
