@@ -210,7 +210,6 @@ class World:
         # behind the horizon there is no place in the picture: far away in the same direction
         return v[:, :2] / (SCALE * v[:, 2:].clamp(min=1e-2))
 
-    @torch.no_grad()
     def cells(self, side: int, reach: float) -> Tensor:
         """(side, side) int64: the code that a point there would get, rows from top to bottom.
 
@@ -218,9 +217,17 @@ class World:
         """
         ticks = (torch.arange(side) + 0.5) / side * 2 * reach - reach
         y, x = torch.meshgrid(-ticks, ticks, indexing="ij")
-        grid = self._lift(torch.stack([x, y], dim=-1).reshape(-1, 2))
+        return self._asked(torch.stack([x, y], dim=-1).reshape(-1, 2)).view(side, side)
+
+    def sectors(self, count: int) -> Tensor:
+        """(count,) int64: the code that a point gets in so many directions, from 0 on leftwards."""
+        angle = (torch.arange(count) + 0.5) / count * 2 * math.pi
+        return self._asked(torch.stack([angle.cos(), angle.sin()], dim=-1))
+
+    @torch.no_grad()
+    def _asked(self, points: Tensor) -> Tensor:
         with cpu_threads(1):
-            return self.quantizer._nearest(on_sphere(grid)).view(side, side)
+            return self.quantizer._nearest(on_sphere(self._lift(points)))
 
     @property
     def alive(self) -> float:

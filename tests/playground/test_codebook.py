@@ -139,7 +139,7 @@ def test_a_complaint_goes_when_it_is_mended(play):
 def test_ceiling_and_grace_follow_the_slider():
     assert limits(Setting(threshold=0.0))[0].startswith("0: no code")
     ceiling, grace = limits(Setting(threshold=25.0, tokens=784, codebook_size=64))
-    assert "at most 49%" in ceiling and "1 steps" in grace
+    assert "at most 49 %" in ceiling and "1 step " in grace
     assert "for ever" in limits(Setting(threshold=1.0, decay=1.0))[1]
 
 

@@ -26,8 +26,9 @@ STYLE = """<style>
 .vq-row .widget-readout { border: 1px solid var(--jp-border-color1, #bbb); border-radius: 3px;
   min-width: 52px; width: 52px; text-align: right; padding: 0 4px; flex: none }
 .vq-unit { font-size: 11px; color: var(--jp-ui-font-color2, #666); min-width: 74px }
-.vq-said { flex-basis: 100%; font-size: 11px; line-height: 1.3; padding-left: 88px;
+.vq-said { flex-basis: 100%; height: auto; font-size: 11px; padding-left: 88px;
   color: var(--jp-ui-font-color2, #666) }
+.vq-said .widget-html-content, .vq-said > div { font-size: 11px; line-height: 1.3 }
 .vq-said.vq-wrong, .vq-error { color: #B23A00; font-weight: 600 }
 .vq-row.vq-plain .vq-said { display: none }
 </style>"""
@@ -152,7 +153,8 @@ class Panel:
     @property
     def values(self) -> dict[str, Any]:
         """What every control stands at."""
-        return {name: field.value for name, field in self.fields.items()}
+        # a slider counts in steps, and 5 times 0.1 should be 0.5
+        return {n: _round(field.value) for n, field in self.fields.items()}
 
     def set(self, **values: Any) -> None:
         """Move controls as a user would; listeners are called once, for all of them.
@@ -242,3 +244,7 @@ class Panel:
     def _tell(self, changed: set[str]) -> None:
         for listener in self._listeners:
             listener(changed)
+
+
+def _round(value: Any) -> Any:
+    return float(f"{value:.12g}") if isinstance(value, float) else value

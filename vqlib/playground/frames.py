@@ -11,6 +11,7 @@ from vqlib.world import World
 
 REACH = 2.1  # the picture shows [-REACH, REACH] in both directions
 CELLS = 120  # cells are asked for on a grid of so many points a side
+SECTORS = 1440  # and on the circle in so many directions
 SHOWN = 1024  # points drawn at most
 TRAIL = 16  # places that a code leaves behind it
 DEAD_AFTER = 20  # steps without a hit, after which a code is drawn as dead
@@ -22,14 +23,16 @@ class Trails:
 
     def __init__(self) -> None:
         self.places: Tensor | None = None  # (TRAIL, K, 2), the newest first
+        self.step = 0  # of the world, when it was last looked at
 
     def follow(self, world: World) -> Tensor:
         """(TRAIL, K, 2), with the codes' places of now in front."""
-        now = world.places()
-        if self.places is None or self.places.shape[1] != len(now) or world.step_number <= 1:
+        now, since = world.places(), world.step_number - self.step
+        self.step = world.step_number
+        if self.places is None or self.places.shape[1] != len(now) or since < 0:
             self.places = now.expand(TRAIL, *now.shape).clone()
             return self.places
-        jumped = world.age < 1
+        jumped = world.age < since
         moved = ((now - self.places[0]).norm(dim=1) > 5e-3) & ~jumped
         self.places[1:, moved] = self.places[:-1, moved].clone()
         self.places[0] = now
@@ -95,7 +98,7 @@ def words(world: World) -> str:
     K = s.codebook_size
     used = round(row["utilization"] * K)
     return (
-        f"{begun}after {world.step_number:,} steps {used} of {K} codes are in use "
+        f"{begun}after {_count(world.step_number, 'step')} {used} of {K} codes are in use "
         f"({100 * row['utilization']:.0f} %), perplexity is {row['perplexity'] * K:.0f}, "
         f"the top code takes {row['top_code_ratio']:.1f} times its share, the loss reads "
         f"{world.loss:.2g}, and {_fate(world)}."
@@ -118,12 +121,20 @@ def _fate(world: World) -> str:
     gone = f"{idle} have not been chosen for {DEAD_AFTER} steps"
     if world.setting.threshold == 0:
         return gone
-    return f"{world.resets:,} resets were made ({world.resets / world.step_number:.1f} a step)"
+    share = world.resets / world.step_number
+    return f"{_count(world.resets, 'reset')} happened ({share:.1f} a step)"
+
+
+def _count(number: int, of: str) -> str:
+    return f"{number:,} {of}" + "s" * (number != 1)
 
 
 def _cells(world: World) -> np.ndarray:
+    """(CELLS, CELLS) on the plane, (SECTORS,) on the circle: a code's number at each place."""
     if world.step_number == 0:
-        return np.zeros((0, 0), dtype=np.int64)  # before the first batch there are no codes
+        return np.zeros(0, dtype=np.int64)  # before the first batch there are no codes
+    if world.setting.surface == "circle":
+        return world.sectors(SECTORS).numpy()
     return world.cells(CELLS, REACH).numpy()
 
 
@@ -139,9 +150,9 @@ def limits(setting) -> tuple[str, str]:
         return "0: no code is ever reset", ""
     ceiling = reset.ceiling(setting.codebook_size, setting.tokens)
     grace = reset.grace(setting.decay, setting.codebook_size, setting.tokens)
-    shown = "for ever" if math.isinf(grace) else f"{grace:.0f} steps"
+    shown = "for ever" if math.isinf(grace) else _count(int(grace), "step")
     hits, _ = reset.limits(setting.codebook_size, setting.tokens)
     return (
-        f"{hits:.3g} hits a step: at most {ceiling:.0%} of the codes can stay above (ceiling)",
+        f"{hits:.3g} a step: at most {100 * ceiling:.0f} % of the codes can stay above (ceiling)",
         f"a reset code lives {shown} without a hit (grace)",
     )

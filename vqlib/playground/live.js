@@ -103,7 +103,7 @@ function draw(ctx, frame) {
   });
   if (frame.compare) key(ctx, 4, 424, true);
   else key(ctx, 500, 12, false);
-  const y = frame.compare ? 490 : 508, h = frame.compare ? 146 : 128, w = frame.compare ? 160 : 224;
+  const y = frame.compare ? 490 : 508, h = frame.compare ? 146 : 128, w = frame.compare ? 156 : 224;
   const box = (n) => ({ x: 40 + n * (w + 44), y, w, h });
   const share = { low: 0, high: 1, unit: (v) => `${Math.round(100 * v)} %` };
   const times = { low: 0, least: 4, unit: (v) => `${v} x` };
@@ -126,8 +126,10 @@ function picture(ctx, frame, side, { x, y, size }) {
   ctx.rect(x, y, size, size);
   ctx.clip();
   const [rows] = meta.arrays.cells[1];
-  if (rows) cells(ctx, get("cells"), get("counts"), rows, meta, side, { x, y, size });
-  if (meta.surface === "circle") circle(ctx, x + size / 2, y + size / 2, size / 2 / meta.reach);
+  const tints = shades(get("counts"), meta.share, side);
+  if (meta.surface === "circle") {
+    ring(ctx, get("cells"), tints, x + size / 2, y + size / 2, size / 2 / meta.reach);
+  } else if (rows) cells(ctx, get("cells"), tints, rows, { x, y, size });
   ctx.fillStyle = TOKEN;
   const points = get("points");
   for (let i = 0; i < points.length / 2; i++) {
@@ -142,17 +144,23 @@ function picture(ctx, frame, side, { x, y, size }) {
 }
 
 // Cells are tinted by their code's hits: white is none, full is eight times the average.
+function shades(counts, share, side) {
+  const full = side === "A" ? [213, 94, 0] : [0, 114, 178];
+  return Array.from(counts, (c) => {
+    const t = 0.42 * Math.min(1, Math.log2(1 + c / share) / 3.2);
+    return full.map((v) => Math.round(250 + t * (v - 250)));
+  });
+}
+
 const tile = document.createElement("canvas");
-function cells(ctx, labels, counts, n, meta, side, { x, y, size }) {
+function cells(ctx, labels, tints, n, { x, y, size }) {
   tile.width = tile.height = n;
   const small = tile.getContext("2d"), image = small.createImageData(n, n);
-  const [r, g, b] = side === "A" ? [213, 94, 0] : [0, 114, 178];
-  const tint = Float32Array.from(counts, (c) => 0.42 * Math.min(1, Math.log2(1 + c / meta.share) / 3.2));
   for (let i = 0; i < labels.length; i++) {
-    const t = tint[labels[i]], at = 4 * i;
-    image.data[at] = 250 + t * (r - 250);
-    image.data[at + 1] = 250 + t * (g - 250);
-    image.data[at + 2] = 250 + t * (b - 250);
+    const [r, g, b] = tints[labels[i]], at = 4 * i;
+    image.data[at] = r;
+    image.data[at + 1] = g;
+    image.data[at + 2] = b;
     image.data[at + 3] = 255;
   }
   small.putImageData(image, 0, 0);
@@ -187,11 +195,28 @@ function borders(ctx, labels, n, x, y, s) {
   ctx.stroke();
 }
 
-function circle(ctx, x, y, radius) {
+// On the circle a cell is an arc: drawn as a piece of a ring around it.
+function ring(ctx, labels, tints, x, y, radius) {
+  const n = labels.length, inner = 1.06 * radius, outer = 1.3 * radius;
+  ctx.fillStyle = "#fafafa";
+  ctx.fillRect(x - 9 * radius, y - 9 * radius, 18 * radius, 18 * radius);
+  ctx.strokeStyle = "rgba(0,0,0,.3)";
+  ctx.lineWidth = 0.8;
+  for (let start = 0, i = 1; i <= n; i++) {
+    if (i < n && labels[i] === labels[start]) continue;
+    const from = -start / n * 2 * Math.PI, to = -i / n * 2 * Math.PI; // a canvas turns rightwards
+    ctx.beginPath();
+    ctx.arc(x, y, outer, from, to, true);
+    ctx.arc(x, y, inner, to, from, false);
+    ctx.closePath();
+    ctx.fillStyle = `rgb(${tints[labels[start]]})`;
+    ctx.fill();
+    ctx.stroke();
+    start = i;
+  }
   ctx.beginPath();
   ctx.arc(x, y, radius, 0, 2 * Math.PI);
   ctx.strokeStyle = "#777";
-  ctx.lineWidth = 1;
   ctx.stroke();
 }
 
@@ -370,6 +395,12 @@ function rule(ctx, { x, w }, y, color, dash, text) {
   ctx.lineWidth = 1.2;
   ctx.stroke();
   ctx.setLineDash([]);
+  ctx.strokeStyle = "#fff"; // so that it can be read over bars
+  ctx.lineWidth = 3;
+  ctx.font = SMALL;
+  ctx.textAlign = "right";
+  ctx.textBaseline = "middle";
+  ctx.strokeText(text, x + w, y - 7);
   label(ctx, text, x + w, y - 7, "right");
 }
 

@@ -36,8 +36,9 @@ _FAULTS = {
         "other codes, and more of them.",
     ),
     "inconsistent-start": (
-        {"threshold": 0.0},
-        "After its first step B's unhit codes lie far outside: sums over counts of almost 0.",
+        {"threshold": 0.0, "surface": "circle"},
+        "After its first step B's unhit codes lie far outside the circle: sums over counts of "
+        "almost 0, never to be chosen.",
     ),
     "ranks-draw-alone": (
         {},

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Wedge
 from matplotlib.ticker import PercentFormatter
 
+from vqlib.playground.frames import DEAD_AFTER, REACH
 from vqlib.world import Setting, World
 
 COLORS = {"A": ("#D55E00", "-"), "B": ("#0072B2", "--")}
-DEAD_AFTER, REACH, CELLS = 20, 2.1, 360
+CELLS, DIRECTIONS = 360, 1440
 
 
 def worlds(shown: Mapping[str, World]) -> Figure:
@@ -35,10 +38,12 @@ def worlds(shown: Mapping[str, World]) -> Figure:
 def picture(axes: Axes, world: World, side: str = "A") -> None:
     """Tokens, cells and codes of one world; a cross has not been chosen for 20 steps."""
     color, _ = COLORS[side]
-    _cells(axes, world, color)
-    axes.scatter(*world.points.T, s=2, color="#555", alpha=0.35, linewidths=0)
+    tints = _tints(world, color)
     if world.setting.surface == "circle":
-        axes.add_patch(plt.Circle((0, 0), 1, fill=False, color="#777", lw=0.8))
+        _ring(axes, world, tints)
+    else:
+        _cells(axes, world, tints)
+    axes.scatter(*world.points.T, s=2, color="#555", alpha=0.35, linewidths=0)
     places = world.places().clamp(-0.98 * REACH, 0.98 * REACH)
     dead = world.idle >= DEAD_AFTER
     edge = {"edgecolor": "white", "linewidths": 0.6}
@@ -58,11 +63,26 @@ def title(setting: Setting) -> str:
     return ", ".join(parts + [setting.variant] * bool(setting.variant))
 
 
-def _cells(axes: Axes, world: World, color: str) -> None:
-    labels = world.cells(CELLS, REACH).numpy()
+def _tints(world: World, color: str) -> np.ndarray:
+    """(K, 3): a cell's colour by its code's hits, white for none, full for eight times N/K."""
     share = world.counts.numpy() * len(world.counts) / max(1, float(world.counts.sum()))
     strength = 0.42 * np.minimum(1, np.log2(1 + share) / 3.2)[:, None]
-    tints = 0.98 + strength * (np.array(to_rgb(color)) - 0.98)
+    return 0.98 + strength * (np.array(to_rgb(color)) - 0.98)
+
+
+def _ring(axes: Axes, world: World, tints: np.ndarray) -> None:
+    """On the circle a cell is an arc: drawn as a piece of a ring around it."""
+    labels = world.sectors(DIRECTIONS).numpy()
+    ends = [0, *(np.flatnonzero(np.diff(labels)) + 1), DIRECTIONS]
+    for start, end in pairwise(ends):
+        angles = (360 * start / DIRECTIONS, 360 * end / DIRECTIONS)
+        look = {"facecolor": tints[labels[start]], "edgecolor": "#aaa", "lw": 0.5}
+        axes.add_patch(Wedge((0, 0), 1.3, *angles, width=0.24, **look))
+    axes.add_patch(plt.Circle((0, 0), 1, fill=False, color="#777", lw=0.8))
+
+
+def _cells(axes: Axes, world: World, tints: np.ndarray) -> None:
+    labels = world.cells(CELLS, REACH).numpy()
     extent = (-REACH, REACH, -REACH, REACH)
     axes.imshow(tints[labels], extent=extent, interpolation="nearest")
     border = np.zeros(labels.shape, bool)
