@@ -103,7 +103,7 @@ function draw(ctx, frame) {
   });
   if (frame.compare) key(ctx, 4, 424, true);
   else key(ctx, 500, 12, false);
-  const y = frame.compare ? 490 : 508, h = frame.compare ? 146 : 128, w = frame.compare ? 156 : 224;
+  const y = frame.compare ? 490 : 508, h = frame.compare ? 146 : 128, w = frame.compare ? 156 : 220;
   const box = (n) => ({ x: 40 + n * (w + 44), y, w, h });
   const share = { low: 0, high: 1, unit: (v) => `${Math.round(100 * v)} %` };
   const times = { low: 0, least: 4, unit: (v) => `${v} x` };
@@ -114,7 +114,7 @@ function draw(ctx, frame) {
   const seen = Math.min(frame.sides.A.step, array(frame, "A", "curve_utilization").length);
   label(ctx, `the last ${seen} steps`, box(2).x + w, y + h + 11, "right");
   const bars = frame.compare ? box(3) : { x: 530, y: 262, w: 262, h: 186 };
-  histogram(ctx, frame, frame.compare ? "use of each code" : "use of each code (EMA), most used first", bars);
+  histogram(ctx, frame, frame.compare ? "use of each code" : "use of each code, most used first", bars);
 }
 
 function picture(ctx, frame, side, { x, y, size }) {
