@@ -75,3 +75,13 @@ def test_links_lead_to_notebooks_that_exist(notebook):
     folder = NOTEBOOKS[0].parent
     for target in re.findall(r"\]\(([^)#:]+\.ipynb)\)", text(notebook)):
         assert (folder / target).is_file(), target
+
+
+def test_the_teaching_plan_knows_every_notebook_and_its_links_hold():
+    plan = (NOTEBOOKS[0].parent / "README.md").read_text()
+    rows = [line for line in plan.splitlines() if line.startswith("| [")]
+    assert re.findall(r"\((\S+\.ipynb)\)", "\n".join(rows)) == [path.name for path in NOTEBOOKS]
+    for path in NOTEBOOKS:
+        title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0]
+        assert f"[{title.removeprefix('# ')}]({path.name})" in plan
+        assert f"**{title[2]}.** *Ask:*" in plan

@@ -7,13 +7,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-PLAYGROUND = "07_playground"  # for free experiments; its parts are held by its own tests
-LESSONS = [
-    path
-    for path in sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
-    if path.stem != PLAYGROUND
-]
-COMPUTES = re.compile(r"experiments\.compare\(|vqlib\.audit\(|examinations\(|\[train\(")
+LESSONS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+PLAYGROUND = "07_playground"  # is a demonstration as a whole; tests/playground holds its parts
+COMPUTES = re.compile(r"experiments\.compare\(|vqlib\.audit\(|examinations\(|\[train\(|\.train\(\w")
 NAMES = re.compile(r"(\w+)\.check\((\w+)\)")
 
 
@@ -90,13 +86,20 @@ def test_questions_to_think_about(cells):
     assert text.count("**Think!**") >= 2
 
 
-def test_one_demonstration_and_the_same_as_a_still_figure(cells):
-    (place,) = places(cells, "demo")
-    (still,) = places(cells, "still")
+def test_a_demonstration_and_the_same_as_a_still_figure(cells):
+    demos, stills = places(cells, "demo"), places(cells, "still")
+    assert demos and stills
+    for place in demos:
+        assert "**Predict first.**" in cells[place - 1].source
+    for place in stills:
+        assert ".figure()" in cells[place].source and cells[place].metadata.get("alt")
+
+
+@pytest.mark.parametrize("path", [p for p in LESSONS if p.stem != PLAYGROUND], ids=lambda p: p.stem)
+def test_the_demonstration_has_a_target_and_runs_without_a_reader(path):
+    cells = nbformat.read(path, as_version=4).cells
+    (place,), (still,) = places(cells, "demo"), places(cells, "still")
     assert still == place + 1
-    assert "lesson_demos." in cells[place].source
-    for call in ("demo.set(", "demo.summary()", "demo.figure()"):
-        assert call in cells[still].source
-    assert cells[still].metadata.get("alt")
-    assert "**Predict first.**" in cells[place - 1].source
+    assert "lesson_demos." in cells[place].source and "Reach the target" in cells[place - 1].source
+    assert "demo.set(" in cells[still].source and "demo.summary()" in cells[still].source
     assert cells[still + 1].source.startswith("**Think!**")

@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from vqlib import plots, stills, usage
+from vqlib import plots, usage
 from vqlib.diagnosis import diagnose
 from vqlib.findings import Diagnosis
 from vqlib.lessons import percent
+from vqlib.playground import worldstills
 from vqlib.playground.controls import Choice, Slider, Switch
 from vqlib.playground.demos import Demo
 from vqlib.world import Setting, World, run
@@ -136,7 +137,7 @@ def alive(world: World) -> float:
 
 def _draw_world(world: World) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.9), width_ratios=(1, 1.2))
-    stills.picture(left, world)
+    worldstills.picture(left, world)
     left.set_title(f"step {world.step_number}", fontsize=11)
     _draw_rows(right, pd.DataFrame(world.rows), world.setting.codebook_size)
     return figure

@@ -16,6 +16,7 @@ FADING = Exercise(
             math.log(SHARE) / -math.log(DECAY)),
         "One too few: after that step the count is still above 1.": (
             math.floor(math.log(SHARE) / -math.log(DECAY))),
+        "That is the count after one step; steps are wanted.": SHARE * DECAY,
         "That is the half-life of the count.": math.log(2) / -math.log(DECAY),
         "That is the grace of a code that was just reset: this one starts at N/K.": (
             math.floor(math.log(2) / -math.log(DECAY)) + 1),
