@@ -230,4 +230,4 @@ def _keep_what_runs() -> None:
     if worker is not None and worker.busy:
         worker._listeners.clear()  # nobody looks any more, and the kernel's channels are closed
         worker.stop()
-        worker.join(3)
+        worker.join(10)
