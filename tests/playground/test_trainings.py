@@ -1,5 +1,6 @@
 """Trainings: train, watch, stop, keep and go on."""
 
+import signal
 import threading
 import time
 
@@ -82,6 +83,15 @@ def test_one_at_a_time(long):
 
 
 # --- stopping, keeping ---
+
+
+def test_an_interrupt_of_the_kernel_stops_what_is_waited_for(long):
+    to = threading.main_thread().ident, signal.SIGINT
+    threading.Timer(0.2, signal.pthread_kill, to).start()
+    with pytest.raises(KeyboardInterrupt):
+        long.wait(10)
+    long.wait(5)
+    assert states(long) == {"long": "stopped"}
 
 
 def test_stop_acts_within_a_second_at_the_default_setting_and_keeps_the_run(tmp_path):
