@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from tiny_training import assert_same_run, quiet, tiny
@@ -182,6 +184,12 @@ def test_a_run_whose_process_was_killed_is_interrupted_and_goes_on(store):
     assert kept.state == "interrupted" and 10 <= kept.step < 200
     store.train("a")
     assert_same_run(store.load("a"), quiet(config))
+
+
+def test_make_clean_leaves_a_persons_runs_alone():
+    makefile = (Path(__file__).resolve().parents[1] / "Makefile").read_text()
+    (removed,) = re.findall(r"^clean:\n\trm -rf (.*)$", makefile, flags=re.MULTILINE)
+    assert not {"data", "data/", "data/*", "data/runs"} & set(removed.split())
 
 
 def test_the_folder_is_chosen_by_the_environment(monkeypatch, tmp_path):

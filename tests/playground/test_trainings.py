@@ -1,5 +1,6 @@
 """Trainings: train, watch, stop, keep and go on."""
 
+import signal
 import threading
 import time
 
@@ -58,7 +59,7 @@ def test_the_frames_come_at_most_four_times_a_second(long):
 
 def test_progress_tells_the_steps_and_the_time_left(long):
     until(lambda: " s left" in long.board._progress.value)
-    assert '<progress max="5000" value="' in long.board._progress.value
+    assert '<progress max="3000" value="' in long.board._progress.value
     long.stop(), long.wait()
     assert long.board._progress.value == ""
 
@@ -84,19 +85,28 @@ def test_one_at_a_time(long):
 # --- stopping, keeping ---
 
 
+def test_an_interrupt_of_the_kernel_stops_what_is_waited_for(long):
+    to = threading.main_thread().ident, signal.SIGINT
+    threading.Timer(0.2, signal.pthread_kill, to).start()
+    with pytest.raises(KeyboardInterrupt):
+        long.wait(10)
+    long.wait(5)
+    assert states(long) == {"long": "stopped"}
+
+
 def test_stop_acts_within_a_second_at_the_default_setting_and_keeps_the_run(tmp_path):
     trainings = playground.Trainings(tmp_path)
-    trainings.set(steps=5000)
+    trainings.set(steps=600)
     trainings.board.train.click()
     until(lambda: trainings._worker.step >= 25)
     start = time.monotonic()
     trainings.board.stop.click()
-    trainings.wait()
+    trainings.wait(5)
     assert time.monotonic() - start < 1
     (kept,) = trainings.store.runs()
     run = Run.load(tmp_path / kept.name)
-    assert run.summary["stopped"] and 25 <= run.summary["steps"] == kept.step < 5000
-    assert f"stopped at step {kept.step} of 5000" in said(trainings)
+    assert run.summary["stopped"] and 25 <= run.summary["steps"] == kept.step < 600
+    assert f"stopped at step {kept.step} of 600" in said(trainings)
     assert trainings.board.stop.disabled and not trainings.board.train.disabled
 
 

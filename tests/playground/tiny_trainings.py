@@ -27,7 +27,7 @@ def trainings(tmp_path):
 @pytest.fixture
 def long(trainings):
     """A training under way that would go on for long."""
-    trainings.set(steps=5000)
+    trainings.set(steps=3000)
     trainings.train("long")
     until(lambda: trainings.board.picture.live)
     return trainings

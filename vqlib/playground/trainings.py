@@ -122,11 +122,11 @@ class Trainings:
         if self._worker is None:
             return
         try:
-            self._worker.join(timeout)
+            ended = self._worker.join(timeout)
         except KeyboardInterrupt:
             self.stop()
             raise
-        if self._busy:
+        if not ended:
             raise TimeoutError(f"{self._worker.name!r} still trains: step {self._worker.step} of "
                                f"{self._worker.steps}")  # fmt: skip
         if self._worker.error is not None:

@@ -128,7 +128,10 @@ class Worker:
         self.error: BaseException | None = None
         self._trainer: Trainer | None = None
         self._rows_taken = 0
-        self._stop_asked = self._ended = False
+        self._stop_asked = False
+        # not the thread's own state: of a thread whose join was interrupted Python 3.11 says that
+        # it has ended
+        self._ended, self._told = threading.Event(), threading.Event()
         self._listeners: list[Callable[[Worker], None]] = []
         self._began: tuple[int, float] | None = None
         self._shown = self._pictured = -float("inf")
@@ -149,13 +152,14 @@ class Worker:
         if self._trainer is not None:
             self._trainer.stop()
 
-    def join(self, timeout: float | None = None) -> None:
-        self._thread.join(timeout)
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended and all have been told; False: not within ``timeout`` seconds."""
+        return self._told.wait(timeout)
 
     @property
     def busy(self) -> bool:
         """Whether it still trains; listeners are called once more after that."""
-        return self._thread.is_alive() and not self._ended
+        return not self._ended.is_set()
 
     @property
     def stopping(self) -> bool:
@@ -175,13 +179,15 @@ class Worker:
         except BaseException as error:  # whatever it is, whoever waits gets it
             self.error = error
             self.run = getattr(error, "run", None)
-        self._ended = True
+        self._ended.set()
         try:
             if self.run is not None:
                 self._close(self.run)
             self._tell()
         except BaseException as error:
             self.error = self.error or error
+        finally:
+            self._told.set()
 
     def _after_step(self, trainer: Trainer) -> None:
         now = time.perf_counter()
@@ -230,4 +236,4 @@ def _keep_what_runs() -> None:
     if worker is not None and worker.busy:
         worker._listeners.clear()  # nobody looks any more, and the kernel's channels are closed
         worker.stop()
-        worker.join(3)
+        worker.join(10)
