@@ -61,7 +61,7 @@ class Scene:
 
 
 def patch(frame: int) -> tuple[int, int, int]:
-    """The colour of the corner; red in the middle of its step, so that JPEG does not move it out."""
+    """The corner: red in the middle of its step, so that JPEG does not move it out."""
     return frame % SHADES * 16 + 8, 0, 128
 
 
@@ -153,7 +153,8 @@ class Plotly:
 class Buffers(anywidget.AnyWidget):
     """A canvas that draws what binary buffers hold; the drawing is done in the page."""
 
-    _esm = """
+    _esm = (
+        """
     export default { render({ model, el }) {
       const canvas = Object.assign(document.createElement('canvas'),
         {width: WIDTH, height: HEIGHT, className: 'bench-canvas'});
@@ -192,9 +193,11 @@ class Buffers(anywidget.AnyWidget):
         pen.fillRect(0, 0, 16, 16);
       });
     } };
-    """.replace("WIDTH", str(WIDTH)).replace("HEIGHT", str(HEIGHT)).replace(
-        "CELLS", str(CELLS)
-    ).replace("LENGTH", str(LENGTH))
+    """.replace("WIDTH", str(WIDTH))
+        .replace("HEIGHT", str(HEIGHT))
+        .replace("CELLS", str(CELLS))
+        .replace("LENGTH", str(LENGTH))
+    )
     probe = "const el = document.querySelector('canvas.bench-canvas');" + CORNER
 
     @property
