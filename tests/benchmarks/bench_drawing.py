@@ -57,11 +57,7 @@ def measure(browser, server, technique: str, seconds: float, in_flight: int) -> 
     page.goto(server.address(f"/lab/tree/{name}"))
     page.wait_for_function(READY, timeout=30000)
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    try:
-        page.wait_for_selector(".bench-result", timeout=1000 * (seconds + 30))
-    except Exception:
-        page.screenshot(path="/tmp/bd/fail.png")
-        raise
+    page.wait_for_selector(".bench-result", timeout=1000 * (seconds + 30))
     result = json.loads(page.inner_text(".bench-result"))
     page.screenshot(path=str(server.root / "last.png"))
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
@@ -75,11 +71,12 @@ def main() -> None:
     parser.add_argument("--only", help="one technique")
     parser.add_argument("--pictures", type=Path, help="folder for a screenshot of each")
     options = parser.parse_args()
-    path = servers.chromium()
     with (
         tempfile.TemporaryDirectory() as folder,
         sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=path, args=["--disable-gpu"]) as browser,
+        playwright.chromium.launch(
+            executable_path=servers.chromium(playwright), args=servers.QUIET
+        ) as browser,
     ):
         root = Path(folder) / "root"
         root.mkdir()

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+QUIET = ["--disable-gpu", "--disable-background-networking"]  # a headless browser needs neither
 START = 60.0  # seconds a server may take to answer
 STOP = 15.0  # and to end its kernels
 # JupyterLab asks about news on a first start, which would lie over the page
@@ -144,10 +145,10 @@ def _end(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def chromium() -> str | None:
-    """The path of a Chromium or Chrome on this machine; None where there is none."""
+def chromium(playwright) -> str | None:
+    """The path of a Chromium or Chrome: the system's, else Playwright's own, else None."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
-        found = shutil.which(name)
-        if found:
+        if found := shutil.which(name):
             return found
-    return None
+    own = playwright.chromium.executable_path
+    return own if Path(own).exists() else None
