@@ -20,6 +20,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+from vqlib.suite import clients
 from vqlib.suite.kernels import PACKAGE_PARENT, Kernels
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
@@ -73,25 +74,36 @@ def execute(
         if kernels.stopping.is_set():
             raise Stopped
 
-    trouble = None
-    try:
+    def run() -> None:
         papermill.execute_notebook(
             plan.source,
             path,
             dict(plan.parameters),
+            engine_name=clients.ENGINE,
             kernel_name="python3",  # only picks papermill's translator; see vqlib.kernels
             language="python",
             progress_bar=False,
-            kernel_manager_class=kernels.manager,
-            resources={"metadata": {"path": str(plan.source.resolve().parent)}},
-            timeout_func=lambda cell: max(1, round(timeout - (time.monotonic() - start))),
-            on_cell_start=before_cell,
-            on_cell_executed=lambda **_: on_cell(),
+            options={
+                "kernel_manager_class": kernels.manager,
+                "resources": {"metadata": {"path": str(plan.source.resolve().parent)}},
+                "timeout_func": lambda cell: max(1, round(timeout - (time.monotonic() - start))),
+                "on_cell_start": before_cell,
+                "on_cell_executed": lambda **_: on_cell(),
+            },
         )
+
+    trouble = None
+    try:
+        try:
+            run()
+        except clients.Unanswered:  # rare, and no fault of the notebook: once more from the top
+            run()
     except PapermillExecutionError:
         pass  # `errors` says it better
     except CellTimeoutError:
         trouble = f"timed out: not finished after {timeout:g} s"
+    except clients.Unanswered as error:
+        trouble = f"no answer from the kernel, in two attempts: {error}"
     except DeadKernelError:
         trouble = "the kernel died (killed, or out of memory?)"
     except Exception as error:  # an unforeseen failure of one notebook must not end the others

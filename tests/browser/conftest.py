@@ -1,0 +1,74 @@
+"""One headless Chromium and one JupyterLab for all tests in a browser."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+
+from vqlib.suite import lineup
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import servers
+
+# on top of the quick profile: notebook 08 trains and examines no more than it must to run through
+SMALL = {"08_diagnose_your_model": {"steps": 40, "healthy_settings": 1, "mend": False}}
+BUILD = servers.ROOT / "build" / "browser"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium. Skipped where there is none, but not in CI."""
+    sync_api = pytest.importorskip("playwright.sync_api", exc_type=ImportError)
+    with sync_api.sync_playwright() as playwright:
+        path = servers.chromium(playwright)
+        if path is None:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(
+                "no Chromium: install your system's, or run `playwright install chromium`"
+            )
+        opened = playwright.chromium.launch(executable_path=path, args=servers.QUIET)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """JupyterLab over a copy of the notebooks, at the quick profile."""
+    folder = tmp_path_factory.mktemp("lab")
+    root = folder / "notebooks"
+    root.mkdir()
+    suite = lineup.load(None, "quick", servers.ROOT / "notebooks", SMALL)
+    for stem, path in suite.sources.items():
+        copy = parameterize_notebook(
+            load_notebook_node(str(path)), suite.values[stem], language="python"
+        )
+        nbformat.write(copy, root / path.name)
+    with servers.jupyterlab(root, folder / "home") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """Where screenshots go."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    return BUILD
+
+
+@pytest.fixture(scope="session")
+def measured(pictures):
+    """Writes a line of what was measured: with -s to the terminal, always to measured.txt."""
+    path = pictures / "measured.txt"
+    path.write_text("", encoding="utf-8")
+
+    def tell(line: str) -> None:
+        print(line)
+        with path.open("a", encoding="utf-8") as file:
+            print(line, file=file)
+
+    return tell

@@ -1,0 +1,145 @@
+"""A notebook in JupyterLab as a person uses it: open, run all, move sliders, look."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Browser, Locator, Page
+
+from servers import Server  # isort: skip
+
+OPEN = 60_000  # ms until a page stands
+CHANGE = 20_000  # ms until a move is seen; a busy machine is slow, a broken control never answers
+# a kernel, and widgets that are drawn rather than printed
+READY = """() => {
+  const panel = window.jupyterapp?.shell.currentWidget;
+  return panel?.sessionContext?.session?.kernel?.status === 'idle'
+    && panel.content.rendermime.mimeTypes.includes('application/vnd.jupyter.widget-view+json');
+}"""
+CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets
+  .filter((cell) => cell.model.type === 'code' && cell.model.sharedModel.source.trim())
+  .map((cell) => ({
+    done: cell.model.executionCount !== null && cell.model.executionState !== 'running',
+    errors: cell.model.outputs.toJSON().filter((output) => output.output_type === 'error')
+      .map((output) => `${output.ename}: ${output.evalue}`),
+  }))"""
+# how long from a key until the page shows what came of it, by the page's own clock
+STOPWATCH = """([shown]) => {
+  const look = new Function('return ' + shown);
+  const watch = window.vqWatch = {times: []};
+  document.addEventListener('keydown', () => {
+    const start = performance.now(), before = look();
+    const wait = () => look() !== before
+      ? watch.times.push(performance.now() - start) : requestAnimationFrame(wait);
+    requestAnimationFrame(wait);
+  }, true);
+}"""
+
+
+class Opened:
+    """A page of a server, and every error that it has come to.
+
+    Attributes:
+        errors: what its console and its scripts complained of.
+    """
+
+    def __init__(self, browser: Browser, address: str):
+        self.page: Page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        self.errors: list[str] = []
+        self.page.on("console", self._said)
+        self.page.on("pageerror", lambda error: self.errors.append(f"script: {error}"))
+        self.page.goto(address, timeout=OPEN)
+
+    def _said(self, message) -> None:
+        if message.type == "error":
+            self.errors.append(f"console: {message.text}")
+
+    def complaints(self) -> list[str]:
+        """Errors of the console, and those that widgets of ours show."""
+        shown = self.page.locator(".vq-error, .vq-wrong").all_inner_texts()
+        return self.errors + [f"page: {text}" for text in shown if text.strip()]
+
+    def handle(self, row: str) -> Locator:
+        """The knob of the slider in the row with this CSS class."""
+        return self.page.locator(f".{row} .noUi-handle").first
+
+    def readout(self, row: str) -> float:
+        """The number in a slider's typed field."""
+        text = self.page.locator(f".{row} .widget-readout").first.inner_text()
+        return float(text.replace(",", ""))
+
+    def drag(self, row: str, pixels: float) -> None:
+        """Move a slider by mouse."""
+        handle = self.handle(row)
+        handle.scroll_into_view_if_needed()
+        box = handle.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x + pixels / 2, y, steps=3)
+        self.page.mouse.move(x + pixels, y, steps=3)
+        self.page.mouse.up()
+
+    def press(self, row: str, key: str) -> None:
+        """Move a slider by keyboard."""
+        self.handle(row).focus()
+        self.page.keyboard.press(key)
+
+    def until(self, holds: Callable[[], bool], what: str = "") -> None:
+        """Wait until something holds. Raises AssertionError where it does not come to it."""
+        end = time.monotonic() + CHANGE / 1000
+        while not holds():
+            assert time.monotonic() < end, f"not so after {CHANGE / 1000:g} s: {what or holds}"
+            self.page.wait_for_timeout(30)
+
+    def changed(self, look: Callable[[], object], before: object) -> None:
+        """Wait until `look` returns something else. Raises AssertionError where it stays."""
+        self.until(lambda: look() != before, f"changed from {str(before)[:200]}")
+
+    def seconds_to_show(self, row: str, shown: str, keys: list[str]) -> list[float]:
+        """Seconds from each key on a slider until the JavaScript expression `shown` changes."""
+        self.page.evaluate(STOPWATCH, [shown])
+        self.handle(row).focus()
+        for count, key in enumerate(keys, 1):
+            self.page.keyboard.press(key)
+            self.page.wait_for_function("n => vqWatch.times.length >= n", arg=count, timeout=CHANGE)
+        return [ms / 1000 for ms in self.page.evaluate("() => vqWatch.times")]
+
+    def close(self) -> None:
+        """Leave the page."""
+        self.page.close()
+
+
+class Notebook(Opened):
+    """A notebook in JupyterLab, with a kernel of its own."""
+
+    def __init__(self, browser: Browser, server: Server, name: str):
+        super().__init__(browser, server.address(f"/lab/tree/{name}") + "&reset")
+        t=time.monotonic(); self.page.wait_for_function(READY, timeout=OPEN); print('READY', time.monotonic()-t)
+
+    def run_all(self, timeout: float) -> None:
+        """Run all cells from the menu. Raises AssertionError for an error in one."""
+        self.page.get_by_role("menuitem", name=re.compile("^Run$")).click()
+        self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            cells = self.page.evaluate(CELLS)
+            assert not (found := [error for cell in cells for error in cell["errors"]]), found
+            if all(cell["done"] for cell in cells):
+                print('RAN', timeout-end+time.monotonic())
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"not finished in {timeout:g} s")
+
+    def close(self) -> None:
+        """Leave the page and end the kernel."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        super().close()
+
+
+def still(locator: Locator, path: Path | None = None) -> bytes:
+    """What an element looks like, as PNG."""
+    return locator.screenshot(path=path, animations="disabled")

@@ -1,0 +1,82 @@
+"""The lessons in JupyterLab: every cell runs, and each demonstration follows its sliders."""
+
+import re
+from typing import NamedTuple
+
+import pytest
+from pages import Notebook, still
+
+
+class Demo(NamedTuple):
+    """A slider of a lesson's demonstration, where there is room, where its value is named."""
+
+    notebook: str
+    slider: str
+    way: int
+    says: str
+
+
+DEMOS = [
+    Demo("01_reproduce_collapse", "vq-tokens", +1, r"window of ([\d,]+) tokens"),
+    Demo("02_diagnose_ema_bias", "vq-drift", +1, r"Drift ([\d.]+) %"),
+    Demo("03_reset_dead_codes", "vq-threshold", -1, r"Threshold ([\d.]+),"),
+    Demo("04_compare_before_after", "vq-step", -1, r"At step (\d+),"),
+]
+
+
+def near(one: float, other: float) -> bool:
+    """Equal, as far as two digits tell."""
+    return one == pytest.approx(other, rel=0.06)
+
+
+@pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.notebook)
+def test_a_lesson_runs_and_its_demonstration_follows_mouse_and_keyboard(
+    browser, lab, pictures, measured, demo
+):
+    notebook = Notebook(browser, lab, f"{demo.notebook}.ipynb")
+    notebook.run_all(timeout=240)
+    page = notebook.page
+    summary, picture = page.locator(".vq-demo .vq-summary"), page.locator(".vq-demo img")
+    picture.scroll_into_view_if_needed()
+
+    keys = ["ArrowRight", "ArrowLeft"][:: demo.way]
+
+    def said() -> str:
+        return summary.inner_text()
+
+    def named() -> float:
+        return float(re.search(demo.says, said()).group(1).replace(",", ""))
+
+    for move in (
+        lambda: notebook.drag(demo.slider, 20 * demo.way),
+        lambda: notebook.press(demo.slider, keys[0]),
+    ):
+        text, seen, value = said(), still(picture), named()
+        move()
+        notebook.changed(said, text)
+        notebook.changed(lambda: still(picture), seen)
+        notebook.until(lambda: near(named(), notebook.readout(demo.slider)))
+        assert (named() - value) * demo.way > 0
+    page.locator(".vq-demo").screenshot(path=pictures / f"{demo.notebook}.png")
+    source = "document.querySelector('.vq-demo img').src"
+    seconds = notebook.seconds_to_show(demo.slider, source, keys * 2)
+    measured(f"{demo.notebook}: {max(seconds):.2f} s at most from a key to the picture")
+    assert notebook.complaints() == []
+    notebook.close()
+
+
+def test_notebook_08_runs(browser, lab, pictures):
+    notebook = Notebook(browser, lab, "08_diagnose_your_model.ipynb")
+    notebook.run_all(timeout=240)
+    assert notebook.complaints() == []
+    notebook.close()
+
+
+def test_the_kernel_is_this_environment_s(lab):
+    """A ``python3`` that is registered elsewhere on the machine must not win."""
+    import json
+    import urllib.request
+
+    with urllib.request.urlopen(lab.address("/api/kernelspecs"), timeout=30) as answer:
+        specs = json.load(answer)["kernelspecs"]
+    assert list(specs) == ["python3"]

@@ -1,0 +1,88 @@
+"""Talking to a kernel that may not answer: papermill's client, with a bound on every silence.
+
+A request can be lost between two processes (a wake-up missed in the kernel, see ipykernel's issue
+1554): the kernel then sits idle, and whoever waits for its answer waits for ever. A kernel that
+works says so at once, with a status message, and only then may take its time. So silence is told
+from work: after `NUDGE` seconds another request wakes the kernel's channel, after `SILENCE`
+seconds it is given up.
+"""
+
+from __future__ import annotations
+
+import time
+
+from nbclient.exceptions import DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import Engine, papermill_engines
+
+START = 60  # seconds a kernel may take until it first answers
+NUDGE = 5.0
+SILENCE = 60.0
+ENGINE = "vqlib"
+
+
+class Unanswered(DeadKernelError):
+    """The kernel lives but took no notice of a request."""
+
+
+class Client(PapermillNotebookClient):
+    """Executes the cells; raises Unanswered where the kernel ignores one."""
+
+    asked = 0.0
+    answered = True
+    nudged = False
+
+    def execute(self, **kwargs):
+        """As papermill's, less its last question to the kernel, for which it waits unbounded."""
+        self.reset_execution_trackers()
+        with self.setup_kernel(**kwargs):
+            self.papermill_execute_cells()
+            self.set_widgets_metadata()
+        return self.nb
+
+    def start_new_kernel_client(self, **kwargs):
+        """As nbclient's, which knows no name for a kernel that starts and says nothing."""
+        try:
+            return super().start_new_kernel_client(**kwargs)
+        except RuntimeError as error:
+            raise Unanswered(str(error)) from error
+
+    def execute_cell(self, cell, cell_index, **kwargs):
+        """As nbclient's; where the kernel was given up, says which way it failed."""
+        self.asked, self.answered, self.nudged = time.monotonic(), False, False
+        try:
+            return super().execute_cell(cell, cell_index, **kwargs)
+        except DeadKernelError as error:
+            if self.ignored():
+                raise Unanswered(f"cell {cell_index} was ignored for {SILENCE:g} s") from error
+            raise
+
+    def process_message(self, *args, **kwargs):
+        """A message about the running cell, the first of which says that the kernel is busy."""
+        self.answered = True
+        return super().process_message(*args, **kwargs)
+
+    def ignored(self) -> bool:
+        """Whether the running cell's request has been met with silence for too long."""
+        return not self.answered and time.monotonic() - self.asked > SILENCE
+
+    async def _async_check_alive(self) -> None:  # nbclient asks every second
+        if not self.answered and not self.nudged and time.monotonic() - self.asked > NUDGE:
+            self.nudged = True
+            self.kc.kernel_info()
+        if self.ignored():
+            raise DeadKernelError
+        await super()._async_check_alive()
+
+
+class VqlibEngine(Engine):
+    """Papermill's engine with `Client`."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, log_output, options, **_):
+        """Run the cells of `nb_man`; `options` are traits of the client."""
+        client = Client(nb_man, kernel_name=kernel_name, startup_timeout=START, **options)
+        return client.execute()
+
+
+papermill_engines.register(ENGINE, VqlibEngine)
