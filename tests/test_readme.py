@@ -10,15 +10,22 @@ from vqlib import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_python_example_runs(capsys):
-    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (block,) = [text for text in PYTHON if "diagnose" in text]
     assert len(block.strip().splitlines()) <= 11  # ten lines and a blank one
     exec(block, {})
     out = capsys.readouterr().out
     assert "watched" not in out and "audit of vqlib NormEMAQuantizer: healthy" in out
     assert "not so: codebook-collapse" in out
+
+
+def test_the_playground_example_runs(capsys):
+    (block,) = [text for text in PYTHON if "Playground" in text]
+    exec(block, {})
+    assert "after 101 steps" in capsys.readouterr().out
 
 
 def test_its_train_commands_are_understood(capsys):

@@ -22,7 +22,7 @@ from vqlib import usage
 from vqlib.interventions import RandomInputs, UnbalancedStart
 from vqlib.process import cpu_threads
 from vqlib.quantizer import NormEMAQuantizer, on_sphere
-from vqlib.reset import DeadCodeReset, Donors, ResetLedger
+from vqlib.reset import DeadCodeReset, Donors
 from vqlib.variants import named
 
 Surface = Literal["plane", "circle"]
@@ -175,7 +175,6 @@ class World:
         s = self.setting
         self.generator = torch.Generator().manual_seed(s.seed)
         self.quantizer, self.encoder = s.quantizer(), Encoder(s.surface)
-        self.ledger = ResetLedger(s.codebook_size, horizon=20, grace=s.reset().grace(s.decay))
         self.step_number, self.resets = 0, 0
         self.rows: deque[dict[str, float]] = deque(maxlen=HISTORY)
         self.val = self.loss = math.nan
@@ -193,7 +192,6 @@ class World:
             return True
         fresh = setting.quantizer()  # a variant may have a rule of its own
         self.quantizer.decay, self.quantizer.reset = setting.decay, fresh.reset
-        self.ledger.grace = setting.reset().grace(setting.decay)
         return False
 
     def step(self, count: int = 1) -> None:
@@ -249,7 +247,6 @@ class World:
             self.age[codes] = 0
             self.came_from[codes] = before[codes]
             self.resets += len(codes)
-        self.ledger.update(self.counts, codes)
         if self.step_number % VALIDATE_EVERY == 0:
             self._validate()
         self._note(codes)
