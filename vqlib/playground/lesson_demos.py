@@ -136,7 +136,7 @@ def alive(world: World) -> float:
 
 
 def _draw_world(world: World) -> Figure:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.9), width_ratios=(1, 1.2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.5), width_ratios=(1, 1.2))
     worldstills.picture(left, world)
     left.set_title(f"step {world.step_number}", fontsize=11)
     _draw_rows(right, pd.DataFrame(world.rows), world.setting.codebook_size)

@@ -38,8 +38,8 @@ RESET = Exercise(
     "A reset that lives:",
     _reset,
     {
-        "Two things are amiss: the new rows do not have length 1, and the counts stay below the "
-        "threshold.": partial(_reset, unit=False, refill=None),
+        "Two things are amiss: look at the length of the new rows, and at what the next step finds "
+        "in cluster_size.": partial(_reset, unit=False, refill=None),
         "The counts stay below the threshold: at the next step the same codes are dead "
         "again.": partial(_reset, refill=None),
         "The new rows do not have length 1: argmax would favour the long ones.": partial(
