@@ -20,6 +20,7 @@ lab: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/bench_quantizer.py
 	$(BIN)/python tests/benchmarks/bench_watch.py
+	$(BIN)/python tests/benchmarks/bench_trainings.py
 
 clean:
 	rm -rf build data/cache .pytest_cache .ruff_cache .hypothesis
