@@ -6,7 +6,6 @@ from typing import NamedTuple
 import pytest
 from pages import Notebook, still
 
-
 ARROWS, PAGE_KEYS = ("ArrowLeft", "ArrowRight"), ("PageDown", "PageUp")
 
 
