@@ -17,8 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import servers
 
-# on top of the quick profile: notebook 08 trains and examines no more than it must to run through
-SMALL = {"08_diagnose_your_model": {"steps": 40, "healthy_settings": 1, "mend": False}}
+# on top of the quick profile: only as long as it takes to run through
+SMALL = {
+    "07_playground": {"steps": 60},
+    "08_diagnose_your_model": {"steps": 50, "healthy_settings": 1},
+}
 BUILD = servers.ROOT / "build" / "browser"
 
 
@@ -49,7 +52,7 @@ def lab(tmp_path_factory):
             load_notebook_node(str(path)), suite.values[stem], language="python"
         )
         nbformat.write(copy, root / path.name)
-    with servers.jupyterlab(root, folder / "home") as server:
+    with servers.jupyterlab(root, folder / "home", VQLIB_RUNS=str(folder / "runs")) as server:
         yield server
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import time
 from collections.abc import Callable
@@ -26,6 +27,11 @@ CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets
     errors: cell.model.outputs.toJSON().filter((output) => output.output_type === 'error')
       .map((output) => `${output.ename}: ${output.evalue}`),
   }))"""
+ASK = """async (expression) => {
+  const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+  const request = { code: '', store_history: false, user_expressions: { answer: expression } };
+  return (await kernel.requestExecute(request).done).content.user_expressions.answer;
+}"""
 # how long from a key until the page shows what came of it, by the page's own clock
 STOPWATCH = """([shown]) => {
   const look = new Function('return ' + shown);
@@ -63,12 +69,12 @@ class Opened:
         return self.errors + [f"page: {text}" for text in shown if text.strip()]
 
     def handle(self, row: str) -> Locator:
-        """The knob of the slider in the row with this CSS class."""
-        return self.page.locator(f".{row} .noUi-handle").first
+        """The knob of the slider in a row, which is named by its CSS selector."""
+        return self.page.locator(f"{row} .noUi-handle").first
 
     def readout(self, row: str) -> float:
         """The number in a slider's typed field."""
-        text = self.page.locator(f".{row} .widget-readout").first.inner_text()
+        text = self.page.locator(f"{row} .widget-readout").first.inner_text()
         return float(text.replace(",", ""))
 
     def drag(self, row: str, pixels: float) -> None:
@@ -118,7 +124,7 @@ class Notebook(Opened):
 
     def __init__(self, browser: Browser, server: Server, name: str):
         super().__init__(browser, server.address(f"/lab/tree/{name}") + "&reset")
-        t=time.monotonic(); self.page.wait_for_function(READY, timeout=OPEN); print('READY', time.monotonic()-t)
+        self.page.wait_for_function(READY, timeout=OPEN)
 
     def run_all(self, timeout: float) -> None:
         """Run all cells from the menu. Raises AssertionError for an error in one."""
@@ -129,10 +135,15 @@ class Notebook(Opened):
             cells = self.page.evaluate(CELLS)
             assert not (found := [error for cell in cells for error in cell["errors"]]), found
             if all(cell["done"] for cell in cells):
-                print('RAN', timeout-end+time.monotonic())
                 return
             self.page.wait_for_timeout(100)
         raise AssertionError(f"not finished in {timeout:g} s")
+
+    def kernel(self, expression: str):
+        """What an expression is worth in the kernel: a literal."""
+        answer = self.page.evaluate(ASK, expression)
+        assert answer["status"] == "ok", answer
+        return ast.literal_eval(answer["data"]["text/plain"])
 
     def close(self) -> None:
         """Leave the page and end the kernel."""

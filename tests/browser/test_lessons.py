@@ -6,6 +6,8 @@ from typing import NamedTuple
 import pytest
 from pages import Notebook, still
 
+ARROWS, PAGE_KEYS = ("ArrowLeft", "ArrowRight"), ("PageDown", "PageUp")
+
 
 class Demo(NamedTuple):
     """A slider of a lesson's demonstration, where there is room, where its value is named."""
@@ -14,13 +16,20 @@ class Demo(NamedTuple):
     slider: str
     way: int
     says: str
+    keys: tuple[str, str] = ARROWS
 
 
 DEMOS = [
-    Demo("01_reproduce_collapse", "vq-tokens", +1, r"window of ([\d,]+) tokens"),
-    Demo("02_diagnose_ema_bias", "vq-drift", +1, r"Drift ([\d.]+) %"),
-    Demo("03_reset_dead_codes", "vq-threshold", -1, r"Threshold ([\d.]+),"),
-    Demo("04_compare_before_after", "vq-step", -1, r"At step (\d+),"),
+    Demo("01_reproduce_collapse", ".vq-demo .vq-tokens", +1, r"window of ([\d,]+) tokens"),
+    Demo("02_diagnose_ema_bias", ".vq-demo .vq-drift", +1, r"Drift ([\d.]+) %"),
+    Demo("03_reset_dead_codes", ".vq-demo .vq-threshold", -1, r"Threshold ([\d.]+),"),
+    Demo(
+        "04_compare_before_after",
+        ".vq-demo .vq-step",
+        -1,
+        r"At step (\d+),",
+        ("PageDown", "PageUp"),
+    ),
 ]
 
 
@@ -39,7 +48,7 @@ def test_a_lesson_runs_and_its_demonstration_follows_mouse_and_keyboard(
     summary, picture = page.locator(".vq-demo .vq-summary"), page.locator(".vq-demo img")
     picture.scroll_into_view_if_needed()
 
-    keys = ["ArrowRight", "ArrowLeft"][:: demo.way]
+    keys = demo.keys[:: -demo.way]
 
     def said() -> str:
         return summary.inner_text()
@@ -59,7 +68,7 @@ def test_a_lesson_runs_and_its_demonstration_follows_mouse_and_keyboard(
         assert (named() - value) * demo.way > 0
     page.locator(".vq-demo").screenshot(path=pictures / f"{demo.notebook}.png")
     source = "document.querySelector('.vq-demo img').src"
-    seconds = notebook.seconds_to_show(demo.slider, source, keys * 2)
+    seconds = notebook.seconds_to_show(demo.slider, source, list(keys) * 2)
     measured(f"{demo.notebook}: {max(seconds):.2f} s at most from a key to the picture")
     assert notebook.complaints() == []
     notebook.close()
