@@ -8,7 +8,7 @@ from vqlib.playground import Choice, Panel, Slider, Switch
 CONTROLS = [
     Slider("decay", "decay", 0.9, 0, 1, 0.005, "of the old", "Memory."),
     Slider("size", "codes", 64, 2, 512, 1, "codes", "How many."),
-    Slider("rate", "rate", 1e-3, 1e-5, 1e-1, 0.1, "", "Of learning.", log=True),
+    Slider("rate", "rate", 1e-3, 1e-5, 1e-1, 0.1, "a step", "Of learning.", log=True),
     Choice("donors", "donors", "top", {"the top": "top", "any": "batch"}, "Whose."),
     Switch("freeze", "freeze", False, "Stand still."),
 ]
@@ -105,3 +105,9 @@ def test_whole_numbers_stay_whole(panel):
     panel.set(size=100.0)
     assert panel.values["size"] == 100 and isinstance(panel.values["size"], int)
     assert isinstance(panel.fields["size"], widgets.IntSlider)
+
+
+@pytest.mark.parametrize(("unit", "text"), [("", "Help."), ("steps", "")])
+def test_a_slider_without_unit_or_tooltip_is_refused(unit, text):
+    with pytest.raises(ValueError, match="unit and a help text"):
+        Slider("n", "n", 1, 0, 2, 1, unit, text)

@@ -36,7 +36,10 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Slider:
-    """A number in [low, high]; whole where ``step`` is an int. ``log`` slides by factors."""
+    """A number in [low, high]; whole where ``step`` is an int. ``log`` slides by factors.
+
+    Raises ValueError where it has no unit or no help text, which is its tooltip.
+    """
 
     name: str
     label: str
@@ -47,6 +50,10 @@ class Slider:
     unit: str
     help: str
     log: bool = False
+
+    def __post_init__(self):
+        if not (self.unit and self.help):
+            raise ValueError(f"the slider {self.name!r} needs a unit and a help text")
 
     def checked(self, value: Any) -> float:
         """``value`` as this control holds it. Raises ValueError where it cannot."""
