@@ -28,7 +28,8 @@ DATA: tuple[Control, ...] = (
     Choice("pattern", "pattern", "translate", {p: p for p in
            ("translate", "rotate", "shrink", "spread")}, "How the encoder moves."),
     Switch("freeze", "freeze encoder", False, "From now on the encoder stands still."),
-    Slider("seed", "seed", 0, 0, 99, 1, "of all draws", "Of the points and of the quantizer's draws."),
+    Slider("seed", "seed", 0, 0, 99, 1, "of all draws",
+           "Of the points and of the quantizer's draws."),
     Switch("compare", "compare A and B", False, "A second codebook on the same points."),
 )  # fmt: skip
 CODEBOOK: tuple[Control, ...] = (

@@ -85,7 +85,7 @@ def _draw_window(w: Window) -> Figure:
 VALIDATIONS = 5  # of the end, averaged: one alone hangs on chance
 ALIVE_2, DRIFT = 0.80, 1.25
 ALIVE_3, RESETS = 0.90, 85
-SEED = Slider("seed", "seed", 0, 0, 9, 1, "of all draws", help="of the points and of the reset's draws")
+SEED = Slider("seed", "seed", 0, 0, 9, 1, "of all draws", "of the points and of the resets")
 
 
 def drift() -> Demo:
@@ -94,7 +94,8 @@ def drift() -> Demo:
         [
             Slider("drift", "encoder drift", 1.0, 0.0, 3.0, 0.05, "% of radius a step",
                    help="how far the cloud of encoder outputs moves in a step"),
-            Slider("decay", "decay", 0.9, 0.0, 0.99, 0.01, "of the old", help="of the moving averages"),
+            Slider("decay", "decay", 0.9, 0.0, 0.99, 0.01, "of the old",
+                   help="of the moving averages"),
             SEED,
         ],
         lambda **values: run(Setting(**values), 100),
