@@ -85,12 +85,14 @@ def test_one_at_a_time(long):
 # --- stopping, keeping ---
 
 
-def test_an_interrupt_of_the_kernel_stops_what_is_waited_for(long):
+def test_an_interrupt_of_the_kernel_stops_what_is_waited_for(long, monkeypatch):
+    monkeypatch.setattr(worker.Worker, "_close", lambda self: time.sleep(0.5))
     to = threading.main_thread().ident, signal.SIGINT
     threading.Timer(0.2, signal.pthread_kill, to).start()
     with pytest.raises(KeyboardInterrupt):
         long.wait(10)
     long.wait(5)
+    assert "stopped at step" in said(long)
     assert states(long) == {"long": "stopped"}
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tiny_trainings import TINY, assert_same, browser, said, states, trainings
 
-from vqlib import TrainingDiverged, playground
-from vqlib.playground import comparison, runview
+from vqlib import TrainingDiverged, data, playground
+from vqlib.playground import comparison, runview, worker
 
 __all__ = ["trainings"]  # a fixture
 
@@ -106,6 +106,25 @@ def test_a_divergence_is_said_and_kept_and_the_panel_goes_on(trainings):
     trainings.set(learning_rate=1e-3, warmup_steps=4)
     trainings.train("slower", wait=True)
     assert states(trainings)["slower"] == "finished" and not trainings.board.complains
+
+
+def test_what_goes_wrong_after_the_training_is_said_too(trainings, monkeypatch):
+    monkeypatch.setattr(worker.Worker, "_close", lambda self: 1 / 0)
+    trainings.train("a")
+    with pytest.raises(ZeroDivisionError):
+        trainings.wait()
+    assert "ZeroDivisionError" in said(trainings) and not trainings.board.train.disabled
+    assert states(trainings) == {"a": "finished"}
+
+
+def test_a_training_refused_before_it_began_leaves_nothing(trainings, monkeypatch):
+    monkeypatch.setattr(data, "of", lambda *_: 1 / 0)  # the pictures are gone
+    trainings.train("a")
+    with pytest.raises(ZeroDivisionError):
+        trainings.wait()
+    monkeypatch.undo()
+    assert states(trainings) == {} and trainings.summary().startswith("No run yet")
+    assert trainings.train("a", wait=True) == "a"
 
 
 def test_an_error_in_a_click_is_said(trainings):

@@ -253,7 +253,7 @@ class Trainings:
                 self._show_frame(worker)
             self._refresh()
             self.board.rest()
-            if worker.name not in self.comparison.ticked:
+            if worker.name not in [kept.name for kept in self.comparison.runs]:
                 self._focus = ""  # refused before it began
             self._buttons()
             wrong = worker.error is not None

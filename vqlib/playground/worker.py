@@ -18,7 +18,7 @@ from torch import Tensor
 from vqlib import data
 from vqlib.config import TrainConfig
 from vqlib.model import VQVAE
-from vqlib.runs import Run
+from vqlib.runs import Run, TrainingDiverged
 from vqlib.runstore import RunStore
 from vqlib.training import Trainer
 
@@ -174,20 +174,25 @@ class Worker:
         return pace * (self.steps - self.step)
 
     def _work(self) -> None:
-        try:
-            self.run = self.store.train(self.name, self.config, [self._after_step])
-        except BaseException as error:  # whatever it is, whoever waits gets it
-            self.error = error
-            self.run = getattr(error, "run", None)
+        self._noting(self._train)
         self._ended.set()
+        self._noting(self._close)
+        self._noting(self._tell)
+        self._told.set()
+
+    def _noting(self, act: Callable[[], None]) -> None:
+        """Whatever goes wrong, first things first, whoever waits gets it."""
         try:
-            if self.run is not None:
-                self._close(self.run)
-            self._tell()
+            act()
         except BaseException as error:
             self.error = self.error or error
-        finally:
-            self._told.set()
+
+    def _train(self) -> None:
+        try:
+            self.run = self.store.train(self.name, self.config, [self._after_step])
+        except TrainingDiverged as error:
+            self.run = error.run
+            raise
 
     def _after_step(self, trainer: Trainer) -> None:
         now = time.perf_counter()
@@ -218,11 +223,12 @@ class Worker:
             self.gallery = gallery_of(trainer.model, trainer.config)
             self._pictured = time.perf_counter()
 
-    def _close(self, run: Run) -> None:
+    def _close(self) -> None:
         """The last picture is of what is kept."""
-        self._take(run.history.to_dict("records"))
-        self.step, self.use = run.summary["steps"], use_of(run)
-        self.gallery = gallery_of(run.model, run.config)
+        if self.run is not None:
+            self._take(self.run.history.to_dict("records"))
+            self.step, self.use = self.run.summary["steps"], use_of(self.run)
+            self.gallery = gallery_of(self.run.model, self.run.config)
 
     def _tell(self) -> None:
         for listener in list(self._listeners):
