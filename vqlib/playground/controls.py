@@ -29,7 +29,7 @@ STYLE = """<style>
 .vq-said { flex-basis: 100%; height: auto; font-size: 11px; padding-left: 88px;
   color: var(--jp-ui-font-color2, #666) }
 .vq-said .widget-html-content, .vq-said > div { font-size: 11px; line-height: 1.3 }
-.vq-said.vq-wrong, .vq-error { color: #B23A00; font-weight: 600 }
+.vq-said.vq-wrong, .vq-error { color: var(--jp-error-color1, #B23A00); font-weight: 600 }
 .vq-row.vq-plain .vq-said { display: none }
 </style>"""
 
