@@ -1,25 +1,30 @@
-# run · test · lab · bench · clean
+# run · test · lab · playground · bench · clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROFILE ?= full
 
-.PHONY: run test lab bench clean
+.PHONY: run test lab playground bench clean
 
 run: $(VENV)/ready
 	$(BIN)/vqlib run --profile $(PROFILE) --out build
 
 test: $(VENV)/ready
 	$(BIN)/ruff check .
-	$(BIN)/pytest -n 2 --dist loadfile tests
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 lab: $(VENV)/ready
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/01_reproduce_collapse.ipynb \
 		$(if $(filter 0,$(shell id -u)),--allow-root)
 
+playground: $(VENV)/ready
+	$(BIN)/python -m vqlib.page $(VOILA)
+
 bench: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/bench_quantizer.py
 	$(BIN)/python tests/benchmarks/bench_watch.py
+	$(BIN)/python tests/benchmarks/bench_drawing.py
+	$(BIN)/python tests/benchmarks/bench_playground.py
 	$(BIN)/python tests/benchmarks/bench_trainings.py
 
 clean:

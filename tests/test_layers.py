@@ -20,7 +20,7 @@ LAYERS = (
                  "effects", "world"}),
     ("judging", {"findings", "cards", "diagnosis", "audit", "trials"}),
     ("showing", {"plots", "cycles", "decisions", "galleries", "lessons", "playground"}),
-    ("outside", {"suite", "cli", "printed"}),
+    ("outside", {"suite", "cli", "printed", "page"}),
 )  # fmt: skip
 HEIGHT = {module: height for height, (_, modules) in enumerate(LAYERS) for module in modules}
 SHOWING_ONLY = {"matplotlib", "seaborn", "ipywidgets", "IPython", "papermill", "nbconvert"}

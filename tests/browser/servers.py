@@ -63,6 +63,15 @@ def jupyterlab(root: Path, home: Path, **environment: str) -> Iterator[Server]:
         yield server
 
 
+@contextlib.contextmanager
+def page(home: Path, **environment: str) -> Iterator[Server]:
+    """The playground's page, as `make playground` serves it."""
+    home.mkdir(parents=True, exist_ok=True)
+    command = ["vqlib.page", "--no-browser", "--port={port}", "--Voila.port_retries=0"]
+    with _serving(command, home, home, "/", environment) as server:
+        yield server
+
+
 def as_root() -> list[str]:
     """The flag that Jupyter wants where the tests run as root, as containers do."""
     return ["--allow-root"] if hasattr(os, "getuid") and os.getuid() == 0 else []
@@ -127,8 +136,8 @@ def _wait(server: Server, process: subprocess.Popen, path: str) -> None:
         try:
             with urllib.request.urlopen(request, timeout=5):
                 return
-        except urllib.error.HTTPError:
-            raise
+        except urllib.error.HTTPError:  # also a refusal is an answer
+            return
         except OSError:
             time.sleep(0.1)
     tail = server.log.read_text(errors="replace")[-2000:]
