@@ -11,7 +11,7 @@ import numbers
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,12 +47,10 @@ class Exercise:
     slips: Mapping[str, Answer]
     cases: Sequence[Case] = ()
     tolerance: float = 1e-4
-    wanted: str = field(init=False)
 
     def __post_init__(self):
         if callable(self.answer) == (not self.cases):
             raise ValueError(f"{self.question!r}: cases go with a function, and only with one")
-        object.__setattr__(self, "wanted", "a function" if self.cases else "a number")
 
     def check(self, yours: Any) -> bool:
         """Say whether ``yours`` is right, and if not what is off; returns whether it is.
@@ -61,7 +59,8 @@ class Exercise:
         """
         fits = callable(yours) if self.cases else isinstance(yours, numbers.Real)
         if not fits:
-            lessons.say(f"✗ **{self.question}** Expected {self.wanted}, got `{_shown(yours)}`.")
+            wanted = "a function" if self.cases else "a number"
+            lessons.say(f"✗ **{self.question}** Expected {wanted}, got `{_shown(yours)}`.")
             return False
         wrong = list(self._wrong(yours))
         lessons.say(self._praise(yours) if not wrong else self._blame(wrong))
