@@ -18,7 +18,7 @@ from vqlib.playground import Demo, Slider
 def compute(n):
     return 6 / (n - 3)
 
-demo = Demo([Slider("n", "n", 1, 0, 9, 1, "", help="")], compute,
+demo = Demo([Slider("n", "n", 1, 0, 9, 1, "codes", "how many")], compute,
             lambda state: plt.figure(), lambda state: f"It is {state:g}.")
 demo
 """
