@@ -65,7 +65,7 @@ class Opened:
 
     def complaints(self) -> list[str]:
         """Errors of the console, and those that widgets of ours show."""
-        shown = self.page.locator(".vq-error, .vq-wrong").all_inner_texts()
+        shown = self.page.locator(".vq-error, .vq-wrong").all_text_contents()
         return self.errors + [f"page: {text}" for text in shown if text.strip()]
 
     def handle(self, row: str) -> Locator:
@@ -74,7 +74,7 @@ class Opened:
 
     def readout(self, row: str) -> float:
         """The number in a slider's typed field."""
-        text = self.page.locator(f"{row} .widget-readout").first.inner_text()
+        text = self.page.locator(f"{row} .widget-readout").first.text_content()
         return float(text.replace(",", ""))
 
     def drag(self, row: str, pixels: float) -> None:
@@ -103,7 +103,8 @@ class Opened:
 
     def changed(self, look: Callable[[], object], before: object) -> None:
         """Wait until `look` returns something else. Raises AssertionError where it stays."""
-        self.until(lambda: look() != before, f"changed from {str(before)[:200]}")
+        seen = "this picture" if isinstance(before, bytes) else repr(before)
+        self.until(lambda: look() != before, f"changed from {seen}")
 
     def seconds_to_show(self, row: str, shown: str, keys: list[str]) -> list[float]:
         """Seconds from each key on a slider until the JavaScript expression `shown` changes."""

@@ -46,7 +46,7 @@ def test_a_lesson_runs_and_its_demonstration_follows_mouse_and_keyboard(
     keys = ARROWS[:: -demo.way]
 
     def said() -> str:
-        return summary.inner_text()
+        return summary.text_content()
 
     def named() -> float:
         return float(re.search(demo.says, said()).group(1).replace(",", ""))

@@ -41,7 +41,7 @@ def revision(canvas) -> int:
 
 
 def said(notebook) -> str:
-    return notebook.page.locator(f"{WORLD} .vq-summary").inner_text()
+    return notebook.page.locator(f"{WORLD} .vq-summary").text_content()
 
 
 def test_play_by_mouse_and_pause_by_keyboard(notebook, canvas, pictures, measured):
