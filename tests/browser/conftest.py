@@ -65,8 +65,9 @@ def pictures():
 
 @pytest.fixture(scope="session")
 def measured(pictures):
-    """Writes a line of what was measured: with -s to the terminal, always to measured.txt."""
-    path = pictures / "measured.txt"
+    """Writes a line of what was measured: with -s to the terminal, always to build/browser."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")  # each has a file of its own
+    path = pictures / f"measured{worker}.txt"
     path.write_text("", encoding="utf-8")
 
     def tell(line: str) -> None:

@@ -53,7 +53,7 @@ class Opened:
     """
 
     def __init__(self, browser: Browser, address: str):
-        self.page: Page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        self.page: Page = browser.new_page(viewport={"width": 1400, "height": 1600})
         self.errors: list[str] = []
         self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.errors.append(f"script: {error}"))
