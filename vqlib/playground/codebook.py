@@ -233,7 +233,8 @@ class Playground:
         transport = widgets.HBox([*self.buttons, self.panels["speed"].widget])
         head = widgets.HBox([self._preset, self._look], layout={"flex_flow": "row wrap"})
         left = widgets.VBox([self.panels["data"].widget, self._tabs])
-        right = widgets.VBox([transport, self.canvas])
+        # shrinks before it wraps: a slider and what it changes are seen together
+        right = widgets.VBox([transport, self.canvas], layout={"flex": "1 1 540px"})
         both = widgets.HBox([left, right], layout={"flex_flow": "row wrap", "grid_gap": "12px"})
         whole = widgets.VBox([head, both])
         whole.add_class("vq-playground")
