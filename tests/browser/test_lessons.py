@@ -38,7 +38,7 @@ def test_a_lesson_runs_and_its_demonstration_follows_mouse_and_keyboard(
     browser, lab, pictures, measured, demo
 ):
     notebook = Notebook(browser, lab, f"{demo.notebook}.ipynb")
-    notebook.run_all(timeout=240)
+    notebook.run_all(timeout=600)
     page = notebook.page
     summary, picture = page.locator(".vq-demo .vq-summary"), page.locator(".vq-demo img")
     picture.scroll_into_view_if_needed()

@@ -18,7 +18,7 @@ SWITCHES = ("freeze", "relative", "distinct")
 def notebook(browser, lab):
     """Notebook 07 with all its cells run."""
     opened = Notebook(browser, lab, "07_playground.ipynb")
-    opened.run_all(timeout=240)
+    opened.run_all(timeout=600)
     yield opened
     opened.close()
 
