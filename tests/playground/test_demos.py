@@ -59,9 +59,10 @@ def test_a_broken_callback_is_seen_and_raised(demo):
 
 
 def test_figures_do_not_pile_up(demo):
+    before = plt.get_fignums()
     for n in (4, 5, 6):
         demo.set(n=n)
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == before
 
 
 def test_it_shows_as_a_widget(demo):
