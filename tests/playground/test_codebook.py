@@ -1,5 +1,7 @@
 """The playground: controls that act, presets, pairs on the same points, frames for the page."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -174,6 +176,15 @@ def test_trails_remember_moves_and_forget_at_a_jump():
     assert (places[0] - places[-1]).norm(dim=1).max() > 0.05
     world.age[3] = 0
     assert torch.equal(trails.follow(world)[:, 3], world.places()[3].expand(TRAIL, 2))
+
+
+def test_trails_begin_anew_with_the_world():
+    world, trails = run(Setting(codebook_size=12, tokens=200), 1), Trails()
+    trails.follow(world)
+    world.change(replace(world.setting, seed=1))
+    world.restart()
+    world.step()
+    assert torch.equal(trails.follow(world), world.places().expand(TRAIL, 12, 2))
 
 
 def test_frames_do_not_grow():

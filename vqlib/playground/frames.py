@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from vqlib.world import World
@@ -29,7 +30,8 @@ class Trails:
         """(TRAIL, K, 2), with the codes' places of now in front."""
         now, since = world.places(), world.step_number - self.step
         self.step = world.step_number
-        if self.places is None or self.places.shape[1] != len(now) or since < 0:
+        known = self.places is not None and self.places.shape[1] == len(now)
+        if not known or since < 0 or (since == 0 and not torch.equal(now, self.places[0])):
             self.places = now.expand(TRAIL, *now.shape).clone()
             return self.places
         jumped = world.age < since
