@@ -78,10 +78,15 @@ def test_step_and_reset_by_mouse_and_by_keyboard(notebook, canvas):
 
 
 def test_a_preset_is_taken(notebook, canvas):
-    notebook.page.locator(f"{WORLD} select").first.select_option(label="the guide's reset")
+    presets = notebook.page.locator(f"{WORLD} select").first
+    presets.select_option(label="the guide's reset")
     notebook.until(lambda: "threshold 1" in said(notebook))
     assert notebook.readout(f"{WORLD} .vq-threshold") == 1
     assert notebook.kernel("play.a.setting.threshold") == 1
+    named = presets.evaluate("select => select.selectedOptions[0].text")
+    assert named.replace("\xa0", " ") == "the guide's reset"
+    notebook.press(f"{WORLD} .vq-decay", "ArrowLeft")  # which is no longer that preset
+    notebook.until(lambda: presets.evaluate("select => select.selectedIndex") == 0)
 
 
 def move(notebook, canvas, name, act) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from vqlib.faults import FAULTS
 from vqlib.playground import Playground
-from vqlib.playground.codebook import CODEBOOK, DATA
+from vqlib.playground.codebook import CODEBOOK, DATA, OWN
 from vqlib.playground.frames import TRAIL, Trails, frame, limits, words
 from vqlib.playground.presets import PRESETS
 from vqlib.world import Setting, run
@@ -101,6 +101,18 @@ def test_presets_leave_nothing_of_the_last_one(play):
     play.preset("best known")
     play.preset("the guide's baseline")
     assert play.a.setting == Playground().a.setting
+
+
+def test_a_move_leaves_the_preset(play):
+    play._preset.value = "the guide's reset"  # as a user chooses it
+    assert "jump" in play._look.value and play.a.setting.threshold == 1.0
+    play.set(decay=0.8)
+    assert play._preset.value == OWN and play._look.value == ""
+    assert play.a.setting.decay == 0.8
+    play._preset.value = "the guide's reset"  # and again
+    assert play.a.setting.decay == 0.9
+    play.set(speed=60)
+    assert play._preset.value == "the guide's reset"
 
 
 def test_equal_settings_are_equal_pictures(play):

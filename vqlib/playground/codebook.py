@@ -53,6 +53,7 @@ CODEBOOK: tuple[Control, ...] = (
     Choice("variant", "quantizer", "sound", {n: n for n in ("sound", *FAULTS)},
            "The sound quantizer, or one with a fault seen in public code."),
 )  # fmt: skip
+OWN = "a setting of your own"
 SPEED = Slider("speed", "speed", 30, 1, 240, 1, "steps/s", "How fast the play goes.")
 TABS = ("Codebook A", "Codebook B")
 
@@ -79,16 +80,16 @@ class Playground:
         actions = {"toggle": self.toggle, "step": self.step, "reset": self.reset}
         self.canvas = Live(self._shown, actions, self.lock)
         self._preset = widgets.Dropdown(
-            options=list(PRESETS), description="preset", tooltip="Settings worth looking at."
+            options=[OWN, *PRESETS], description="preset", tooltip="Settings worth looking at."
         )
-        self._look = widgets.HTML()
+        self._look, self._told, self._taking = widgets.HTML(), OWN, False
         self._buttons()
         for panel in self.panels.values():
             panel.observe(self._moved)
-        self._preset.observe(lambda change: self.preset(change.new), "value")
+        self._preset.observe(self._chosen, "value")
         self._tabs = widgets.Tab(layout={"width": "388px"})
         self.widget = self._layout()
-        self.preset(self._preset.value)
+        self.preset(next(iter(PRESETS)))
         self._moved(set())
         self.set(**values)
 
@@ -118,13 +119,17 @@ class Playground:
         if name not in PRESETS:
             raise ValueError(f"preset must be one of {list(PRESETS)}, got {name!r}")
         chosen = PRESETS[name]
-        self._preset.value = name
-        self._look.value = chosen.look
         plain = {c.name: c.value for c in (*DATA, *CODEBOOK)} | BED | chosen.a
         rival = {c.name: plain[c.name] for c in CODEBOOK} | (chosen.b or {})
         plain["compare"] = chosen.b is not None
-        self.set(**plain, **{f"{name}_b": value for name, value in rival.items()})
-        self.reset()
+        with self.lock:
+            self._taking = True
+            try:
+                self.set(**plain, **{f"{name}_b": value for name, value in rival.items()})
+            finally:
+                self._taking = False
+            self.reset()
+            self._tell_preset(name)
 
     def step(self, count: int = 1) -> None:
         """Go on by ``count`` training steps and show them."""
@@ -165,6 +170,16 @@ class Playground:
 
     # --- wiring ---
 
+    def _chosen(self, change) -> None:
+        if change.new != OWN and change.new != self._told:
+            self.preset(change.new)
+
+    def _tell_preset(self, name: str) -> None:
+        """Name the preset that the controls stand at, or that they stand at none."""
+        self._told = name
+        self._preset.value = name
+        self._look.value = "" if name == OWN else PRESETS[name].look
+
     def _shown(self) -> dict[str, World]:
         both = self.panels["data"].values["compare"]
         return {"A": self.a, "B": self.b} if both else {"A": self.a}
@@ -179,6 +194,8 @@ class Playground:
 
     def _moved(self, changed: set[str]) -> None:
         self.canvas.speed = self.panels["speed"].values["speed"]
+        if changed - {"speed"} and not self._taking:
+            self._tell_preset(OWN)
         begun = "compare" in changed
         for side, world in (("a", self.a), ("b", self.b)):
             setting = self._asked(side)
