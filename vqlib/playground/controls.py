@@ -21,7 +21,7 @@ import ipywidgets as widgets
 from vqlib.strict import near
 
 STYLE = """<style>
-.vq-panel { min-width: 330px; font-variant-numeric: tabular-nums }
+.vq-panel { min-width: 340px; font-variant-numeric: tabular-nums }
 .vq-row { align-items: center; flex-flow: row wrap; margin: 0; min-height: 28px; overflow: visible }
 .vq-row .widget-readout { border: 1px solid var(--jp-border-color1, #bbb); border-radius: 3px;
   min-width: 52px; width: 52px; text-align: right; padding: 0 4px; flex: none }
