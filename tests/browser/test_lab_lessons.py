@@ -69,6 +69,25 @@ def test_a_lesson_runs_and_its_demonstration_follows_mouse_and_keyboard(
     notebook.close()
 
 
+def test_the_last_lesson_runs_and_columns_of_its_log_are_switched(browser, lab, pictures):
+    notebook = Notebook(browser, lab, "08_diagnose_your_model.ipynb")
+    notebook.run_all(timeout=600)
+    page = notebook.page
+    summary, picture = page.locator(".vq-demo .vq-summary"), page.locator(".vq-demo img")
+    for act in (
+        lambda: page.locator(".vq-demo .vq-drift input").click(),
+        lambda: page.locator(".vq-demo .vq-outputs input").press(" "),
+    ):
+        text, seen = summary.text_content(), picture.get_attribute("src")
+        act()
+        notebook.changed(summary.text_content, text)
+        notebook.changed(lambda: picture.get_attribute("src"), seen)
+    assert "encoder drift" in summary.text_content()
+    page.locator(".vq-demo").screenshot(path=pictures / "08_diagnose_your_model.png")
+    assert notebook.complaints() == []
+    notebook.close()
+
+
 def test_the_kernel_is_this_environment_s(lab):
     """A ``python3`` that is registered elsewhere on the machine must not win."""
     with urllib.request.urlopen(lab.address("/api/kernelspecs"), timeout=30) as answer:
