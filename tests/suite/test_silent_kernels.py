@@ -1,5 +1,6 @@
 """A kernel that starts and never answers is given up soon, by name, and tried once more."""
 
+import asyncio
 import sys
 import time
 from pathlib import Path
@@ -54,3 +55,22 @@ def test_a_kernel_that_stays_mute_is_given_up(run, monkeypatch):
     assert result.error == (
         "no answer from the kernel, in two attempts: Kernel didn't respond in 2 seconds"
     )
+
+
+def test_a_reply_that_nobody_was_told_of_is_found(tmp_path, monkeypatch):
+    """The event loop no longer hears of messages that come, as was seen on a busy machine."""
+    directory = tmp_path / "notebooks"
+    write_notebook(directory, "01_a", parameters(), RECORD, "import time; time.sleep(1)", "1 + 1")
+    write_settings(directory)
+    process = clients.Client.process_message
+
+    def deaf(self, *arguments, **keywords):
+        for channel in (self.kc.shell_channel, self.kc.iopub_channel):
+            asyncio.get_running_loop().remove_reader(channel.socket._shadow_sock.FD)
+        return process(self, *arguments, **keywords)
+
+    monkeypatch.setattr(clients.Client, "process_message", deaf)
+    (result,) = suite.run(
+        None, "quick", tmp_path / "out", directory=directory, progress=False, timeout=30
+    )
+    assert result.error is None, result.error

@@ -67,6 +67,10 @@ class Client(PapermillNotebookClient):
         return not self.answered and time.monotonic() - self.asked > SILENCE
 
     async def _async_check_alive(self) -> None:  # nbclient asks every second
+        # a reply that has come is now and then not told to whoever waits for it: seen on a busy
+        # machine, both sockets readable and the loop asleep. Asking again tells the first in line
+        for channel in (self.kc.shell_channel, self.kc.iopub_channel):
+            await channel.socket.poll(1)
         if not self.answered and not self.nudged and time.monotonic() - self.asked > NUDGE:
             self.nudged = True
             self.kc.kernel_info()
