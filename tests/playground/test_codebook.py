@@ -12,6 +12,7 @@ from vqlib.playground import Playground
 from vqlib.playground.codebook import CODEBOOK, DATA, OWN
 from vqlib.playground.frames import TRAIL, Trails, frame, limits, words
 from vqlib.playground.presets import PRESETS
+from vqlib.reset import DeadCodeReset
 from vqlib.world import Setting, run
 
 
@@ -150,11 +151,21 @@ def test_a_complaint_goes_when_it_is_mended(play):
     assert play.panels["a"].complaints == {} and play.a.setting.refill == 5.0
 
 
+def test_a_preset_ends_a_complaint_and_begins_once(play, monkeypatch):
+    with pytest.raises(ValueError):
+        play.set(threshold=3.0, refill=2.0)
+    begun = []
+    monkeypatch.setattr(play, "reset", lambda: begun.append(play.a.setting.threshold))
+    play.preset("the guide's reset")
+    assert play.panels["a"].complaints == {}
+    assert begun == [1.0]
+
+
 def test_ceiling_and_grace_follow_the_slider():
-    assert limits(Setting(threshold=0.0))[0].startswith("0: no code")
-    ceiling, grace = limits(Setting(threshold=25.0, tokens=784, codebook_size=64))
+    assert limits(DeadCodeReset(0.0), 64, 784, 0.9)[0].startswith("0: no code")
+    ceiling, grace = limits(DeadCodeReset(25.0), 64, 784, 0.9)
     assert "at most 49 %" in ceiling and "1 step " in grace
-    assert "for ever" in limits(Setting(threshold=1.0, decay=1.0))[1]
+    assert "for ever" in limits(DeadCodeReset(1.0), 64, 784, 1.0)[1]
 
 
 # --- what the page is sent ---

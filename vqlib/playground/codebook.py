@@ -90,7 +90,6 @@ class Playground:
         self._tabs = widgets.Tab(layout={"width": "388px"})
         self.widget = self._layout()
         self.preset(next(iter(PRESETS)))
-        self._moved(set())
         self.set(**values)
 
     # --- what a user or a script does ---
@@ -101,16 +100,12 @@ class Playground:
         Raises ValueError for an unknown control, a value out of its range, or values that do
         not go together.
         """
-        names = {name: panel for panel in self.panels.values() for name in panel.controls}
+        names = self._names
         for name, value in values.items():
             if name not in names:
                 raise ValueError(f"no control is called {name!r}" + near(name, names))
             names[name].controls[name].checked(value)
-        with self.lock, ExitStack() as stack:
-            for panel in self.panels.values():
-                stack.enter_context(panel.together())
-            for name, value in values.items():
-                names[name].set(**{name: value})
+        self._put(values)
         if wrong := [text for panel in self.panels.values() for text in panel.complaints.values()]:
             raise ValueError(wrong[0])
 
@@ -125,10 +120,10 @@ class Playground:
         with self.lock:
             self._taking = True
             try:
-                self.set(**plain, **{f"{name}_b": value for name, value in rival.items()})
+                self._put(plain | {f"{name}_b": value for name, value in rival.items()})
             finally:
                 self._taking = False
-            self.reset()
+            self._follow(anew=True)
             self._tell_preset(name)
 
     def step(self, count: int = 1) -> None:
@@ -170,6 +165,20 @@ class Playground:
 
     # --- wiring ---
 
+    @property
+    def _names(self) -> dict[str, Panel]:
+        """{control: the panel that holds it}."""
+        return {name: panel for panel in self.panels.values() for name in panel.controls}
+
+    def _put(self, values: dict[str, Any]) -> None:
+        """Move controls; each panel tells of it once."""
+        names = self._names
+        with self.lock, ExitStack() as stack:
+            for panel in self.panels.values():
+                stack.enter_context(panel.together())
+            for name, value in values.items():
+                names[name].set(**{name: value})
+
     def _chosen(self, change) -> None:
         if change.new != OWN and change.new != self._told:
             self.preset(change.new)
@@ -193,18 +202,23 @@ class Playground:
         return Setting(**{f.name: asked[f.name] for f in fields(Setting)})
 
     def _moved(self, changed: set[str]) -> None:
-        self.canvas.speed = self.panels["speed"].values["speed"]
-        if changed - {"speed"} and not self._taking:
+        if self._taking:
+            return  # a preset moves many panels, and is followed once
+        if changed - {"speed"}:
             self._tell_preset(OWN)
-        begun = "compare" in changed
+        self._follow(anew="compare" in changed)
+
+    def _follow(self, anew: bool) -> None:
+        """Bring canvas and worlds to what the controls say; ``anew``: from the first step on."""
+        self.canvas.speed = self.panels["speed"].values["speed"]
         for side, world in (("a", self.a), ("b", self.b)):
             setting = self._asked(side)
             if setting is not None and setting != world.setting:
-                begun |= world.change(setting)
+                anew |= world.change(setting)
         self._tabs.children = [self.panels[side.lower()].widget for side in self._shown()]
         self._tabs.titles = TABS[: len(self._tabs.children)]
         self.canvas.titles = {s: worldstills.title(w.setting) for s, w in self._shown().items()}
-        if begun:
+        if anew:
             self.reset()
         else:
             self.canvas.show()
@@ -219,7 +233,9 @@ class Playground:
         except ValueError as error:
             panel.complain(str(error).split(" ", 1)[0] + end, str(error))
             return None
-        ceiling, grace = limits(setting)
+        ceiling, grace = limits(
+            setting.reset(), setting.codebook_size, setting.tokens, setting.decay
+        )
         panel.note(f"threshold{end}", ceiling)
         panel.note(f"every{end}", grace)
         return setting

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqlib.reset import DeadCodeReset
 from vqlib.world import World
 
 REACH = 2.1  # the picture shows [-REACH, REACH] in both directions
@@ -145,15 +146,16 @@ def _curves(world: World) -> dict[str, np.ndarray]:
     return {f"curve_{name}": np.array([r[name] for r in rows], "f4") for name in CURVES}
 
 
-def limits(setting) -> tuple[str, str]:
-    """The threshold's ceiling and grace in words."""
-    reset = setting.reset()
-    if setting.threshold == 0:
+def limits(
+    reset: DeadCodeReset | None, codebook_size: int, tokens: int, decay: float
+) -> tuple[str, str]:
+    """What a threshold comes to, in words: its ceiling, and the grace of a reset code."""
+    if reset is None or reset.threshold == 0:
         return "0: no code is ever reset", ""
-    ceiling = reset.ceiling(setting.codebook_size, setting.tokens)
-    grace = reset.grace(setting.decay, setting.codebook_size, setting.tokens)
+    ceiling = reset.ceiling(codebook_size, tokens)
+    grace = reset.grace(decay, codebook_size, tokens)
     shown = "for ever" if math.isinf(grace) else _count(int(grace), "step")
-    hits, _ = reset.limits(setting.codebook_size, setting.tokens)
+    hits, _ = reset.limits(codebook_size, tokens)
     return (
         f"{hits:.3g} a step: at most {100 * ceiling:.0f} % of the codes can stay above (ceiling)",
         f"a reset code lives {shown} without a hit (grace)",

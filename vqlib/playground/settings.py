@@ -8,6 +8,7 @@ from vqlib.causes import SMALL
 from vqlib.config import TrainConfig, steps_of
 from vqlib.model import STRIDE
 from vqlib.playground.controls import Choice, Panel, Slider, Switch
+from vqlib.playground.frames import limits
 from vqlib.playground.worker import pictures_of
 
 BASE = replace(
@@ -93,17 +94,8 @@ def explain(panel: Panel, config: TrainConfig) -> None:
     share = tokens / config.codebook_size
     panel.note("codebook_size", f"N/K = {tokens}/{config.codebook_size} = {share:.3g} hits a step")
     panel.note("steps", f"{config.steps * config.batch_size / len(pictures.train):.2g} epochs")
-    reset = config.reset()
-    if reset is None:
-        panel.note("dead_code_threshold", "no reset: dead codes stay dead")
-        return
-    ceiling = reset.ceiling(config.codebook_size, tokens)
-    grace = reset.grace(config.decay, config.codebook_size, tokens)
-    panel.note(
-        "dead_code_threshold",
-        f"at most {ceiling:.0%} of the codes can stay above it; a reset code lives "
-        f"{grace:.0f} steps without a hit",
-    )
+    said = limits(config.reset(), config.codebook_size, tokens, config.decay)
+    panel.note("dead_code_threshold", "; ".join(filter(None, said)))
 
 
 def difference(config: TrainConfig, base: TrainConfig) -> str:
