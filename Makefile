@@ -18,14 +18,13 @@ lab: $(VENV)/ready
 		$(if $(filter 0,$(shell id -u)),--allow-root)
 
 playground: $(VENV)/ready
-	$(BIN)/python -m vqlib.page $(VOILA)
+	$(BIN)/python -m vqlib.playground.page $(VOILA)
 
 bench: $(VENV)/ready
-	$(BIN)/python tests/benchmarks/bench_quantizer.py
-	$(BIN)/python tests/benchmarks/bench_watch.py
-	$(BIN)/python tests/benchmarks/bench_drawing.py
-	$(BIN)/python tests/benchmarks/bench_playground.py
-	$(BIN)/python tests/benchmarks/bench_trainings.py
+	$(BIN)/python -m tests.benchmarks.bench_quantizer
+	$(BIN)/python -m tests.benchmarks.bench_watch
+	$(BIN)/python -m tests.benchmarks.bench_playground
+	$(BIN)/python -m tests.benchmarks.bench_trainings
 
 clean:
 	rm -rf build data/cache .pytest_cache .ruff_cache .hypothesis

@@ -1,16 +1,13 @@
 """vqlib diagnose: exit status 0, 1 or 2, and one clear line for a file that cannot be used."""
 
 import json
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "diagnosis"))
-from histories import healthy, using
-
-from vqlib import cli, trials
+from tests.diagnosis.histories import healthy, using
+from vqlib import cli
+from vqlib.diagnosis import selftest
 
 ARGUMENTS = ["--codebook_size", "512", "--tokens-per-step", "6272"]
 
@@ -87,8 +84,8 @@ def test_selftest_fails_where_the_diagnosis_does(monkeypatch, capsys):
         {"runs": [2], "by": "history", "must find": "cold-start", "found": [0.5],
          "cold-start": [0.5]}, index=["cold-start"],
     )  # fmt: skip
-    monkeypatch.setattr(trials, "examinations", lambda runs, progress: {"runs": runs})
-    monkeypatch.setattr(trials, "confusion", lambda found: table.assign(runs=found["runs"]))
+    monkeypatch.setattr(selftest, "examinations", lambda runs, progress: {"runs": runs})
+    monkeypatch.setattr(selftest, "confusion", lambda found: table.assign(runs=found["runs"]))
     assert cli.main(["selftest", "--runs", "3"]) == 1
     assert "cold-start found in 50% of 3" in capsys.readouterr().out
     table["found"] = 1.0

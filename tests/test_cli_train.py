@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_training import TINY, tiny
 
-from vqlib import Run, TrainConfig, cli, training
+from tests.training.tiny_training import TINY, tiny
+from vqlib import Run, TrainConfig, cli
+from vqlib.training import trainer
 
 QUICK = [part for name, value in TINY.items() for part in (f"--{name}", str(value))]
 
@@ -41,7 +42,7 @@ def asked(monkeypatch):
         calls.append((config, out_dir, more))
         raise ValueError("seen")
 
-    monkeypatch.setattr(training, "train", stop)
+    monkeypatch.setattr(trainer, "train", stop)
     return calls
 
 
@@ -138,7 +139,9 @@ def test_it_says_why_there_were_no_resets(flags, line, capsys):
 
 def test_a_history_without_training_rows_prints_too(capsys):
     assert quick("--log_every", "100") == 0
-    assert "Utilization                      –" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("Utilization")]
+    assert line.split()[1] == "–" and line.endswith("%")
 
 
 def test_verbose_tells_each_reset_and_leaves_logging_as_it_was(capsys):
@@ -224,14 +227,14 @@ def test_a_divergence_ends_with_1(capsys):
 
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(monkeypatch, capsys):
-    validate = training.Trainer.validate
+    validate = trainer.Trainer.validate
 
     def interrupted(trainer):
         validate(trainer)
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.Trainer, "validate", interrupted)
+        patched.setattr(trainer.Trainer, "validate", interrupted)
         assert quick() == 130
     err = capsys.readouterr().err
     folder = next(Path("build/runs").iterdir())
@@ -245,10 +248,10 @@ def test_ctrl_c_at_once_tells_of_the_last_checkpoint(monkeypatch, capsys):
     def at_once(trainer):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.Trainer, "validate", at_once)
+    monkeypatch.setattr(trainer.Trainer, "validate", at_once)
     assert quick("--out_dir", "out") == 130
     err = capsys.readouterr().err
     assert "the last checkpoint is in out." in err and "--out_dir out --resume" in err
-    monkeypatch.setattr(training, "train", lambda *_, **__: at_once(None))
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: at_once(None))
     assert quick() == 130
     assert capsys.readouterr().err == "interrupted before anything was saved\n"

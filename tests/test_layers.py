@@ -1,4 +1,4 @@
-"""The architecture as a test: imports point down only, and `import vqlib` stays cheap."""
+"""The architecture as a test: eight rooms, whose imports point down only, without circles."""
 
 import ast
 import subprocess
@@ -7,79 +7,121 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "vqlib"
+from tests import ROOT
 
-# from the bottom up; a module may import from layers below its own, and beside it
-LAYERS = (
-    ("numbers", {"ranks", "usage", "reset", "quantizer", "geometry", "interventions",
-                 "faults"}),
-    ("things", {"model", "data", "folders", "formats", "config", "guide", "process", "records",
-                "strict", "variants"}),
-    ("running", {"adapters", "peers", "history", "checkpoints", "runs", "training", "experiments",
-                 "downstream", "runstore", "tracking", "watched", "watching", "causes",
-                 "effects", "world"}),
-    ("judging", {"findings", "cards", "diagnosis", "audit", "trials"}),
-    ("showing", {"plots", "cycles", "decisions", "galleries", "lessons", "playground"}),
-    ("outside", {"suite", "cli", "printed", "page"}),
-)  # fmt: skip
-HEIGHT = {module: height for height, (_, modules) in enumerate(LAYERS) for module in modules}
+PACKAGE = ROOT / "vqlib"
+# from the bottom up; a room imports from rooms below it
+ROOMS = (
+    "quantization",
+    "training",
+    "watching",
+    "diagnosis",
+    "suite",
+    "playground",
+    "lessons",
+    "cli",
+)
+DRAWS = {"suite", "playground", "lessons"}
 SHOWING_ONLY = {"matplotlib", "seaborn", "ipywidgets", "IPython", "papermill", "nbconvert"}
+ALIASES = {"__init__", "usage", "history", "experiments"}  # names at the top that scripts use
 
 
-def modules() -> list[str]:
-    return sorted({p.relative_to(PACKAGE).parts[0].removesuffix(".py")
-                   for p in PACKAGE.rglob("*.py")} - {"__init__"})  # fmt: skip
+def files(room: str) -> list[Path]:
+    place = PACKAGE / room
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
 
 
-def imported(module: str) -> set[str]:
-    """Dotted names that a module's files import, wherever in the file."""
-    place = PACKAGE / module
-    files = place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]
+def dotted(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {dotted(file): file for file in PACKAGE.rglob("*.py")}
+
+
+def imports(file: Path, *, everywhere: bool = True) -> set[str]:
+    """Dotted names of the modules that a file imports, in its functions too if ``everywhere``."""
+    tree = ast.parse(file.read_text())
+    inside = {
+        node
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef) or _type_checking(outer)
+        for node in ast.walk(outer)
+    }
     found = set()
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module == "vqlib":
-                found |= {f"vqlib.{alias.name}" for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                found.add(node.module)
+    for node in ast.walk(tree):
+        if node in inside and not everywhere:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in MODULES else node.module)
     return found
 
 
-def test_every_module_has_its_layer():
-    assert set(modules()) == set(HEIGHT)
+def _type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
-@pytest.mark.parametrize("module", modules())
-def test_imports_point_down(module):
-    ours = {name.split(".")[1] for name in imported(module) if name.startswith("vqlib.")}
-    above = {other for other in ours & set(HEIGHT) if HEIGHT[other] > HEIGHT[module]}
-    assert not above
+def upward(room: str, names: set[str]) -> set[str]:
+    """Those of ``names`` that lie in a room above ``room``."""
+    above = ROOMS[ROOMS.index(room) + 1 :]
+    return {name for name in names if name.startswith("vqlib.") and name.split(".")[1] in above}
 
 
-@pytest.mark.parametrize("module", modules())
-def test_only_the_upper_layers_draw(module):
-    outside = {name.split(".")[0] for name in imported(module)}
-    if HEIGHT[module] < HEIGHT["plots"]:
-        assert not outside & SHOWING_ONLY
-    if "seaborn" in outside:
-        assert module == "plots"
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """A circle in ``graph``, {module: what it imports}; empty if there is none."""
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return []
+        for other in sorted(graph.get(name, ())):
+            if found := walk(other, [*path, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(graph) if (found := walk(name, []))), [])
 
 
-@pytest.mark.parametrize("module", sorted(LAYERS[0][1]))
-def test_the_numbers_know_torch_only(module):
-    outside = {name.split(".")[0] for name in imported(module)} - {"vqlib"}
-    assert outside <= set(sys.stdlib_module_names) | {"torch"}
+def test_every_file_has_its_room():
+    top = {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in PACKAGE.rglob("*.py")}
+    assert top == set(ROOMS) | ALIASES
 
 
-def test_a_module_holds_one_idea():
-    long = {str(p.relative_to(PACKAGE)): n for p in PACKAGE.rglob("*.py")
-            if (n := len(p.read_text().splitlines())) > 320}  # fmt: skip
-    assert not long
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_point_down(room):
+    assert not upward(room, set().union(*map(imports, files(room))))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_circle_inside_a_room(room):
+    graph = {dotted(file): imports(file, everywhere=False) for file in files(room)}
+    # a package's own front door re-exports what is inside; what is inside does not go through it
+    assert not circle({name: to - {name.rpartition(".")[0]} for name, to in graph.items()})
+
+
+@pytest.mark.parametrize("room", sorted(set(ROOMS) - DRAWS))
+def test_only_three_rooms_draw(room):
+    assert not {name.split(".")[0] for file in files(room) for name in imports(file)} & SHOWING_ONLY
+
+
+def test_quantization_knows_torch_only():
+    roots = {n.split(".")[0] for file in files("quantization") for n in imports(file)} - {"vqlib"}
+    assert roots <= set(sys.stdlib_module_names) | {"torch"}
 
 
 def test_importing_the_package_draws_in_nothing_that_draws():
     code = "import sys, vqlib; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & (SHOWING_ONLY | {"sklearn", "skimage", "joblib"})
+
+
+def test_the_rules_bite():
+    assert upward("training", {"vqlib.watching.watch", "torch", "vqlib.quantization.reset"})
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+    assert not circle({"a": {"b", "c"}, "b": {"c"}})

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from vqlib import cli
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from vqlib.config import SettingsError, TrainConfig
+from vqlib.training.config import SettingsError, TrainConfig
 
 ABOUT = "Watch a VQ codebook collapse, find out why, and bring it back."
 
@@ -115,13 +115,13 @@ def train(
         progress: Show a progress bar.
         verbose: Tell of each reset.
     """
-    from vqlib import printed, training
+    from vqlib.training import trainer
 
     folder = out_dir if out_dir or resume else _new_folder()
     try:
         with _told(verbose):
-            done = training.train(settings, folder, resume=resume, progress=progress)
-    except training.TrainingDiverged as error:
+            done = trainer.train(settings, folder, resume=resume, progress=progress)
+    except trainer.TrainingDiverged as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
@@ -134,7 +134,7 @@ def train(
         if out_dir is None and folder is not None:
             with suppress(OSError):
                 folder.rmdir()  # only if nothing was written
-    print(f"{printed.training(done)}\n\n{folder}")
+    print(f"{done}\n\n{folder}")
     return 0
 
 
@@ -196,7 +196,7 @@ def lessons(student: Path | None = None, instructor: Path | None = None) -> int:
         instructor: A folder; each solution in the place of its stub.
     """
     from vqlib import suite
-    from vqlib.lessons import editions
+    from vqlib.suite import editions
 
     places = {"student": student, "instructor": instructor}
     if not any(places.values()):
@@ -218,14 +218,14 @@ def selftest(runs: int = 20) -> int:
     Args:
         runs: Runs of each planted fault; they are kept in the cache.
     """
-    from vqlib import printed, trials
+    from vqlib.diagnosis import selftest
 
     if runs < 1:
         raise SettingsError(f"runs must be at least 1, got {runs}")
-    found = trials.examinations(runs, progress=True)
-    table = trials.confusion(found)
-    print(printed.confusion(table))
-    problems = trials.failures(table)
+    found = selftest.examinations(runs, progress=True)
+    table = selftest.confusion(found)
+    print(selftest.confusion_text(table))
+    problems = selftest.failures(table)
     print("\n".join(["", *problems] if problems else ["", "the diagnosis passes"]))
     return int(bool(problems))
 
@@ -285,7 +285,7 @@ def _close(out: Path, status: int) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status. Raises SystemExit on --help and on bad flags."""
-    from vqlib.strict import SuiteError
+    from vqlib.suite.errors import SuiteError
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,10 +18,8 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import sync_playwright
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "browser"))
-
-import servers
-from pages import Notebook
+from tests.browser import servers
+from tests.browser.pages import Notebook
 
 SOURCE = """\
 from vqlib.playground import Playground

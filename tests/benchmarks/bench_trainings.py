@@ -14,10 +14,11 @@ import tempfile
 import time
 from dataclasses import replace
 
-from vqlib.playground import Trainings, overviews, runview, worker
+from vqlib.playground import Trainings
 from vqlib.playground.demos import png
-from vqlib.playground.settings import BASE
-from vqlib.runstore import RunStore
+from vqlib.playground.trainings import overviews, runview, worker
+from vqlib.playground.trainings.settings import BASE
+from vqlib.training.store import RunStore
 
 
 def plain(config, callbacks=()) -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from vector_quantize_pytorch import VectorQuantize
 
 import vqlib
-from vqlib.model import VQVAE
+from vqlib.training.model import VQVAE
 
 WARM_UP = 5  # rounds that do not count
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import nbformat
 import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
+from tests.browser import servers
 from vqlib.suite import lineup
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import servers
 
 # on top of the quick profile: only as long as it takes to run through
 SMALL = {

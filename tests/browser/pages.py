@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Locator, Page
 
-from servers import Server  # isort: skip
+from tests.browser.servers import Server  # isort: skip
 
 OPEN = 60_000  # ms until a page stands
 CHANGE = 20_000  # ms until a move is seen; a busy machine is slow, a broken control never answers

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
+
 QUIET = ["--disable-gpu", "--disable-background-networking"]  # a headless browser needs neither
 START = 60.0  # seconds a server may take to answer
 STOP = 15.0  # and to end its kernels
@@ -67,7 +68,7 @@ def jupyterlab(root: Path, home: Path, **environment: str) -> Iterator[Server]:
 def page(home: Path, **environment: str) -> Iterator[Server]:
     """The playground's page, as `make playground` serves it."""
     home.mkdir(parents=True, exist_ok=True)
-    command = ["vqlib.page", "--no-browser", "--port={port}", "--Voila.port_retries=0"]
+    command = ["vqlib.playground.page", "--no-browser", "--port={port}", "--Voila.port_retries=0"]
     with _serving(command, home, home, "/", environment) as server:
         yield server
 

@@ -6,7 +6,8 @@ import urllib.request
 from typing import NamedTuple
 
 import pytest
-from pages import Notebook, still
+
+from tests.browser.pages import Notebook, still
 
 ARROWS = ("ArrowLeft", "ArrowRight")
 

@@ -3,7 +3,8 @@
 import time
 
 import pytest
-from pages import Notebook, still
+
+from tests.browser.pages import Notebook, still
 
 WORLD = ".vq-playground"
 TRAIN = ".vq-trainings"

@@ -4,8 +4,9 @@ import json
 import socket
 
 import pytest
-import servers
-from pages import Opened, still
+
+from tests.browser import servers
+from tests.browser.pages import Opened, still
 
 
 @pytest.fixture(scope="module")

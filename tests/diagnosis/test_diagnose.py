@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from histories import SETTINGS, changed, healthy, using
 
+from tests.diagnosis.histories import SETTINGS, changed, healthy, using
 from vqlib import diagnose, diagnosis
 from vqlib.diagnosis import HistoryError, sources
-from vqlib.findings import IDS
+from vqlib.diagnosis.findings import IDS
 
 
 def test_a_healthy_history_has_nothing_but_healthy():

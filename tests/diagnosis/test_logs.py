@@ -7,9 +7,9 @@ import threading
 
 import pandas as pd
 import pytest
-from histories import SETTINGS, K, changed, healthy
 
 import vqlib
+from tests.diagnosis.histories import SETTINGS, K, changed, healthy
 from vqlib import TrainConfig, diagnose
 from vqlib.diagnosis import HistoryError
 from vqlib.diagnosis.sources import read

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from histories import SETTINGS, K, N, changed, healthy, using
 
+from tests.diagnosis.histories import SETTINGS, K, N, changed, healthy, using
 from vqlib import diagnose
 
 

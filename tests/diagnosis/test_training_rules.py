@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from histories import SETTINGS, K, changed, healthy, using
 
+from tests.diagnosis.histories import SETTINGS, K, changed, healthy, using
 from vqlib import diagnose
 
 

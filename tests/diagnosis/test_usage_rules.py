@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from histories import SETTINGS, K, changed, healthy, using
 
-from vqlib import diagnose, usage
+from tests.diagnosis.histories import SETTINGS, K, changed, healthy, using
+from vqlib import diagnose
+from vqlib.quantization import usage
 
 
 def answer(table, finding, **settings):

@@ -2,13 +2,13 @@
 
 import ast
 import re
-from pathlib import Path
 from statistics import median
 
 import nbformat
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+from tests import NOTEBOOKS
+
 SKELETON = (
     "**The question.**",
     "**You will learn**",

@@ -1,12 +1,12 @@
 """Every notebook, executed at the quick profile: its gates hold, and planted faults break them."""
 
-from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from vqlib import suite
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = ROOT / "notebooks"
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 import ast
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
 
-LESSONS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+from tests import NOTEBOOKS as LESSONS
+
 PLAYGROUND = "07_playground"  # is a demonstration as a whole; tests/playground holds its parts
 COMPUTES = re.compile(r"experiments\.compare\(|vqlib\.audit\(|examinations\(|\[train\(|\.train\(\w")
 NAMES = re.compile(r"(\w+)\.check\((\w+)\)")
@@ -100,6 +100,6 @@ def test_the_demonstration_has_a_target_and_runs_without_a_reader(path):
     cells = nbformat.read(path, as_version=4).cells
     (place,), (still,) = places(cells, "demo"), places(cells, "still")
     assert still == place + 1
-    assert "lesson_demos." in cells[place].source and "Reach the target" in cells[place - 1].source
+    assert "demos." in cells[place].source and "Reach the target" in cells[place - 1].source
     assert "demo.set(" in cells[still].source and "demo.summary()" in cells[still].source
     assert cells[still + 1].source.startswith("**Think!**")

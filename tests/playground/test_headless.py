@@ -1,15 +1,10 @@
 """Demonstrations under papermill: what they say is checked, and an error in a callback fails."""
 
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.suite.tiny_suite import parameters, write_notebook, write_settings
 from vqlib import suite
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "suite"))
-
-from tiny_suite import parameters, write_notebook, write_settings
 
 DEMO = """\
 import matplotlib.pyplot as plt

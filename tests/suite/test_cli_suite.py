@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import tyro
-from tiny_suite import execute_here, parameters, write_notebook, write_settings
 
+from tests.suite.tiny_suite import execute_here, parameters, write_notebook, write_settings
 from vqlib import cli
 from vqlib.suite import executing, report
 

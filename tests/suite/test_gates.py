@@ -2,7 +2,7 @@
 
 import pytest
 
-from vqlib.strict import SuiteError
+from vqlib.suite.errors import SuiteError
 from vqlib.suite.gates import Expected, Gate, gates_without_control, load
 
 NOTEBOOKS, PROFILES = ("01_a", "02_b"), ("quick", "full")

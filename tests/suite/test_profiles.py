@@ -1,10 +1,10 @@
 """vqlib.suite.profiles: each strict rule, with its right and its wrong case."""
 
 import pytest
-from tiny_suite import parameters, write_notebook, write_settings
 
-from vqlib.strict import SuiteError
+from tests.suite.tiny_suite import parameters, write_notebook, write_settings
 from vqlib.suite import profiles
+from vqlib.suite.errors import SuiteError
 
 DECLARED = {
     "01_a": {"steps": 100, "lr": 1e-3, "arm": "baseline", "seed": 0, "sizes": (1, 2)},

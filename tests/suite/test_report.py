@@ -9,10 +9,10 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from vqlib.records import MIME
 from vqlib.suite import Result, pages, report
 from vqlib.suite.executing import WIDGET_STATE
 from vqlib.suite.gates import Gate, Verdict
+from vqlib.suite.records import MIME
 
 PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"

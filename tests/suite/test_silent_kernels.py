@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from jupyter_client.kernelspec import KernelSpec
-from tiny_suite import RECORD, parameters, write_notebook, write_settings
 
+from tests.suite.tiny_suite import RECORD, parameters, write_notebook, write_settings
 from vqlib import suite
 from vqlib.suite import clients, kernels
 

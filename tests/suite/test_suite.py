@@ -9,11 +9,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from tiny_suite import RECORD, execute_here, parameters, write_notebook, write_settings
 
+from tests import ROOT
+from tests.suite.tiny_suite import RECORD, execute_here, parameters, write_notebook, write_settings
 from vqlib import suite
-from vqlib.strict import SuiteError
 from vqlib.suite import executing, kernels, lineup, report
+from vqlib.suite.errors import SuiteError
 
 EXPECTED = """
 [01_good.records]
@@ -223,10 +224,11 @@ def test_ctrl_c_stops_even_a_stubborn_kernel_and_keeps_the_earlier_report(tmp_pa
     earlier.parent.mkdir(parents=True)
     earlier.write_text("earlier", encoding="utf-8")
     code = (
-        "import sys; from vqlib import cli, suite; suite.GRACE = 0.3; "
+        "import sys, vqlib.suite.run; sys.modules['vqlib.suite.run'].GRACE = 0.3; "
+        "from vqlib import cli; "
         "sys.exit(cli.main(['run', '--profile', 'quick']))"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(suite.__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     runner = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment,
         stderr=subprocess.PIPE, text=True,

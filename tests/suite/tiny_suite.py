@@ -7,10 +7,10 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from vqlib.records import MIME
 from vqlib.suite.executing import Execution
+from vqlib.suite.records import MIME
 
-RECORD = "from vqlib.records import record"
+RECORD = "from vqlib import record"
 
 
 def parameters(source: str = "", tags: tuple[str, ...] = ("parameters",)):

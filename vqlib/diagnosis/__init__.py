@@ -7,9 +7,9 @@ from dataclasses import replace
 import pandas as pd
 
 from vqlib.diagnosis import reset_rules, training_rules, usage_rules
+from vqlib.diagnosis.findings import Diagnosis, Finding, any_grave, fired, unknown
 from vqlib.diagnosis.logs import HistoryError, Log, Settings, in_hits
 from vqlib.diagnosis.sources import read
-from vqlib.findings import Diagnosis, Finding, any_grave, fired, unknown
 
 RULES = (*usage_rules.RULES, *reset_rules.RULES, *training_rules.RULES)
 CURVES = (("utilization", "train"), ("utilization", "val"), ("perplexity", "train"),

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pandas as pd
 
-from vqlib.findings import Evidence
-from vqlib.history import COLUMNS as RECORDED
-from vqlib.history import Column
-from vqlib.strict import near
+from vqlib.diagnosis.findings import Evidence
+from vqlib.quantization.names import near
+from vqlib.training.history import COLUMNS as RECORDED
+from vqlib.training.history import Column
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
           "validation": "val", "eval": "val", "test": "val"}  # fmt: skip

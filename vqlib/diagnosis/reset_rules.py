@@ -6,6 +6,15 @@ import math
 
 import pandas as pd
 
+from vqlib.diagnosis.findings import (
+    Evidence,
+    Finding,
+    Severity,
+    clear,
+    fired,
+    not_applicable,
+    unknown,
+)
 from vqlib.diagnosis.logs import Log
 from vqlib.diagnosis.usage_rules import (
     GOOD_EVERY,
@@ -15,8 +24,9 @@ from vqlib.diagnosis.usage_rules import (
     in_use,
     remedy_reset,
 )
-from vqlib.findings import Evidence, Finding, Severity, clear, fired, not_applicable, unknown
-from vqlib.guide import MAX_RESET_SHARE
+
+MAX_RESET_SHARE = 0.10
+"""The guide: at most this share of the codebook should be reset at once."""
 
 ROOM = 0.5  # of the uniform share: above it, half the average use is dead
 BUSY, FLOOD = 0.05, 0.20  # of the codebook reset in a step; the guide's ideal is at most 10 %

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pandas as pd
 
+from vqlib.diagnosis.findings import Evidence, Finding, Severity, clear, fired, unknown
 from vqlib.diagnosis.logs import Log
 from vqlib.diagnosis.usage_rules import LOW, in_use
-from vqlib.findings import Evidence, Finding, Severity, clear, fired, unknown
 
 ALIKE, RATHER_ALIKE = 0.95, 0.85  # the guide's levels of pairwise similarity
 COLLAPSED_SIMILARITY, COLLAPSED_STD = 0.9, 0.01

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from vqlib import usage
+from vqlib.diagnosis.findings import Evidence, Finding, Severity, clear, fired, unknown
 from vqlib.diagnosis.logs import Log
-from vqlib.findings import Evidence, Finding, Severity, clear, fired, unknown
+from vqlib.quantization import usage
 
 COLLAPSED, LOW = 0.25, 0.5  # shares of what uniform use would show: the guide's levels, rounded
 GAP, WIDE_GAP = 0.10, 0.30  # the guide's target is 10 points

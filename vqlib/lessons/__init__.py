@@ -11,9 +11,9 @@ import torch
 from IPython.display import Markdown, display
 
 import vqlib
-from vqlib import guide
-from vqlib.config import TrainConfig
-from vqlib.experiments import interval
+from vqlib.lessons import guide
+from vqlib.training.config import TrainConfig
+from vqlib.training.experiments import interval
 
 
 def provenance(config: TrainConfig, seeds: int) -> None:

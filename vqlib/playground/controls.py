@@ -18,7 +18,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from vqlib.strict import near
+from vqlib.quantization.names import near
 
 STYLE = """<style>
 .vq-panel { min-width: 340px; font-variant-numeric: tabular-nums }

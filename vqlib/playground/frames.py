@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqlib.reset import DeadCodeReset
-from vqlib.world import World
+from vqlib.playground.world import World
+from vqlib.quantization.reset import DeadCodeReset
 
 REACH = 2.1  # the picture shows [-REACH, REACH] in both directions
 CELLS = 120  # cells are asked for on a grid of so many points a side

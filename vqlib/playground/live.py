@@ -17,7 +17,7 @@ import anywidget
 import traitlets
 
 from vqlib.playground.frames import Trails, frame
-from vqlib.world import World
+from vqlib.playground.world import World
 
 MOST_STEPS = 12  # for one picture, however long the page has been silent
 

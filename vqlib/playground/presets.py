@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vqlib.faults import EXPECTED
-from vqlib.world import Setting
+from vqlib.playground.world import Setting
+from vqlib.quantization.faults import EXPECTED
 
 BED = {"codebook_size": 64, "tokens": 784, "drift": 2.0}  # N/K 12.25, as in the guide
 RESET = {"threshold": 1.0}

@@ -24,7 +24,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vqlib.strict import SuiteError, near, read_toml
+from vqlib.quantization.names import near
+from vqlib.suite.errors import SuiteError, read_toml
 
 BOUNDS = ("min", "max", "equals", "tolerance")
 

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vqlib.strict import SuiteError, near
+from vqlib.quantization.names import near
 from vqlib.suite import gates, profiles
+from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
 from vqlib.suite.gates import Expected
 from vqlib.suite.kernels import PACKAGE_PARENT

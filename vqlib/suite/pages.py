@@ -19,8 +19,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
-from vqlib import records
-from vqlib.suite import tables
+from vqlib.suite import records, tables
 from vqlib.suite.executing import WIDGET_STATE
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import nbformat
 
-from vqlib.strict import SuiteError, near, read_toml
+from vqlib.quantization.names import near
+from vqlib.suite.errors import SuiteError, read_toml
 
 COMMON = "common"
 TAG = "parameters"

@@ -23,7 +23,7 @@ from vqlib.suite import pages, tables
 from vqlib.suite.kernels import PACKAGE_PARENT, cores
 
 if TYPE_CHECKING:
-    from vqlib.suite import Result
+    from vqlib.suite.results import Result
 
 TEMPLATES = Path(__file__).parent / "templates"
 RESULTS = "results.json"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vqlib.suite import Result
+    from vqlib.suite.results import Result
 
 WORDS = {
     "val": "validation",

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from vqlib import usage
 from vqlib.lessons.checking import Case, Exercise
+from vqlib.quantization import usage
 
 # 01: a histogram, and its window
 

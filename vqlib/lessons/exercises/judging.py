@@ -8,10 +8,12 @@ from functools import partial
 import numpy as np
 from scipy import stats
 
-from vqlib import effects, experiments, usage
 from vqlib.diagnosis.training_rules import ALIKE
 from vqlib.diagnosis.usage_rules import LOW
+from vqlib.lessons import effects
 from vqlib.lessons.checking import Case, Exercise
+from vqlib.quantization import usage
+from vqlib.training import experiments
 
 # 02: a rule for claims
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from vqlib.lessons.checking import Case, Exercise
-from vqlib.reset import DeadCodeReset
+from vqlib.quantization.reset import DeadCodeReset
 
 
 def _reset(codebook, cluster_size, x, indices, threshold, *, unit=True, refill=1.0, own=True):

@@ -1,0 +1,24 @@
+"""The decision tree: each leaf names a finding and leads to a notebook that is there."""
+
+import re
+
+import pytest
+
+from tests import ROOT
+from vqlib.diagnosis.findings import IDS
+from vqlib.lessons.figures import tree
+
+
+@pytest.mark.parametrize("question", tree.QUESTIONS, ids=lambda q: q.finding)
+def test_a_leaf(question):
+    assert question.finding in IDS
+    assert question.leaves in ("yes", "no")
+    assert (ROOT / "notebooks" / f"{question.notebook}.ipynb").is_file()
+
+
+def test_every_leaf_is_a_link_in_the_figure():
+    html = tree.tree().data
+    links = re.findall(r'<a href="([^"]+)"', html)
+    assert links == [f"{q.notebook}.ipynb" for q in tree.QUESTIONS]
+    assert all(q.leaf in html and q.text in html for q in tree.QUESTIONS)
+    assert tree.LAST in html

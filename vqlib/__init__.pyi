@@ -1,0 +1,13 @@
+from . import usage as usage
+from .diagnosis import diagnose as diagnose
+from .diagnosis.audit import audit as audit
+from .diagnosis.audit import audit_table as audit_table
+from .quantization.quantizer import NormEMAQuantizer as NormEMAQuantizer
+from .quantization.reset import DeadCodeReset as DeadCodeReset
+from .suite.records import record as record
+from .training.config import TrainConfig as TrainConfig
+from .training.runs import Run as Run
+from .training.trainer import TrainingDiverged as TrainingDiverged
+from .training.trainer import train as train
+from .watching.adapters import Adapter as Adapter
+from .watching.watch import watch as watch

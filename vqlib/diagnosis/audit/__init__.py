@@ -1,0 +1,151 @@
+"""Behavioural tests of any quantizer: experiments on copies of it, each answer with its numbers.
+
+Nothing is concluded from source code or from a class's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import nn
+
+from vqlib.diagnosis.audit.bench import Bench, NotFinite, made, own_randomness
+from vqlib.diagnosis.audit.donors import duplicate_codes, threshold_above_share
+from vqlib.diagnosis.audit.processes import NAME as RANKS
+from vqlib.diagnosis.audit.processes import ranks_disagree
+from vqlib.diagnosis.audit.resetting import reset_does_not_survive, reset_never_fires, starve
+from vqlib.diagnosis.audit.starting import (
+    cold_start,
+    first_step_explosion,
+    loss_hides_collapse,
+    narrow_start,
+    start,
+)
+from vqlib.diagnosis.audit.states import evaluation_changes_counts, not_reproducible
+from vqlib.diagnosis.audit.table import audit_table
+from vqlib.diagnosis.findings import Diagnosis, Evidence, Finding, any_grave, unknown
+from vqlib.watching.adapters import Adapter, adapter_for
+
+__all__ = ["audit", "audit_table"]
+
+CODEBOOK = (
+    "cold-start", "first-step-explosion", "reset-never-fires", "reset-does-not-survive",
+    "duplicate-codes", "threshold-above-share",
+)  # fmt: skip
+ALWAYS = ("evaluation-changes-counts", "not-reproducible", "loss-hides-collapse")
+
+
+def audit(
+    subject: nn.Module | Callable[[], nn.Module],
+    *,
+    adapter: Adapter | None = None,
+    dim: int | None = None,
+    tokens: int | None = None,
+    ranks: bool = True,
+    seed: int = 0,
+    timeout: float = 60.0,
+) -> Diagnosis:
+    """Examine a quantizer by experiments on copies of it.
+
+    The subject itself is never run, and torch's generators are afterwards as they were. Of a
+    layer with several codebooks the first is examined.
+
+    Args:
+        subject: a quantizer, or a function without arguments that makes one. Prefer the
+            function: only it shows how the layer starts, and what it does when it is built in
+            a group of processes.
+        adapter: how to read the layer; None: recognised by `vqlib.watching.adapters.adapter_for`.
+        dim: of a token; None: as the adapter's settings or the codebook say.
+        tokens: tokens a step N of your training; whether a threshold is reachable depends on
+            it. None: a few for each code.
+        ranks: also run it in two processes (some seconds).
+        seed: of the inputs, and of torch's generator for what draws from it.
+        timeout: seconds that the two processes may take.
+
+    Returns:
+        A `Diagnosis` with one answer a question; "not applicable" and "unknown" say why. Where
+        the layer gives NaN or infinity, "unstable-training" says of what, and nothing is
+        examined further.
+
+    Raises:
+        TypeError: the subject is no module and makes none, cannot be copied, or is of an
+            unknown kind without an adapter; or the adapter fails, or gives a wrong kind of thing.
+        ValueError: dim or tokens out of range, or the layer refuses tokens of that shape; the
+            adapter gives wrong values; the module is on the meta device.
+    """
+    for name, value in (("dim", dim), ("tokens", tokens)):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if not isinstance(adapter, Adapter | None):
+        raise TypeError(f"adapter must be a vqlib.Adapter or None, got {adapter!r}")
+    module, fresh = made(subject, seed)
+    adapter = adapter or adapter_for(module)
+    if adapter is None:
+        raise TypeError(
+            f"{type(module).__name__} is of no kind that is recognised; say how to read it: "
+            "adapter=vqlib.Adapter(indices=..., codebook=..., counts=...)"
+        )
+    bench = Bench(module, adapter, dim, fresh, tokens, seed)
+    with own_randomness(seed, bench.device):
+        bench.check()
+        make = None if isinstance(subject, nn.Module) else subject
+        answers = _until_not_finite(_answers(bench, make if ranks else None, ranks, timeout), ranks)
+    title = f"audit of {adapter.name or type(module).__name__}"
+    if bench.codebooks > 1:
+        title += f", codebook 1 of {bench.codebooks}"
+    return Diagnosis.of(title, [*answers, *_healthy(answers)])
+
+
+def _until_not_finite(answers: Iterator[Finding], ranks: bool) -> list[Finding]:
+    """All answers; where the layer gives NaN, this is the last and the others are unknown."""
+    done = []
+    try:
+        for answer in answers:
+            done.append(answer)
+    except NotFinite as stop:
+        asked = {answer.id for answer in done}
+        why = "The layer gives numbers that are not finite: see unstable-training."
+        done.append(stop.finding)
+        done += [unknown(question, why, "a layer whose numbers stay finite")
+                 for question in (*CODEBOOK, *ALWAYS, *([RANKS] if ranks else []))
+                 if question not in asked]  # fmt: skip
+    return done
+
+
+def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Finding]:
+    started = start(bench) if bench.book(bench.pristine) is not None else None
+    if started is None or not started.moves:
+        cause = (
+            "It holds no codebook." if started is None
+            else "Its forward pass does not move the codebook; an optimizer may."
+        )  # fmt: skip
+        for question in (*CODEBOOK, *([RANKS] if ranks else [])):
+            yield Finding(question, "not applicable", cause=cause)
+        settled = bench.copy() if started is None else started.settled
+        yield evaluation_changes_counts(bench, settled)
+        yield not_reproducible(bench, None)
+        yield loss_hides_collapse(bench, bench.copy(settled))
+        return
+    settled = started.settled
+    starved = starve(bench, settled)
+    narrow, steps = narrow_start(bench)
+    yield cold_start(bench, started)
+    yield first_step_explosion(bench, steps)
+    yield reset_never_fires(bench, starved)
+    yield reset_does_not_survive(bench, starved)
+    yield duplicate_codes(bench, starved)
+    yield threshold_above_share(bench, settled, starved)
+    yield evaluation_changes_counts(bench, settled)
+    yield not_reproducible(bench, starved)
+    yield loss_hides_collapse(bench, narrow)
+    if ranks:
+        yield ranks_disagree(bench, make, min(starved.steps + 5, 60), timeout)
+
+
+def _healthy(answers: list[Finding]) -> list[Finding]:
+    clear = sum(a.severity == "clear" for a in answers)
+    if any_grave(answers) or not clear:
+        return []
+    counted = Evidence("questions answered with no", clear, f"of {len(answers)}")
+    return [Finding("healthy", "note", (counted,), "No experiment showed a fault.")]

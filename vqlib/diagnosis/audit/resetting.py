@@ -1,0 +1,234 @@
+"""Codes are starved until the layer resets them; then they are watched."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from vqlib.diagnosis.audit.bench import SHIFTED, Bench, Seen
+from vqlib.diagnosis.findings import Evidence, Finding
+
+LONGEST = 400  # steps that a starving may take
+AGAIN = 20  # checks for which codes that are reset again and again are left alone
+FORGOTTEN = (
+    "A reset code is dead again at once and is moved again, even where it is hit: its count is "
+    "not refilled, or something rewrites it."
+)
+REFILL = (
+    "Set the count of a reset code above the threshold, for example to threshold + 1, and reset "
+    "every buffer that the code is computed from."
+)
+
+
+@dataclass
+class Starving:
+    """All inputs lie in one place, so that the other codes die.
+
+    ``reset``: the step at which most codes were put elsewhere, if any; ``codes``: these;
+    ``before`` and ``after``: the module around it.
+    """
+
+    centre: Tensor
+    tokens: int
+    steps: int = 0
+    put: int = 0  #: codes put elsewhere, over all steps
+    said: int = 0  #: codes that the layer says it reset, over all steps
+    dead: int = 0  #: codes without a hit and below the threshold, at the end
+    reset: Seen | None = None
+    codes: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    before: nn.Module | None = None
+    after: nn.Module | None = None
+
+    @property
+    def window(self) -> str:
+        return f"{self.steps} steps of {self.tokens} tokens in one place"
+
+
+def starve(bench: Bench, settled: nn.Module) -> Starving:
+    """Feed one place until half of the codebook was reset, or for as long as that may take."""
+    tokens = max(256, bench.codes * 9 // 8)
+    seen, module = None, bench.copy(settled)
+    done = Starving(bench.direction(), tokens)
+    for _ in range(_patience(bench, module, tokens)):
+        before = bench.copy(module)
+        seen = bench.step(module, bench.ball(done.centre, tokens))
+        put = seen.put_elsewhere
+        done.steps += 1
+        done.put += int(put.sum())
+        done.said += len(seen.announced)
+        if int(put.sum()) > len(done.codes):
+            done.reset, done.codes = seen, put.nonzero().flatten()
+            done.before, done.after = before, bench.copy(module)
+        if 2 * done.put >= bench.codes:
+            break
+    if seen.counts is not None and bench.threshold(tokens):
+        starved = (seen.hits == 0) & (seen.counts < bench.threshold(tokens))
+        done.dead = int(starved.sum())
+    return done
+
+
+def _patience(bench: Bench, module: nn.Module, tokens: int) -> int:
+    """Steps until the largest count is below the threshold without a hit, and some more."""
+    threshold, counts = bench.threshold(tokens), bench.counts(module)
+    spare = 2 * bench.every + 3
+    if threshold == 0:
+        return 20
+    if threshold is None or counts is None or not bench.decay or bench.decay == 1:
+        return 60
+    above = max(1.0, float(counts.max()) / threshold)
+    return min(LONGEST, math.ceil(math.log(above) / -math.log(bench.decay)) + spare)
+
+
+def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
+    """Codes without a hit: does anything happen to them?"""
+    threshold = bench.threshold(starved.tokens)
+    evidence = [Evidence("codes put elsewhere", starved.put, "codes", starved.window)]
+    if starved.put or starved.said:
+        return Finding("reset-never-fires", "clear", tuple(evidence))
+    if threshold is None:
+        cause = "No reset was seen, and the layer's settings name no threshold."
+        return Finding("reset-never-fires", "not applicable", tuple(evidence), cause)
+    if threshold == 0:
+        share = bench.tokens / bench.codes
+        return Finding(
+            "reset-never-fires", "note", tuple(evidence),
+            "The layer has no reset, or it is off (threshold 0): a code without hits stays lost.",
+            f"Set a threshold of about a tenth of the uniform share: {0.1 * share:.2g} hits a "
+            f"step at {bench.tokens} tokens for {bench.codes} codes.",
+        )  # fmt: skip
+    if starved.dead:
+        evidence += [
+            Evidence("codes without a hit and below the threshold", starved.dead,
+                     f"of {bench.codes} codes", "at the end"),
+            Evidence("threshold", threshold, "hits a step"),
+        ]  # fmt: skip
+        return Finding(
+            "reset-never-fires", "critical", tuple(evidence),
+            "Codes are dead by the layer's own threshold, and no code moves: its reset is not "
+            "called, waits for what cannot happen, or is undone in the same step.",
+            "Compare the counts with the threshold itself, after the moving average's update.",
+        )  # fmt: skip
+    return Finding("reset-never-fires", "unknown", tuple(evidence),
+                   f"No code was dead by the threshold of {threshold:.3g} hits a step so soon, or "
+                   "the layer shows no counts.",
+                   "counts in the adapter, or a shorter decay")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The reset codes are fed their own places."""
+
+    hits: int  #: a step, of each code
+    taken: int  #: codes that got them
+    lost: int  #: of these, codes that moved all the same
+    steps: int
+
+
+def visit(bench: Bench, starved: Starving, module: nn.Module) -> Visit:
+    """Feed each reset code its own place; hits twice the threshold, if that is known.
+
+    With so many hits at every step a code is alive by definition. All other tokens lie in
+    one place.
+    """
+    value = bench.settings.get("dead_code_threshold")
+    hits, tokens = 8, 0
+    if value is not None and bench.settings.get("reset_relative"):
+        hits, tokens = 1, math.ceil(bench.codes / (2 * value))
+    elif value is not None:
+        hits = max(1, math.ceil(2 * value))
+    codes = starved.codes[: max(1, min(2**14, tokens or 2**14) // hits)]
+    module = bench.copy(module)
+    rows = bench.book(module)[codes]
+    size = rows.norm(dim=-1).clamp(min=1e-12)
+    taken = lost = torch.zeros(len(codes), dtype=torch.bool)
+    steps = min(20, max(3, bench.every + 1))
+    for step in range(steps):
+        fed = rows.repeat_interleave(hits, dim=0)
+        others = bench.ball(-starved.centre, max(0, tokens - len(fed)))
+        seen = bench.step(module, torch.cat([fed, others]))
+        full = seen.hits[codes] >= hits
+        taken = full if step == 0 else taken & (full | lost)
+        lost = lost | ((seen.after[codes] - rows).norm(dim=-1) > SHIFTED * size)
+    return Visit(hits, int(taken.sum()), int((lost & taken).sum()), steps)
+
+
+def leave_alone(bench: Bench, starved: Starving) -> tuple[int | None, nn.Module]:
+    """(steps until most reset codes are reset again without a hit, the module to visit).
+
+    None: in none of `Bench.patience` steps. Where it happens at the very next check, they are
+    left alone for `AGAIN` more, so that a count that is never refilled has time to fall.
+    """
+    module, codes = bench.copy(starved.after), starved.codes
+    idle = torch.ones(len(codes), dtype=torch.bool)
+    again = torch.zeros_like(idle)
+    step = 0
+    while 2 * int(again.sum()) <= len(codes):
+        if step == bench.patience:
+            return None, starved.after
+        step += 1
+        seen = bench.step(module, bench.ball(-starved.centre, starved.tokens))
+        again |= idle & seen.reset[codes]
+        idle &= seen.hits[codes] == 0
+    if step > bench.every:
+        return step, starved.after
+    for _ in range(AGAIN * bench.every):  # each time elsewhere than the codes were just put
+        bench.step(module, bench.ball(bench.direction(), starved.tokens))
+    return step, module
+
+
+def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
+    """Is a reset code still in its place after the step, and after the next ones?"""
+    name = "reset-does-not-survive"
+    if starved.said and not starved.put:
+        evidence = (
+            Evidence("codes that the layer says it reset", starved.said, "codes", starved.window),
+            Evidence("of these put elsewhere", starved.put, "codes", starved.window),
+        )
+        cause = "The reset is undone within its step: something rewrites the codebook."
+        remedy = "Reset after the moving average's update, and write its sums too."
+        return Finding(name, "critical", evidence, cause, remedy)
+    if starved.after is None:
+        return Finding(name, "not applicable",
+                       cause=f"No reset was seen in {starved.window}.")  # fmt: skip
+    lived, module = leave_alone(bench, starved)
+    evidence = [Evidence("codes reset in one step", len(starved.codes), f"of {bench.codes} codes")]
+    steps = f"more than {bench.patience}" if lived is None else lived
+    evidence.append(Evidence("steps until reset again without a hit", steps, "steps"))
+    short = lived is not None and lived <= bench.every
+    if bench.visitable:
+        seen = visit(bench, starved, module)
+        window = f"{seen.steps} steps with {seen.hits} hits for each reset code"
+        evidence += [
+            Evidence("reset codes that were hit", seen.taken, "codes", window),
+            Evidence("of these not left in place", seen.lost, "codes", window),
+        ]
+        part = seen.lost / max(1, seen.taken)
+        if part > 0.1:
+            return Finding(
+                name, "critical" if part > 0.5 else "warning", tuple(evidence),
+                FORGOTTEN, REFILL,
+            )  # fmt: skip
+    threshold, counts = bench.threshold(starved.tokens), starved.reset.counts
+    if short and threshold and counts is not None:
+        low = int((counts[starved.codes] < threshold).sum())
+        evidence.append(Evidence("reset codes whose count is still below the threshold", low,
+                                 "codes", "right after the reset"))  # fmt: skip
+        if 2 * low > len(starved.codes):
+            return Finding(name, "critical", tuple(evidence), FORGOTTEN, REFILL)
+    if short:
+        return Finding(
+            name, "note", tuple(evidence),
+            "A reset code that is not hit is reset again at the very next check.",
+            f"Refill its count to several times the threshold{_three_times(bench.decay)}.",
+        )  # fmt: skip
+    return Finding(name, "clear", tuple(evidence))
+
+
+def _three_times(decay: float | None) -> str:
+    if not decay or decay == 1:
+        return ""
+    steps = math.floor(math.log(3) / -math.log(decay)) + 1
+    return f": at 3 x the threshold it has {steps} steps at decay {decay:g}"

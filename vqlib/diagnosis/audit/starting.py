@@ -1,0 +1,201 @@
+"""The first steps: is the first codebook kept, do norms explode, what does the loss read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vqlib.diagnosis.audit.bench import Bench, Seen
+from vqlib.diagnosis.findings import Evidence, Finding
+
+SLACK = 0.2  # radians by which a code left the way from where it was to its inputs' mean
+LOUD, FAINT = 1e-2, 1e-3  # a total collapse should read at least so much
+REMEDY = "Begin the counts at those of the first batch, as its assignment gives them."
+GROWN, EXPLODED = 3.0, 10.0  # x the norm of codes that were hit
+
+
+@dataclass(frozen=True)
+class Start:
+    """A copy of the subject after its first steps on broad data."""
+
+    settled: nn.Module
+    steps: list[Seen]
+    moves: bool  #: whether the codebook changed at all
+
+
+def start(bench: Bench) -> Start:
+    """The first steps, one more than the reset's interval so that it can act twice."""
+    module = bench.copy()
+    steps = [bench.step(module, bench.broad()) for _ in range(min(bench.every, 10) + 1)]
+    return Start(module, steps, any(bool((s.before != s.after).any()) for s in steps))
+
+
+def cold_start(bench: Bench, started: Start) -> Finding:
+    """How many codes in use were thrown away in the first steps.
+
+    In use: hit at least twice the threshold (the uniform share, where that is unknown).
+    Thrown away: neither where it was nor on the way to the mean of its inputs.
+    """
+    if bench.fresh is False:
+        return _seen_data("cold-start")
+    if not bench.visitable:
+        return Finding(
+            "cold-start",
+            "not applicable",
+            cause="The layer projects its inputs: codes and inputs cannot be compared.",
+        )
+    threshold = bench.threshold(bench.tokens)
+    enough = bench.tokens / bench.codes if threshold is None else max(1.0, 2 * threshold)
+    checked = started.steps[: bench.every]
+    first = checked[0]
+    used = first.hits >= enough
+    if not used.any():
+        return Finding("cold-start", "unknown", cause="No code was hit often enough to tell.",
+                       remedy="a larger batch: tokens=")  # fmt: skip
+    codes = _first_codes(bench, first)
+    if codes is None:
+        return Finding("cold-start", "unknown",
+                       cause="Of several codebooks, the one that k-means sets cannot be read.",
+                       remedy="one of its layers alone")  # fmt: skip
+    random = float(_turn(codes, first.before)[used].median()) < 1e-3
+    thrown = _astray(codes, first) & used
+    for seen in checked[1:]:
+        thrown |= _astray(seen.before, seen) & used & (seen.hits >= enough)
+    part = int(thrown.sum()) / int(used.sum())
+    window = f"first {len(checked)} step{'s' * (len(checked) > 1)} of {bench.tokens} tokens"
+    evidence = [
+        Evidence("codes in use", int(used.sum()), f"of {bench.codes} codes", window),
+        Evidence("of these thrown away", int(thrown.sum()), "codes", window),
+    ]
+    begins = 1.0
+    if first.counts is not None and threshold:
+        begins = float((first.counts / first.hits)[used].median())
+        evidence.append(
+            Evidence("their counts over their hits", begins, "", "after the first step")
+        )
+    evidence = tuple(evidence)
+    if part <= 0.05 and begins > 0.75:
+        return Finding("cold-start", "clear", evidence)
+    if part <= 0.05:
+        return Finding("cold-start", "note", evidence,
+                       "Counts begin below the hits of the first batch; with this batch "
+                       "hardly a code is lost by it.", REMEDY)  # fmt: skip
+    cause = "Codes that the first batch uses are reset at once: their counts begin too low."
+    if random:  # nothing of worth is lost
+        return Finding("cold-start", "note", evidence,
+                       cause + " The codes that are lost were random ones.", REMEDY)  # fmt: skip
+    return Finding("cold-start", "critical" if part > 0.5 else "warning", evidence, cause, REMEDY)
+
+
+def narrow_start(bench: Bench) -> tuple[nn.Module, list[Seen]]:
+    """First steps on data in one place, then in the opposite one: most codes have no hit."""
+    module, centre = bench.copy(), bench.direction()
+    places = (centre, -centre, -centre)
+    return module, [bench.step(module, bench.ball(place, bench.tokens)) for place in places]
+
+
+def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
+    """The norm of codes without a hit against that of codes that were hit."""
+    if bench.fresh is False:
+        return _seen_data("first-step-explosion")
+    before = steps[0].before.norm(dim=-1).nan_to_num(0.0)  # there may be no codes yet
+    usual, largest, idle = float(before.max()), 0.0, 0
+    put = torch.zeros(bench.codes, dtype=torch.bool)
+    for seen in steps:
+        norms = seen.after.norm(dim=-1).nan_to_num(torch.inf)
+        put |= seen.reset
+        usual = max(usual, float(norms[seen.hits > 0].median()))
+        alone = (seen.hits == 0) & ~put
+        if alone.any():
+            largest, idle = max(largest, float(norms[alone].max())), max(idle, int(alone.sum()))
+    ratio = largest / max(usual, 1e-12)
+    if idle == 0:
+        return Finding("first-step-explosion", "unknown", cause="Every code was hit, or reset.",
+                       remedy="the same layer without its reset")  # fmt: skip
+    window = f"first {len(steps)} steps of {bench.tokens} tokens in one place"
+    evidence = (
+        Evidence("largest norm of a code without a hit", ratio, "x that of codes hit", window),
+        Evidence("codes without a hit", idle, f"of {bench.codes}", window),
+    )
+    if ratio <= GROWN:
+        return Finding("first-step-explosion", "clear", evidence)
+    return Finding(
+        "first-step-explosion", "critical" if ratio > EXPLODED else "warning", evidence,
+        "A code is a running sum over a running count, and the two do not begin together.",
+        "Begin the counts at 1 where the sums begin at the codes, or both at 0 and skip codes "
+        "without a hit.",
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
+    """What the loss reads when every input is as far from its code as unrelated vectors are.
+
+    ``narrow`` has its codes in one place where its first batch set them; broad inputs then
+    are a collapse. The reading is scaled to 1 - cosine = 1.
+    """
+    z = bench.broad()
+    narrow.train()
+    output = bench.call(bench.copy(narrow), z)
+    loss = bench.reader.loss(output)
+    if not loss:
+        return Finding("loss-hides-collapse", "not applicable", cause="The layer reports no loss.")
+    quantized = bench.reader.quantized(output, z)
+    wrong = float(1 - F.cosine_similarity(z, quantized, dim=-1).mean())
+    if wrong < 1e-3:
+        return Finding("loss-hides-collapse", "unknown", cause="The codes fit every input.",
+                       remedy="a smaller codebook or more dimensions")  # fmt: skip
+    both = bench.reader.loss(bench.call(bench.copy(narrow), torch.cat([z, z]))) or 0.0
+    twice = both / loss
+    reads = loss / wrong
+    window = f"{len(z)} tokens in all directions, features of order 1"
+    evidence = (
+        Evidence("1 - cosine of inputs and codes", wrong, "", window),
+        Evidence("loss", loss, "", window),
+        Evidence("loss that a total collapse (1 - cosine = 1) would read", reads, "", "scaled"),
+        Evidence("loss where every token comes twice", twice, "x the loss", window),
+    )
+    if twice < 0.75:
+        return Finding(
+            "loss-hides-collapse", "warning", evidence,
+            "The loss falls with the number of tokens: it is a mean that is divided again.",
+            "Average the loss once.",
+        )  # fmt: skip
+    if reads >= LOUD:
+        return Finding("loss-hides-collapse", "clear", evidence)
+    return Finding(
+        "loss-hides-collapse", "warning" if reads < FAINT else "note", evidence,
+        "The loss is a mean over the elements of short vectors: it is small whatever the codes do.",
+        "Watch 1 - cosine beside it, or the share of codes in use; never this loss alone.",
+    )  # fmt: skip
+
+
+def _first_codes(bench: Bench, first: Seen) -> Tensor | None:
+    """(K, D) the codes that the first step's tokens were given; rows that took none are 0."""
+    if bench.codebooks == 1:
+        codes = torch.zeros_like(first.before)
+        codes[first.indices] = bench.reader.quantized(first.output, first.z)
+        return codes
+    # what is returned is a sum over codebooks
+    return first.before if bool((first.before != first.before[0]).any()) else None
+
+
+def _seen_data(question: str) -> Finding:
+    cause = "The module has learned already: give a function that makes one."
+    return Finding(question, "not applicable", cause=cause)
+
+
+def _turn(left: Tensor, right: Tensor) -> Tensor:
+    """(K,) angles in radians; by chords, as acos loses small angles."""
+    left, right = F.normalize(left, dim=-1), F.normalize(right, dim=-1)
+    return 2 * torch.atan2((left - right).norm(dim=-1), (left + right).norm(dim=-1))
+
+
+def _astray(codes: Tensor, seen: Seen) -> Tensor:
+    """(K,) bool: where the code is now is not between where it was and its inputs' mean."""
+    sums = torch.zeros_like(codes).index_add_(0, seen.indices, seen.z)
+    way = _turn(codes, seen.after) + _turn(seen.after, sums) - _turn(codes, sums)
+    return way > SLACK

@@ -1,0 +1,131 @@
+"""What must not change, and what must come out the same."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vqlib.diagnosis.audit.bench import Bench, reseed
+from vqlib.diagnosis.audit.resetting import Starving
+from vqlib.diagnosis.findings import Evidence, Finding
+
+
+def evaluation_changes_counts(bench: Bench, settled: nn.Module) -> Finding:
+    """Three passes in evaluation mode on data in one place: which state changes?"""
+    name = "evaluation-changes-counts"
+    changed = _changed_by_evaluation(bench, settled)
+    window = "3 evaluation passes"
+    evidence = [Evidence("parts of the state that change", len(changed), "parts", window)]
+    if changed:
+        evidence.append(Evidence("they are", ", ".join(sorted(changed)[:6])))
+        heavy = any(isinstance(value, Tensor) for value in changed.values())
+        return Finding(
+            name, "critical" if heavy else "note", tuple(evidence),
+            "A forward pass in evaluation mode updates what training uses.",
+            "Update state only where self.training is true.",
+        )  # fmt: skip
+    first = {}
+    if bench.fresh is not False:
+        first = _changed_by_evaluation(bench, bench.pristine, untrained=True)
+    if any(isinstance(value, Tensor) for value in first.values()):
+        evidence.append(Evidence("before the first training step", ", ".join(sorted(first)[:6])))
+        return Finding(
+            name, "note", tuple(evidence),
+            "Evaluation changes nothing later, but an evaluation before any training initialises "
+            "the layer from its own data.",
+            "Train at least one step before the first evaluation.",
+        )  # fmt: skip
+    return Finding(name, "clear", tuple(evidence))
+
+
+def _changed_by_evaluation(bench: Bench, module: nn.Module, untrained: bool = False) -> dict:
+    module = bench.copy(module).eval()
+    before, place = state_of(module), bench.direction()
+    for _ in range(3):
+        bench.call(module, bench.ball(place, bench.tokens), untrained=untrained)
+    after = state_of(module)
+    names = before.keys() | after.keys()
+    return {n: after.get(n) for n in names if not _same(before.get(n), after.get(n))}
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor | int | float | bool | str]:
+    """Copies of all tensors and plain values that a module and its parts hold, by name."""
+    state = {}
+    for path, part in module.named_modules():
+        values = dict(part._parameters) | dict(part._buffers) | vars(part)
+        for key, value in values.items():
+            name = f"{path}.{key}" if path else key
+            if isinstance(value, Tensor):
+                state[name] = value.detach().clone()
+            elif isinstance(value, torch.Generator):
+                state[name] = value.get_state().clone()
+            elif isinstance(value, int | float | bool | str) and key != "training":
+                state[name] = value
+    return state
+
+
+def _same(left, right) -> bool:
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        # bytes, so that a NaN equals itself
+        return left.shape == right.shape and left.dtype == right.dtype and torch.equal(
+            left.contiguous().reshape(-1).view(torch.uint8),
+            right.contiguous().reshape(-1).view(torch.uint8),
+        )  # fmt: skip
+    return type(left) is type(right) and left == right
+
+
+def not_reproducible(bench: Bench, starved: Starving | None) -> Finding:
+    """One start, one seed, the same tokens: the same indices and codes?"""
+    name = "not-reproducible"
+    tokens = [bench.broad(), bench.broad()]
+    cases = [(bench.pristine, tokens)]
+    if starved is not None and starved.after is not None:
+        # the step at which most codes were reset is played again: resets are what draws
+        cases.append((starved.before, [starved.reset.z]))
+    results = [[_played(bench, *case, seed) for case in cases] for seed in (0, 0, 1)]
+    window = "first 2 steps" + (" and a step that resets" if len(cases) > 1 else "")
+    own = any(isinstance(v, torch.Generator) for part in bench.pristine.modules()
+              for v in vars(part).values())  # fmt: skip
+    again = _alike(results[0], results[1])
+    other = _alike(results[0], results[2])
+    evidence = (
+        Evidence("same result with torch's generator seeded alike", _yes(again), "", window),
+        Evidence("same result with torch's generator seeded otherwise", _yes(other), "", window),
+    )
+    if not again:
+        return Finding(name, "critical", evidence,
+                       "The layer draws numbers that no seed decides.",
+                       "Draw from a generator with a seed of its own.")  # fmt: skip
+    if other:
+        return Finding(name, "clear", evidence)
+    if own:
+        return Finding(
+            name, "warning", evidence,
+            "The layer holds a generator of its own, and draws from the process's all the same: "
+            "its seed does not decide the result.",
+            "Pass the layer's generator to every draw.",
+        )  # fmt: skip
+    return Finding(name, "clear", evidence,
+                   "It draws from the process's generator: whatever else draws changes its codes.",
+                   "torch.manual_seed right before training makes a run repeat.")  # fmt: skip
+
+
+def _played(bench: Bench, module: nn.Module, tokens: list[Tensor], seed: int) -> list[Tensor]:
+    module = bench.copy(module).train()
+    reseed(bench.seed + 1000 + seed, bench.device)
+    results = []
+    for z in tokens:
+        results.append(bench.indices(module, bench.call(module, z), z))
+        book = bench.book(module)
+        results += [] if book is None else [book]
+    return results
+
+
+def _alike(left: list[list[Tensor]], right: list[list[Tensor]]) -> bool:
+    return all(
+        _same(a, b) for x, y in zip(left, right, strict=True) for a, b in zip(x, y, strict=True)
+    )
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

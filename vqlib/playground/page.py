@@ -1,0 +1,101 @@
+"""The playground as a page without code, on this machine only: ``python -m vqlib.playground.page``.
+
+Voila runs a notebook of a few cells in a kernel and shows what they display. The kernel is always
+this interpreter, whatever ``python3`` is registered elsewhere, and a token keeps other people of
+a shared machine out of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from traitlets import default
+from traitlets.config import Config
+from voila.app import Voila
+
+from vqlib.suite.kernels import PACKAGE_PARENT
+
+TITLE = "A codebook you can watch die"
+TEMPLATE = Path(__file__).with_name("templates") / "page"
+WORLD = """\
+Dots are encoder outputs, drawn anew in each step; their cloud drifts, as an encoder's outputs do
+while it learns. The codes follow by moving average, and those left behind die: a cross has not
+been chosen for 20 steps. Press **Play**, move a slider, or take a preset."""
+TRAINING = """\
+## Train for real
+
+A small VQ-VAE on photographs. Choose, press **Train**, watch; **Stop** keeps what has been trained.
+Runs are kept on disk, also when this page is closed."""
+
+
+def notebook() -> NotebookNode:
+    """What the page shows: the playground, and trainings below it."""
+    return new_notebook(
+        cells=[
+            new_markdown_cell(f"# {TITLE}\n\n{WORLD}"),
+            new_code_cell("from vqlib.playground import Playground, Trainings\n\nPlayground()"),
+            new_markdown_cell(TRAINING),
+            new_code_cell("Trainings()"),
+        ],
+        metadata={
+            "title": TITLE,
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        },
+    )
+
+
+class ThisPython(KernelSpecManager):
+    """Knows one kernel, that of this interpreter."""
+
+    @default("kernel_dirs")
+    def _kernel_dirs_default(self) -> list[str]:
+        return []
+
+
+class Page(Voila):
+    """Voila, which opens the browser with its token and asks no other host for anything."""
+
+    def setup_template_dirs(self) -> None:
+        """Ours before voila's."""
+        super().setup_template_dirs()
+        self.template_paths.insert(0, str(TEMPLATE))
+
+    def launch_browser(self) -> None:
+        """Open the page in the person's browser."""
+        webbrowser.open(self.display_url)
+
+
+def settings() -> Config:
+    """Loopback, a token, no code, and errors told where they happen."""
+    config = Config()
+    config.Voila.ip = "127.0.0.1"
+    config.Voila.auto_token = True
+    config.VoilaConfiguration.strip_sources = True
+    config.VoilaConfiguration.show_tracebacks = True
+    config.VoilaConfiguration.kernel_spec_manager_class = ThisPython
+    return config
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve the page until interrupted; takes voila's flags (``--port=8866``, ``--no-browser``)."""
+    if PACKAGE_PARENT.name != "site-packages":
+        paths = [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "playground.ipynb"
+        nbformat.write(notebook(), path)
+        flags = sys.argv[1:] if argv is None else argv
+        Page.launch_instance([str(path), *flags], config=settings())
+
+
+if __name__ == "__main__":
+    main()

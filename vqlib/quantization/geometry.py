@@ -1,0 +1,102 @@
+"""How codes and encoder outputs lie: angles in degrees, likeness, duplicates, effective rank."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vqlib.quantization.quantizer import nearest
+
+
+def angles(a: Tensor, b: Tensor) -> Tensor:
+    """Degrees (...) between unit vectors ``a`` and ``b`` (..., D)."""
+    # atan2 of chord lengths: acos loses all digits at small angles
+    half = torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))
+    return 2 * half.rad2deg()
+
+
+def codebook_lag(codebook: Tensor, counts: Tensor, sums: Tensor) -> float:
+    """Degrees between the used codes and what they would be if estimated anew, averaged.
+
+    ``codebook`` (K, D) unit rows; ``counts`` (K,) hits; ``sums`` (K, D) of the unit inputs
+    assigned to each. NaN where no code was hit.
+    """
+    used = counts > 0
+    return _mean(angles(codebook[used], F.normalize(sums[used], dim=-1)))
+
+
+def distance_to_nearest(codes: Tensor, points: Tensor) -> float:
+    """Degrees from each of ``codes`` (n, D) to the nearest of ``points`` (N, D), averaged.
+
+    Unit vectors. NaN where there are no codes.
+    """
+    return _mean(angles(codes, points[nearest(codes, points)])) if len(codes) else math.nan
+
+
+def near_duplicates(codebook: Tensor, cosine: float = 0.999, chunk: int = 2**22) -> int:
+    """Number of codes that lie within ``cosine`` of a code before them.
+
+    ``codebook``: (K, D). Removing that many codes would leave none so close. At
+    most ``chunk`` similarities are held at once.
+    """
+    unit = F.normalize(_vectors(codebook), dim=-1)
+    rows = max(1, chunk // len(unit))
+    found = 0
+    for start in range(0, len(unit), rows):
+        similarity = unit[start : start + rows] @ unit.T
+        found += int((similarity.tril(start - 1) > cosine).any(dim=1).sum())
+    return found
+
+
+def pairwise_similarity(vectors: Tensor, *, centered: bool = False) -> float:
+    """Average cosine similarity over all pairs of different vectors, in [-1, 1].
+
+    ``vectors``: (..., D), at least two. ``centered`` subtracts the mean vector first: a
+    common offset makes raw outputs look alike though they still tell inputs apart.
+    Uses |sum of unit vectors|^2 = n + sum over pairs, so no n x n matrix is made.
+    """
+    x = _vectors(vectors, least=2)
+    if centered:
+        x = x - x.mean(dim=0)
+    if not bool(x.isfinite().all()):
+        return math.nan
+    unit = F.normalize(x, dim=-1)
+    n = int((unit.norm(dim=-1) > 0.5).sum())  # a zero vector has no direction
+    if n < 2:
+        return 1.0
+    return float((unit.sum(dim=0).square().sum() - n) / (n * (n - 1)))
+
+
+def feature_std(vectors: Tensor) -> float:
+    """Standard deviation of each feature over the vectors, averaged over features.
+
+    ``vectors``: (..., D), at least two. Near 0: all inputs give one output.
+    """
+    return float(_vectors(vectors, least=2).std(dim=0).mean())
+
+
+def effective_rank(vectors: Tensor) -> float:
+    """exp(entropy of the normalised singular values) of the centred vectors, in [1, D].
+
+    ``vectors``: (..., D). Roy and Vetterli, "The effective rank", EUSIPCO 2007.
+    """
+    x = _vectors(vectors, least=2)
+    singular = torch.linalg.svdvals(x - x.mean(dim=0))
+    shares = singular.double() / singular.double().sum().clamp_min(torch.finfo(torch.double).tiny)
+    return math.exp(float(torch.special.entr(shares).sum()))
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _vectors(vectors: Tensor, least: int = 1) -> Tensor:
+    if vectors.dim() < 2:
+        raise ValueError(f"vectors must have shape (..., D), got {tuple(vectors.shape)}")
+    x = vectors.detach().float().reshape(-1, vectors.shape[-1])
+    if len(x) < least:
+        raise ValueError(f"expected at least {least} vectors, got {len(x)}")
+    return x

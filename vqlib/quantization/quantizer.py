@@ -1,0 +1,281 @@
+"""NormEMAQuantizer: an L2-normalised codebook that follows its inputs by moving average.
+
+Published with BEiT v2 (Peng et al. 2022, arXiv:2208.06366), later used by EEG tokenizers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vqlib.quantization.distributed import from_first_rank, sum_over_ranks
+from vqlib.quantization.reset import DeadCodeReset, Reset
+
+# held at once by `nearest`: on a CPU 1 MiB, which stays in its cache; on a card 256 MiB
+MAX_SIMILARITIES = {"cpu": 2**18, "cuda": 2**26}
+
+
+class Quantized(NamedTuple):
+    """What a quantizer returns for inputs of shape (..., dim)."""
+
+    quantized: Tensor  #: (..., dim), unit vectors, straight-through gradient
+    indices: Tensor  #: (...), int64
+    loss: Tensor  #: scalar, beta * mean((stopgrad(quantized) - z)^2), z normalised
+
+
+class NonFiniteInput(ValueError):
+    """NaN or infinity in a training batch."""
+
+
+def on_sphere(z: Tensor) -> Tensor:
+    """``z`` (..., D) scaled to unit length, in float32.
+
+    A vector without a direction, all zeros, becomes the first axis: a zero row in the
+    codebook would win against every code that points away.
+    """
+    z = z.float()
+    longest = z.detach().abs().amax(dim=-1, keepdim=True)
+    axis = F.one_hot(torch.zeros((), dtype=torch.int64, device=z.device), z.shape[-1]).float()
+    # divided first, so that no length overflows or vanishes
+    return F.normalize(torch.where(longest == 0, axis, z / longest), dim=-1)
+
+
+def nearest(x: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the most similar code, int64 (N,), for unit ``x`` (N, D) and ``codebook`` (K, D).
+
+    On unit vectors the largest inner product is also the smallest L2 distance. Works
+    in chunks: the N x K similarities never exist at once.
+    """
+    rows = max(1, MAX_SIMILARITIES.get(x.device.type, 2**26) // len(codebook))
+    # max, not argmax: the same first index, in a third of argmax's time on a CPU
+    return torch.cat([(part @ codebook.T).max(dim=-1).indices for part in x.split(rows)])
+
+
+def assigned_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+    """Per code, over all ranks: how many inputs it took (K,) float, and their sum (K, D)."""
+    bins = x.new_zeros(codebook_size).index_add_(0, indices, x.new_ones(len(x)))
+    sums = x.new_zeros(codebook_size, x.shape[1]).index_add_(0, indices, x)
+    return sum_over_ranks(bins), sum_over_ranks(sums)
+
+
+def spherical_kmeans(
+    x: Tensor, codebook_size: int, generator: torch.Generator, iterations: int = 10
+) -> tuple[Tensor, Tensor]:
+    """K-means on the unit sphere: means (K, D) and their counts (K,) at the last assignment.
+
+    Starts at randomly drawn inputs; means are renormalised each iteration and an empty
+    cluster keeps its mean. Ranks start alike and share their sums, so they end alike.
+    """
+    drawn = torch.randperm(len(x), generator=generator)[:codebook_size]
+    if len(drawn) < codebook_size:
+        warnings.warn(
+            f"the first batch has {len(x)} tokens for {codebook_size} codes: k-means starts "
+            "with duplicate codes; a first batch of at least as many tokens avoids it",
+            stacklevel=2,
+        )
+        more = torch.randint(len(x), (codebook_size - len(drawn),), generator=generator)
+        drawn = torch.cat([drawn, more])
+    means = from_first_rank(x[drawn.to(x.device)].contiguous())
+    for _ in range(iterations):
+        _, sums = assigned_sums(x, nearest(x, means), codebook_size)
+        means = where_directed(sums, F.normalize(sums, dim=-1), means)
+    return means, assigned_sums(x, nearest(x, means), codebook_size)[0]
+
+
+def where_directed(vectors: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """``new`` rows (K, D) where ``vectors`` have a direction; where they are 0, ``old``.
+
+    That covers a code without inputs, and one whose inputs cancel. A choice of rows, not
+    arithmetic: an unused code must not change by a single bit.
+    """
+    return torch.where(vectors.abs().amax(dim=-1, keepdim=True) > 1e-6, new, old)
+
+
+class NormEMAQuantizer(nn.Module):
+    """Vector quantizer on the unit sphere whose codes follow an exponential moving average.
+
+    One training step, for inputs flattened to N x D:
+
+    1. ``z <- z / |z|``; on the first batch ever, spherical k-means sets the codebook;
+    2. ``indices = argmax(z @ codebook.T)``;
+    3. ``bins = bincount(indices)``;
+    4. ``cluster_size <- decay * cluster_size + (1 - decay) * bins``;
+    5. for each used code, ``m = normalise(sum of its inputs)``;
+    6. ``codebook <- normalise(decay * codebook + (1 - decay) * m)``, unused codes untouched;
+    7. ``reset``, if any, moves dead codes.
+
+    ``cluster_size`` never enters step 6: it is a statistic that only the reset reads.
+    The returned vectors are looked up before step 6. Evaluation changes nothing.
+    Bins and sums are summed over torch.distributed ranks, and rank 0's draws are
+    everybody's. In a compiled model, learning is one graph break. It learns in ``forward``:
+    keep it outside regions that activation checkpointing runs twice.
+
+    Args:
+        codebook_size: K. dim: D. decay: of both moving averages, in [0, 1].
+        beta: weight of the commitment loss, >= 0.
+        kmeans_init: start at k-means of the first batch, else at random unit vectors.
+        reset: a `DeadCodeReset`, or None for none.
+        kmeans_iterations: of the first batch's k-means.
+        seed: of the generator behind every draw. It lives on the CPU, so that a seed
+            draws the same on every device, and is part of the state_dict.
+
+    Attributes:
+        codebook: buffer (K, D) float32, unit rows.
+        cluster_size: buffer (K,) float32, EMA of hits a step; begins at the first
+            batch's counts, so that nothing is dead just because training began.
+        steps: buffer, int64 scalar, training steps seen; 0: not initialised.
+        last_reset: what the last step reset, or None.
+    """
+
+    codebook: Tensor
+    cluster_size: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        codebook_size: int = 512,
+        dim: int = 32,
+        decay: float = 0.9,
+        beta: float = 0.25,
+        kmeans_init: bool = True,
+        reset: DeadCodeReset | None = None,
+        *,
+        kmeans_iterations: int = 10,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if codebook_size < 1 or dim < 1:
+            raise ValueError(
+                f"codebook_size and dim must be at least 1, got {codebook_size} and {dim}"
+            )
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must lie in [0, 1], got {decay}")
+        if not 0 <= beta < float("inf"):
+            raise ValueError(f"beta must be finite and >= 0, got {beta}")
+        if reset is not None and not callable(getattr(reset, "apply", None)):
+            raise TypeError(f"reset must be a DeadCodeReset or None, got {reset!r}")
+        self.codebook_size, self.dim, self.decay, self.beta = codebook_size, dim, decay, beta
+        self.kmeans_init, self.kmeans_iterations = kmeans_init, kmeans_iterations
+        self.reset = reset
+        self.generator = torch.Generator().manual_seed(seed)
+        start = torch.randn(codebook_size, dim, generator=self.generator)
+        self.register_buffer("codebook", F.normalize(start, dim=-1))
+        self.register_buffer("cluster_size", torch.zeros(codebook_size))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.last_reset: Reset | None = None
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the codebook has seen its first training batch."""
+        return int(self.steps) > 0
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Quantize ``z`` (..., dim), any float type; in training mode also learn from it.
+
+        Raises:
+            ValueError: wrong last dimension, no tokens, or an integer type.
+            NonFiniteInput: NaN or infinity in a training batch, on any rank; nothing has
+                changed then.
+            TypeError: the buffers are not float32.
+        """
+        self._check(z)
+        with torch.autocast(z.device.type, enabled=False):
+            unit = on_sphere(z)
+            flat = unit.detach().reshape(-1, self.dim)
+            if self.training:
+                indices, codes = self._learn(flat)
+            else:
+                indices = self._nearest(flat)
+                codes = self.codebook[indices]
+            codes = codes.view_as(unit)
+            loss = self.beta * F.mse_loss(unit, codes)
+            quantized = unit + (codes - unit).detach()
+        return Quantized(quantized.to(z.dtype), indices.view(z.shape[:-1]), loss)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Codes (..., dim) of ``indices`` (...), e.g. to decode stored tokens."""
+        return self.codebook[indices]
+
+    def extra_repr(self) -> str:
+        return (
+            f"codebook_size={self.codebook_size}, dim={self.dim}, decay={self.decay}, "
+            f"beta={self.beta}, kmeans_init={self.kmeans_init}, reset={self.reset}"
+        )
+
+    @torch.compiler.disable
+    @torch.no_grad()
+    def _learn(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """One training step on ``x`` (N, D): the indices (N,) and the codes (N, D) of before."""
+        step = self._begin(x)
+        indices = self._nearest(x)
+        codes = self.codebook[indices]
+        bins, sums = assigned_sums(x, indices, self.codebook_size)
+        self._update(x, bins, sums)
+        self.steps += 1
+        self.last_reset = self._reset(step, x, indices, bins)
+        return indices, codes
+
+    def _nearest(self, x: Tensor) -> Tensor:
+        """Indices (N,) of the codes that unit ``x`` (N, D) takes."""
+        return nearest(x, self.codebook)
+
+    def _start(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codebook (K, D) and counts (K,) to begin with, from the first batch ``x`` (N, D)."""
+        if self.kmeans_init:
+            return spherical_kmeans(x, self.codebook_size, self.generator, self.kmeans_iterations)
+        codebook = from_first_rank(self.codebook)
+        return codebook, assigned_sums(x, nearest(x, codebook), self.codebook_size)[0]
+
+    def _update(self, x: Tensor, bins: Tensor, sums: Tensor) -> None:
+        """Steps 4 to 6: counts and codes follow the batch's ``bins`` (K,) and ``sums`` (K, D)."""
+        self.cluster_size.lerp_(bins, 1 - self.decay)
+        moved = self.codebook.lerp(F.normalize(sums, dim=-1), 1 - self.decay)
+        moved = where_directed(moved, F.normalize(moved, dim=-1), self.codebook)
+        self.codebook.copy_(where_directed(sums, moved, self.codebook))
+
+    def _begin(self, x: Tensor) -> int:
+        """Refuse a batch that is not finite, set the codebook on the first; the step's number."""
+        # one look at the device for both, and all ranks see the same, or some would wait for ever
+        broken = sum_over_ranks((~x.isfinite()).any().long())
+        broken, steps = torch.stack([broken, self.steps]).tolist()
+        if broken:
+            raise NonFiniteInput("z holds NaN or infinity: refused before it reaches the codebook")
+        if steps == 0:
+            codebook, counts = self._start(x)
+            self.codebook.copy_(codebook)
+            self.cluster_size.copy_(counts)
+        return steps + 1
+
+    def _reset(self, step: int, x: Tensor, indices: Tensor, bins: Tensor) -> Reset | None:
+        if self.reset is None or self.reset.threshold == 0 or step % self.reset.every:
+            return None
+        return self.reset.apply(
+            self.codebook, self.cluster_size, x, indices, int(bins.sum()), self.generator
+        )
+
+    def _check(self, z: Tensor) -> None:
+        if not z.is_floating_point():
+            raise ValueError(f"z must be floating point, got {z.dtype}")
+        if z.dim() < 1 or z.shape[-1] != self.dim:
+            raise ValueError(f"z must have shape (..., {self.dim}), got {tuple(z.shape)}")
+        if z.numel() == 0:
+            raise ValueError(f"z holds no tokens: shape {tuple(z.shape)}")
+        if self.codebook.dtype != torch.float32:
+            raise TypeError(
+                f"the codebook is {self.codebook.dtype}, and a moving average needs float32: "
+                "call .float() on the quantizer after casting the model, or use torch.autocast"
+            )
+
+    def get_extra_state(self) -> Tensor:
+        return self.generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.generator.set_state(state.cpu())
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self.last_reset = None

@@ -1,0 +1,195 @@
+"""Dead code reset: who is dead, where a dead code moves, what its count becomes.
+
+A threshold has a unit: hits a step. The counts of K codes can only add up to the N
+tokens of a step, so at most N / threshold codes can stay above an absolute threshold.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from vqlib.quantization.distributed import from_first_rank
+
+logger = logging.getLogger("vqlib")
+
+Donors = Literal["most_used", "top", "batch", "usage"]
+
+
+class Reset(NamedTuple):
+    """What one step reset. ``str()`` gives the log line."""
+
+    codes: Tensor  #: (n,) int64, the codes that were dead
+    donors: Tensor  #: (n,) int64, the token of the flattened batch that each was moved to
+    threshold: float  #: hits a step below which a code was dead
+
+    def __str__(self) -> str:
+        return f"Reset {len(self.codes)} dead codes (cluster_size < {self.threshold})"
+
+
+@dataclass(frozen=True)
+class DeadCodeReset:
+    """After an EMA update, move dead codes onto encoder outputs of the same batch.
+
+    The defaults are the guide's rule: a code is dead below ``threshold`` hits a step;
+    it moves to an output that was assigned to the most used code, and its count
+    becomes ``threshold + 1``, so that it is not dead again at the next step.
+
+    Args:
+        threshold: dead below this EMA count. 0 turns the reset off. (The guide also
+            calls 0.0 "conservative: only codes that are never used". That cannot
+            happen: an EMA of counts decays towards 0 without reaching it, and no count
+            is below 0, so ``cluster_size < 0.0`` is true of no code, ever.)
+        relative: ``threshold`` and ``refill`` are multiples of the uniform share N/K,
+            which carries a setting from one batch or codebook size to another.
+        donors: whose outputs replace a dead code. "most_used": of the code most used in
+            this batch. "top": of the ``top`` most used. "batch": any, uniformly.
+            "usage": of a code drawn in proportion to its long-run ``cluster_size``.
+        every: act only on each n-th training step.
+        refill: the count a reset code starts with; None: ``threshold + 1``.
+        distinct: never give two codes the same vector while different ones are left,
+            first in the donors' pool, then in the rest of the batch. (Of two equal
+            codes argmax finds only one; the other is dead from birth.)
+        top: how many codes donate where ``donors="top"``.
+
+    Raises:
+        ValueError: a field outside its range; the message names field, value and range.
+    """
+
+    threshold: float = 1.0
+    relative: bool = False
+    donors: Donors = "most_used"
+    every: int = 1
+    refill: float | None = None
+    distinct: bool = False
+    top: int = 8
+
+    def __post_init__(self):
+        if not (math.isfinite(self.threshold) and self.threshold >= 0):
+            raise ValueError(f"threshold must be finite and >= 0, got {self.threshold}")
+        if self.donors not in get_args(Donors):
+            raise ValueError(f"donors must be one of {get_args(Donors)}, got {self.donors!r}")
+        for name in ("every", "top"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.refill is not None and not self.threshold < self.refill < math.inf:
+            raise ValueError(
+                f"refill must be above threshold ({self.threshold}) or a reset code is dead "
+                f"again at once; got {self.refill}"
+            )
+
+    def limits(self, codebook_size: int, tokens: int) -> tuple[float, float]:
+        """(threshold, refill) in hits a step, for N = ``tokens`` a step."""
+        unit = tokens / codebook_size if self.relative else 1.0
+        refill = self.threshold + 1 if self.refill is None else self.refill
+        return self.threshold * unit, refill * unit
+
+    def ceiling(self, codebook_size: int, tokens: int) -> float:
+        """Largest share of the codebook that can stay at or above the threshold.
+
+        min(1, N / (threshold K)): counts add up to N a step, no more.
+        """
+        threshold, _ = self.limits(codebook_size, tokens)
+        return min(1.0, tokens / (threshold * codebook_size)) if threshold else 1.0
+
+    def grace(self, decay: float, codebook_size: int = 1, tokens: int = 1) -> float:
+        """Steps that a reset code lives without a single hit: the first n at which
+        refill * decay^n < threshold. Infinite where the threshold is 0.
+
+        ``codebook_size`` and ``tokens`` matter only where ``relative``, and cancel even
+        there; they are taken so that a caller need not know.
+        """
+        threshold, refill = self.limits(codebook_size, tokens)
+        if threshold == 0 or decay == 1:
+            return math.inf
+        if decay == 0:
+            return 1
+        return math.floor(math.log(refill / threshold) / -math.log(decay)) + 1
+
+    @torch.no_grad()
+    def apply(
+        self,
+        codebook: Tensor,
+        cluster_size: Tensor,
+        x: Tensor,
+        indices: Tensor,
+        tokens: int,
+        generator: torch.Generator,
+    ) -> Reset | None:
+        """Reset in place; None if no code is dead.
+
+        Args:
+            codebook: (K, D) unit rows. cluster_size: (K,) EMA of hits a step.
+            x: (n, D) unit vectors, this rank's batch. indices: (n,) their codes.
+            tokens: N, tokens of this step over all ranks.
+            generator: a CPU generator, so that a seed draws the same on every device.
+        """
+        threshold, refill = self.limits(len(codebook), tokens)
+        dead = (cluster_size < threshold).nonzero().flatten()
+        if len(dead) == 0:
+            return None
+        donors = self._draw(len(dead), x, indices, cluster_size, generator)
+        # Every rank must write the same rows: the first one's draw counts.
+        rows = from_first_rank(x[donors].contiguous())
+        donors = from_first_rank(donors)
+        codebook[dead] = rows
+        cluster_size[dead] = refill
+        reset = Reset(dead, donors, threshold)
+        logger.info("%s", reset)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("codes: %s", dead.tolist())
+        return reset
+
+    def _draw(self, n, x, indices, cluster_size, generator) -> Tensor:
+        """(n,) tokens of the batch for n dead codes."""
+        pool, weight = self._pool(indices, cluster_size)
+        if not self.distinct:
+            return _sample(n, pool, weight, generator)
+        rest = torch.ones_like(indices, dtype=torch.bool)
+        rest[pool] = False
+        rest = rest.nonzero().flatten()
+        order = torch.cat(
+            [
+                _sample(len(pool), pool, weight, generator),
+                _sample(len(rest), rest, None, generator),
+            ]
+        )
+        different = _first_of_each(order, x)
+        return different[torch.arange(n, device=x.device) % len(different)]
+
+    def _pool(self, indices, cluster_size) -> tuple[Tensor, Tensor | None]:
+        """Tokens that may donate, and their weights (None: all alike)."""
+        everything = torch.arange(len(indices), device=indices.device)
+        if self.donors == "batch":
+            return everything, None
+        bins = torch.bincount(indices, minlength=len(cluster_size))
+        if self.donors == "usage":  # a code's tokens share its long-run count between them
+            return everything, (cluster_size / bins.clamp(min=1))[indices].clamp(min=1e-12)
+        best = bins.topk(min(self.top if self.donors == "top" else 1, len(bins))).indices
+        return torch.isin(indices, best).nonzero().flatten(), None
+
+
+def _sample(n: int, pool: Tensor, weight: Tensor | None, generator) -> Tensor:
+    """n members of ``pool``: without replacement where there are enough, else with it."""
+    enough = len(pool) >= n
+    if weight is not None:
+        drawn = torch.multinomial(weight.cpu(), n, replacement=not enough, generator=generator)
+    elif enough:
+        drawn = torch.randperm(len(pool), generator=generator)[:n]
+    else:
+        drawn = torch.randint(len(pool), (n,), generator=generator)
+    return pool[drawn.to(pool.device)]
+
+
+def _first_of_each(order: Tensor, x: Tensor) -> Tensor:
+    """Of tokens in ``order``, those whose vector did not come before, in the same order."""
+    _, group = x[order].unique(dim=0, return_inverse=True)
+    place = torch.arange(len(order), device=x.device)
+    earliest = torch.full_like(place, len(order)).scatter_reduce(0, group, place, "amin")
+    return order[earliest[earliest < len(order)].sort().values]

@@ -1,0 +1,174 @@
+"""How a codebook is used: pure functions on counts, indices and vectors.
+
+Letters used in the docstrings: K codes, N tokens (one token is one vector that
+was quantized), D dimensions. ``counts`` is always shape (K,): how often each code
+was chosen in some window. A figure means little without its window: N tokens
+can show at most ``uniform_utilization(K, N)`` of a codebook, even in perfect health.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from vqlib.quantization.geometry import (  # also found under these names
+    effective_rank,
+    feature_std,
+    near_duplicates,
+    pairwise_similarity,
+)
+
+__all__ = [
+    "UsageCounter",
+    "dead_codes",
+    "effective_rank",
+    "entropy",
+    "feature_std",
+    "gini",
+    "near_duplicates",
+    "pairwise_similarity",
+    "perplexity",
+    "perplexity_share",
+    "summarize",
+    "top_code_ratio",
+    "uniform_utilization",
+    "used_codes",
+    "utilization",
+]
+
+
+def used_codes(counts) -> int:
+    """Number of codes chosen at least once in the window. ``counts``: (K,)."""
+    return int((_counts(counts) > 0).sum())
+
+
+def utilization(counts) -> float:
+    """Share of the codebook chosen at least once in the window, in [0, 1]. ``counts``: (K,)."""
+    return used_codes(counts) / len(counts)
+
+
+def entropy(counts, *, normalized: bool = False) -> float:
+    """Shannon entropy of the use of codes, in nats; divided by ln K if ``normalized``.
+
+    ``counts``: (K,). Normalized entropy of a codebook of one code is 1 by convention.
+    Raises ValueError where nothing was counted.
+    """
+    p = _shares(counts)
+    nats = -float(torch.special.xlogy(p, p).sum())
+    if not normalized:
+        return max(nats, 0.0)
+    return max(nats, 0.0) / math.log(len(p)) if len(p) > 1 else 1.0
+
+
+def perplexity(counts) -> float:
+    """exp(entropy): how many codes, equally used, would carry as much information; in [1, K]."""
+    return math.exp(entropy(counts))
+
+
+def perplexity_share(counts) -> float:
+    """Perplexity as a share of K, in (0, 1]."""
+    return perplexity(counts) / len(counts)
+
+
+def top_code_ratio(counts) -> float:
+    """Count of the most used code over the average count N/K; 1 is flat, K is one code only."""
+    p = _shares(counts)
+    return float(p.max()) * len(p)
+
+
+def gini(counts) -> float:
+    """Gini coefficient of the counts: 0 where all are equal, (K-1)/K where one has all."""
+    p = _shares(counts).sort().values
+    rank = torch.arange(1, len(p) + 1, dtype=p.dtype, device=p.device)
+    return float((2 * rank - len(p) - 1).mul(p).sum() / len(p))
+
+
+def dead_codes(cluster_size, threshold: float) -> Tensor:
+    """Indices, int64 (n,), of the codes whose EMA count lies below ``threshold`` hits a step."""
+    return (_counts(cluster_size) < threshold).nonzero().flatten()
+
+
+def uniform_utilization(codebook_size: int, tokens: int) -> float:
+    """Utilization that perfectly uniform use is expected to show in a window of ``tokens``.
+
+    1 - (1 - 1/K)^N, the coupon collector's expectation. Compare a measured
+    utilization with this, never with 1.
+    """
+    if codebook_size < 1 or tokens < 0:
+        raise ValueError(
+            f"expected codebook_size >= 1 and tokens >= 0, got {codebook_size} and {tokens}"
+        )
+    if codebook_size == 1:
+        return float(tokens > 0)
+    return -math.expm1(tokens * math.log1p(-1 / codebook_size))
+
+
+class UsageCounter:
+    """Counts codes over batches: ``update`` with indices, then ``compute``.
+
+    >>> counter = UsageCounter(codebook_size=4)
+    >>> counter.update(torch.tensor([[0, 1], [1, 1]]))
+    >>> counter.compute()["used_codes"]
+    2
+    """
+
+    def __init__(self, codebook_size: int):
+        if codebook_size < 1:
+            raise ValueError(f"codebook_size must be at least 1, got {codebook_size}")
+        self.codebook_size = codebook_size
+        self.counts = torch.zeros(codebook_size, dtype=torch.int64)
+
+    def update(self, indices: Tensor) -> None:
+        """Add ``indices``, integers of any shape in [0, K). Raises ValueError outside that."""
+        flat = indices.detach().reshape(-1)
+        if flat.is_floating_point() or flat.dtype == torch.bool:
+            raise ValueError(f"indices must be integers, got {indices.dtype}")
+        if len(flat) and (int(flat.min()) < 0 or int(flat.max()) >= self.codebook_size):
+            raise ValueError(
+                f"indices must lie in [0, {self.codebook_size}), "
+                f"got {int(flat.min())} to {int(flat.max())}"
+            )
+        self.counts += torch.bincount(flat, minlength=self.codebook_size).cpu()
+
+    @property
+    def tokens(self) -> int:
+        """N: how many tokens were counted."""
+        return int(self.counts.sum())
+
+    def compute(self) -> dict[str, float]:
+        """The history's usage columns for the window counted so far."""
+        return summarize(self.counts)
+
+
+def summarize(counts) -> dict[str, float]:
+    """The usage columns of a history row from one window's ``counts`` (K,)."""
+    tokens = int(_counts(counts).sum())
+    return {
+        "used_codes": used_codes(counts),
+        "utilization": utilization(counts),
+        "perplexity": perplexity(counts),
+        "top_code_ratio": top_code_ratio(counts),
+        "window_tokens": tokens,
+        "uniform_utilization": uniform_utilization(len(counts), tokens),
+    }
+
+
+def _counts(counts) -> Tensor:
+    counts = torch.as_tensor(counts).detach()
+    if counts.dim() != 1 or len(counts) == 0:
+        raise ValueError(f"counts must have shape (K,) with K >= 1, got {tuple(counts.shape)}")
+    if counts.is_floating_point() and not bool(counts.isfinite().all()):
+        raise ValueError("counts must be finite, got NaN or infinity")
+    if bool((counts < 0).any()):
+        raise ValueError(f"counts must not be negative, got {counts.min().item()}")
+    return counts
+
+
+def _shares(counts) -> Tensor:
+    counts = _counts(counts).double()
+    total = counts.sum()
+    if float(total) == 0:
+        raise ValueError("no tokens were counted: counts are all 0")
+    return counts / total

@@ -1,0 +1,11 @@
+from .errors import SuiteError as SuiteError
+from .gates import gates_without_control as gates_without_control
+from .lineup import find as find
+from .lineup import load_expected as load_expected
+from .lineup import names as names
+from .results import ControlResult as ControlResult
+from .results import Result as Result
+from .run import check as check
+from .run import run as run
+from .run import run_controls as run_controls
+from .run import status as status

@@ -1,0 +1,25 @@
+"""One error that lists every problem of a suite, and the TOML files that raise it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class SuiteError(ValueError):
+    """The suite cannot run as it is written. ``problems`` holds one sentence for each reason."""
+
+    def __init__(self, problems: Iterable[str] | str):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def read_toml(path: Path) -> dict:
+    """The tables of a TOML file. Raises SuiteError where it is missing or malformed."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SuiteError(f"{path}: there is no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path}: not valid TOML: {error}") from None

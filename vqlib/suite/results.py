@@ -1,0 +1,33 @@
+"""What a notebook came to, and what a planted fault left green."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vqlib.suite import records
+from vqlib.suite.gates import Verdict
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one notebook came to. `executed` is its notebook with outputs, partial on an error."""
+
+    notebook: str
+    profile: str
+    parameters: dict[str, object]
+    records: dict[str, records.Number]
+    seconds: float
+    executed: Path
+    error: str | None = None
+    gates: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True)
+class ControlResult:
+    """A gate that a planted fault did not turn red, and why."""
+
+    notebook: str
+    control: str
+    record: str
+    reason: str

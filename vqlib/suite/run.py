@@ -1,0 +1,243 @@
+"""The suite: run the notebooks, hold their records against the gates, write the report.
+
+`vqlib.suite.lineup` says what a folder of notebooks looks like; whatever is wrong in it is found
+before the first kernel starts. What a run makes goes into a scratch folder beside the results and
+takes their place only when it is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from vqlib.suite import executing, lineup, records, report, tables
+from vqlib.suite.errors import SuiteError
+from vqlib.suite.executing import Plan
+from vqlib.suite.gates import Control
+from vqlib.suite.kernels import Kernels
+from vqlib.suite.lineup import Lineup
+from vqlib.suite.results import ControlResult, Result
+
+GRACE = 5.0  # seconds between asking a kernel to stop and ending it
+TIMEOUT = 1800.0
+PASSED, GATE_FAILED, COULD_NOT_RUN = 0, 1, 2
+
+
+def run(
+    notebooks: Sequence[Path] | None,
+    profile: str,
+    out: Path,
+    *,
+    overrides: Mapping[str, Mapping[str, object]] | None = None,
+    jobs: int = 2,
+    progress: bool = True,
+    directory: Path | None = None,
+    timeout: float = TIMEOUT,
+) -> list[Result]:
+    """Execute notebooks (None: all), `jobs` at once, and write ``out/report/index.html``.
+
+    `overrides` has the shape of a profile and wins over it: ``{"common": {...}, stem: {...}}``.
+    `timeout` is in seconds for each notebook. Executed notebooks go to ``out/notebooks``. The
+    last report in which nothing failed stays beside a new one as ``out/report.previous``.
+
+    A notebook that fails carries `Result.error` and the others finish; a gate that fails is in
+    `Result.gates`. Raises SuiteError, before anything runs, where the notebooks, the profile or
+    expected.toml are malformed; KeyboardInterrupt after the kernels are stopped.
+    """
+    suite = lineup.load(notebooks, profile, directory, overrides)
+    out = Path(out)
+    with _scratch(out) as scratch:
+        results = _execute(suite, suite.plans(), scratch, jobs, progress, timeout)
+        results = _keep_notebooks(results, out / "notebooks")
+        new = report.write(results, scratch / "report", profile=profile)
+        _keep_report(new, out / "report")
+    return results
+
+
+def check(
+    notebooks: Sequence[Path] | None,
+    profile: str,
+    out: Path,
+    **options,
+) -> int:
+    """`run`, then print every gate with its value. Options are those of `run`.
+
+    Returns 0 where all gates pass, 1 where one fails, 2 where a notebook could not run.
+    Raises SuiteError as `run` does.
+    """
+    results = run(notebooks, profile, out, **options)
+    if any(result.error for result in results):
+        print(tables.failures_text(results), file=sys.stderr)
+    print(tables.gates_text(results))
+    return status(results, gates=True)
+
+
+def status(results: Sequence[Result], *, gates: bool) -> int:
+    """The exit status for `results`; a failed gate counts where `gates` is true."""
+    if any(result.error for result in results):
+        return COULD_NOT_RUN
+    red = any(verdict.passed is False for result in results for verdict in result.gates)
+    return GATE_FAILED if gates and red else PASSED
+
+
+def run_controls(
+    profile: str,
+    out: Path,
+    *,
+    notebooks: Sequence[Path] | None = None,
+    jobs: int = 2,
+    progress: bool = True,
+    directory: Path | None = None,
+    timeout: float = TIMEOUT,
+) -> list[ControlResult]:
+    """Execute every planted fault of expected.toml; returns the gates that did not go red.
+
+    A control is left out where none of its gates exists in `profile`. The executed notebooks go
+    to ``out/controls``. Raises as `run` does.
+    """
+    suite = lineup.load(notebooks, profile, directory)
+    planted = {}
+    for control in suite.expected.controls:
+        if control.notebook in suite.selected and _guarded(control, suite):
+            values = suite.values[control.notebook] | control.parameters
+            name = f"{control.notebook}--{control.name}"
+            planted[name] = (control, Plan(name, suite.sources[control.notebook], values))
+    with _scratch(Path(out)) as scratch:
+        plans = [plan for _, plan in planted.values()]
+        results = _execute(suite, plans, scratch, jobs, progress, timeout)
+        _keep_notebooks(results, Path(out) / "controls")
+    return [
+        missed
+        for result in results
+        for missed in _not_red(planted[result.notebook][0], result, suite)
+    ]
+
+
+def _guarded(control: Control, suite: Lineup) -> list[str]:
+    """The gates of a control that exist in the suite's profile."""
+    known = suite.expected.records[control.notebook]
+    return [record for record in control.must_fail if suite.profile in known[record]]
+
+
+def _not_red(control: Control, result: Result, suite: Lineup) -> Iterator[ControlResult]:
+    verdicts = {verdict.record: verdict for verdict in result.gates}
+    for record in _guarded(control, suite):
+        verdict = verdicts[record]
+        if result.error:
+            reason = f"the notebook failed before it could: {result.error.splitlines()[0]}"
+        elif verdict.passed:
+            reason = f"{verdict.value:g} still passes {verdict.gate}"
+        else:
+            continue
+        yield ControlResult(control.notebook, control.name, record, reason)
+
+
+def _execute(suite, plans, scratch, jobs, progress, timeout) -> list[Result]:
+    """Execute `plans` in a pool of threads, each of which drives a kernel of its own."""
+    if jobs < 1:
+        raise SuiteError(f"jobs must be at least 1, got {jobs}")
+    kernels = Kernels(scratch)
+    folder = scratch / "notebooks"
+    folder.mkdir()
+    bar = tqdm(
+        total=sum(plan.cells for plan in plans),
+        unit="cell",
+        desc="notebooks",
+        disable=not progress,
+        mininterval=0.2 if sys.stderr.isatty() else 10,
+    )
+
+    def one(plan: Plan) -> Result:
+        done = 0
+
+        def on_cell() -> None:
+            nonlocal done
+            done += 1
+            bar.update()
+
+        path = folder / f"{plan.name}.ipynb"
+        execution = executing.execute(plan, path, kernels, timeout=timeout, on_cell=on_cell)
+        bar.update(plan.cells - done)  # a notebook that failed has nothing more to do
+        return _judge(suite, plan, path, execution)
+
+    with bar, ThreadPoolExecutor(jobs) as pool:
+        # the last lessons take longest: begun first, they leave no core idle at the end
+        futures = [pool.submit(one, plan) for plan in reversed(plans)][::-1]
+        try:
+            wait(futures)
+        except BaseException:
+            _stop(futures, kernels)
+            raise
+        return [future.result() for future in futures]
+
+
+def _stop(futures: Sequence[Future], kernels: Kernels) -> None:
+    for future in futures:
+        future.cancel()
+    kernels.interrupt()
+    try:
+        wait(futures, timeout=GRACE)
+    finally:
+        kernels.kill()
+
+
+def _judge(suite: Lineup, plan: Plan, path: Path, execution: executing.Execution) -> Result:
+    notebook = plan.source.stem
+    error, values = execution.error, {}
+    try:
+        values = records.collect(execution.notebook)
+        mismatches = suite.expected.mismatches(notebook, values)
+    except ValueError as problem:
+        mismatches = [str(problem)]
+    if mismatches and error is None:  # after an error, missing records are only its echo
+        error = "\n".join(mismatches)
+    verdicts = suite.expected.judge(notebook, suite.profile, values)
+    return Result(
+        plan.name,
+        suite.profile,
+        dict(plan.parameters),
+        values,
+        execution.seconds,
+        path,
+        error,
+        tuple(verdicts),
+    )
+
+
+@contextlib.contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder on the same file system as `out`, gone afterwards."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".run-", dir=out) as scratch:
+        yield Path(scratch)
+
+
+def _keep_notebooks(results: Sequence[Result], folder: Path) -> list[Result]:
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = []
+    for result in results:
+        path = folder / result.executed.name
+        os.replace(result.executed, path)
+        kept.append(replace(result, executed=path))
+    return kept
+
+
+def _keep_report(new: Path, place: Path) -> None:
+    """Swap a complete report in; the last one without a failure stays as ``.previous``."""
+    previous = place.with_name(place.name + ".previous")
+    if place.exists():
+        if report.passed(place) or not previous.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            os.replace(place, previous)
+        else:
+            shutil.rmtree(place)
+    os.replace(new, place)

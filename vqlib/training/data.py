@@ -1,0 +1,293 @@
+"""Pictures and arrays -> float tensors, with a training and a validation split that share no pixel.
+
+`load` is the way in. Built in, without a download: "photos", crops of the photographs inside
+scikit-image and scikit-learn, and "digits". A user's own data comes by `dataset_dir`.
+"""
+
+import csv
+import gzip
+import hashlib
+import importlib.util
+import io
+import json
+import numbers
+import tomllib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from vqlib.training.arrays import ACCEPTED, ArrayPictures, find_arrays
+from vqlib.training.folders import FolderPictures, given_split, list_pictures
+
+DATASETS = ("photos", "digits")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a training run reads.
+
+    Item i of `train` and `val` is float32 (channels, height, width) in [0, 1]; both also have
+    `batch(indices) -> (n, channels, height, width)`, the fast way to several at once.
+
+    Attributes:
+        name: "photos", "digits", or `dataset_dir` as it was given.
+        train, val: the two splits.
+        channels: 1 or 3.
+        size: (height, width).
+        checksum: sha256 in hex. Differs where an input byte (in a folder of pictures: a path, size
+            or modification time), the split or the cropping does.
+    """
+
+    name: str
+    train: Dataset
+    val: Dataset
+    channels: int
+    size: tuple[int, int]
+    checksum: str
+
+    @property
+    def skipped(self) -> tuple[Path, ...]:
+        """Pictures that could not be read so far; others stood in for them."""
+        return tuple(p for split in (self.train, self.val) for p in getattr(split, "skipped", ()))
+
+
+def load(
+    dataset: str = "photos",
+    dataset_dir: str | Path | None = None,
+    *,
+    image_size: int = 56,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    max_pictures: int | None = None,
+) -> Pictures:
+    """Opens a data set, split in two.
+
+    Args:
+        dataset: "photos" or "digits"; ignored where `dataset_dir` is given.
+        dataset_dir: a folder of pictures, or array files (see data/README.md).
+        image_size: side in pixels of the squares that photographs and folders of pictures are cut
+            to. Arrays and digits keep the size they have.
+        val_fraction: share of the pictures that validates, where the data does not itself say
+            which do. Photos have fixed validation regions.
+        seed: chooses those pictures, and which ones `max_pictures` keeps.
+        max_pictures: keep at most so many in each split.
+
+    Raises:
+        ValueError: a value out of range; data that is damaged, empty, or of another kind.
+        FileNotFoundError: there is nothing at `dataset_dir`, or a built-in picture is missing.
+    """
+    _check_count("image_size", image_size, least=8)
+    if max_pictures is not None:
+        _check_count("max_pictures", max_pictures, least=1)
+    if not 0 < val_fraction < 1:
+        raise ValueError(
+            f"val_fraction must lie between 0 and 1, both excluded; got {val_fraction}"
+        )
+    division = _Division(val_fraction, seed, max_pictures)
+    if dataset_dir is not None:
+        return _load_dir(dataset_dir, image_size, division)
+    if dataset == "photos":
+        return _load_photos(image_size, division)
+    if dataset == "digits":
+        return _load_digits(division)
+    raise ValueError(f"unknown dataset {dataset!r}; expected one of {', '.join(DATASETS)}")
+
+
+def of(dataset: str, dataset_dir, image_size: int, val_fraction: float) -> Pictures:
+    """As `load`, but a built-in data set is opened once: a process trains many small runs on it."""
+    if dataset_dir is None:
+        return _built_in(dataset, image_size, val_fraction)
+    # read each time: a person's files may change while this process lives
+    return load(dataset_dir=dataset_dir, image_size=image_size, val_fraction=val_fraction)
+
+
+@lru_cache(maxsize=4)
+def _built_in(dataset: str, image_size: int, val_fraction: float) -> Pictures:
+    return load(dataset, image_size=image_size, val_fraction=val_fraction)
+
+
+def _check_count(name: str, value: int, least: int) -> None:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+
+
+@dataclass(frozen=True)
+class _Division:
+    """Who trains and who validates. Hashes, not a generator: the same on every machine for ever."""
+
+    val_fraction: float
+    seed: int
+    max_pictures: int | None
+
+    def split(self, keys: Sequence[Hashable], source: object) -> tuple[list[int], list[int]]:
+        """Positions in `keys` that train and that validate; neither is empty."""
+        if len(keys) < 2:
+            raise ValueError(
+                f"{source}: {len(keys)} picture cannot be split in training and validation; "
+                "expected at least 2"
+            )
+        order = self._shuffled(keys)
+        held = min(max(round(len(keys) * self.val_fraction), 1), len(keys) - 1)
+        return sorted(order[held:][: self.max_pictures]), sorted(order[:held][: self.max_pictures])
+
+    def keep(self, keys: Sequence[Hashable]) -> list[int]:
+        """Positions in `keys` that `max_pictures` leaves, where the split is given."""
+        return sorted(self._shuffled(keys)[: self.max_pictures])
+
+    def _shuffled(self, keys: Sequence[Hashable]) -> list[int]:
+        def rank(position: int) -> bytes:
+            text = f"{self.seed}/{keys[position]}"
+            return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+        return sorted(range(len(keys)), key=rank)
+
+
+def _checksum(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+# --- built in -------------------------------------------------------------------------------------
+
+
+class Crop(NamedTuple):
+    """A square of a photograph, by the pixel of its top left corner."""
+
+    picture: str
+    top: int
+    left: int
+
+
+def manifest() -> dict:
+    """data/manifest.toml, from the package where it is installed, else from the repository."""
+    here = Path(__file__).resolve().parents[1]
+    places = (here / "manifest.toml", here.parent / "data" / "manifest.toml")
+    for place in places:
+        if place.is_file():
+            return tomllib.loads(place.read_text(encoding="utf-8"))
+    raise FileNotFoundError(
+        f"no manifest of the built-in pictures at {' or '.join(map(str, places))}"
+    )
+
+
+def photo_crops(split: str, image_size: int = 56) -> list[Crop]:
+    """The crops of "photos": overlapping for split "train", side by side for "val".
+
+    Raises:
+        ValueError: another split, or an image_size below 8 or larger than a validation region.
+    """
+    if split not in ("train", "val"):
+        raise ValueError(f"split must be 'train' or 'val'; got {split!r}")
+    _check_count("image_size", image_size, least=8)
+    entries = manifest()["picture"]
+    sides = [min(b - t, r - x) for entry in entries for t, x, b, r in entry["val"]]
+    if image_size > min(sides):
+        raise ValueError(f"photos are cut at image_size up to {min(sides)}; got {image_size}")
+    # 16 pixels at 56: an epoch of 32-picture batches is then some 200 steps, as in the guide
+    stride = image_size if split == "val" else 2 * image_size // 7
+    return [
+        Crop(entry["name"], y, x)
+        for entry in entries
+        for top, left, bottom, right in entry[split]
+        for y in range(top, bottom - image_size + 1, stride)
+        for x in range(left, right - image_size + 1, stride)
+    ]
+
+
+def _load_photos(image_size: int, division: _Division) -> Pictures:
+    photographs = {entry["name"]: entry for entry in manifest()["picture"]}
+    pixels = {name: _decode_rgb(_shipped_bytes(entry)) for name, entry in photographs.items()}
+    splits, crops = [], []
+    for split in ("train", "val"):
+        whole = photo_crops(split, image_size)
+        crops.append([whole[i] for i in division.keep(whole)])
+        cut = [pixels[p][y : y + image_size, x : x + image_size] for p, y, x in crops[-1]]
+        splits.append(ArrayPictures(np.stack(cut).transpose(0, 3, 1, 2).copy()))
+    hashes = [entry["sha256"] for entry in photographs.values()]
+    checksum = _checksum("photos", hashes, image_size, crops)
+    return Pictures("photos", *splits, 3, (image_size, image_size), checksum)
+
+
+def _load_digits(division: _Division) -> Pictures:
+    entry = manifest()["digits"]
+    text = gzip.decompress(_shipped_bytes(entry)).decode("ascii")
+    table = np.array(list(csv.reader(io.StringIO(text))), dtype=np.float32)
+    pixels = table[:, :-1].reshape(-1, 8, 8) / 16  # the last column is the label
+    rows = division.split(range(len(pixels)), "digits")
+    train, val = (ArrayPictures(pixels, r) for r in rows)
+    return Pictures("digits", train, val, 1, train.size, _checksum("digits", entry["sha256"], rows))
+
+
+def _shipped_bytes(entry: dict) -> bytes:
+    """A file inside an installed package, found without importing that package."""
+    name, expected = entry["name"], entry["sha256"]
+    spec = importlib.util.find_spec(entry["package"])
+    if spec is None:
+        raise FileNotFoundError(f"{name} needs {entry['distribution']}, which is not installed")
+    path = Path(spec.submodule_search_locations[0], entry["file"])
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{name}: expected {path} with sha256 {expected}, found no such file"
+        )
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise ValueError(
+            f"{name}: {path} has other bytes: expected sha256 {expected}, found {found}. "
+            f"Install the version of {entry['distribution']} named in requirements.lock"
+        )
+    return content
+
+
+def _decode_rgb(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+# --- a user's own ---------------------------------------------------------------------------------
+
+
+def _load_dir(given: str | Path, image_size: int, division: _Division) -> Pictures:
+    path = Path(given).expanduser()
+    if not str(given) or not path.exists():
+        raise FileNotFoundError(f"dataset_dir {str(given)!r} does not exist; expected {ACCEPTED}")
+    arrays = find_arrays(path)
+    if arrays is None:
+        return _load_folder(str(given), path, image_size, division)
+    if arrays.val is None:
+        rows = division.split(range(len(arrays.train)), path)
+        sources = (arrays.train, arrays.train)
+    else:
+        sources = arrays[:2]
+        rows = tuple(division.keep(range(len(pixels))) for pixels in sources)
+    train, val = map(ArrayPictures, sources, rows)
+    checksum = _checksum("arrays", [_file_sha256(f) for f in arrays.files], rows)
+    return Pictures(str(given), train, val, train.channels, train.size, checksum)
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_folder(name: str, root: Path, image_size: int, division: _Division) -> Pictures:
+    listed = list_pictures(root)
+    if not listed:
+        raise ValueError(f"{root} holds nothing that can be read; expected {ACCEPTED}")
+    given = given_split(root, listed)
+    if given is None:
+        chosen = [
+            [listed[i] for i in rows] for rows in division.split([p.name for p in listed], root)
+        ]
+    else:
+        chosen = [[part[i] for i in division.keep([p.name for p in part])] for part in given]
+    train, val = (FolderPictures(root, [p.name for p in part], image_size) for part in chosen)
+    for split in (train, val):
+        split[0]  # a split in which nothing can be read is found out now
+    checksum = _checksum("folder", image_size, chosen)
+    return Pictures(name, train, val, 3, (image_size, image_size), checksum)

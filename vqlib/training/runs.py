@@ -1,0 +1,216 @@
+"""Run: what a training leaves behind, in memory and in a folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from vqlib.training import checkpoints
+from vqlib.training.config import TrainConfig
+from vqlib.training.model import VQVAE, build_model
+
+# Floats to the last bit: what pandas does by itself from 3.1 on, where the argument is going away.
+_PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
+_EXACT = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
+
+
+@dataclass
+class Run:
+    """What a training leaves: settings, history, summary, model, and traces of each code.
+
+    ``trace`` holds tensors. Always ``val_steps`` (v,) and ``val_counts`` (v, K), one row a
+    validation. With ``trace_every`` also ``steps`` (t,), ``counts`` and ``cluster_size``
+    (t, K) at those steps; ``reset_events`` (r, 3), a row (step, code, token) for each reset;
+    and at each validation ``codebook`` (v, K, D) and ``probe`` (v, P, D), the unit encoder
+    outputs of a fixed probe.
+    """
+
+    config: TrainConfig
+    history: pd.DataFrame
+    summary: dict
+    model: VQVAE
+    trace: dict[str, Tensor]
+
+    def split(self, name: str) -> pd.DataFrame:
+        """The history's rows of one split, "train" or "val"."""
+        return self.history[self.history["split"] == name].reset_index(drop=True)
+
+    def __str__(self) -> str:
+        """Its last rows, and what was reset."""
+        last = {name: self.split(name).tail(1) for name in ("train", "val")}
+        table = pd.DataFrame(
+            {
+                words: [_shown(rows[column], show) for rows in last.values()]
+                for column, (words, show) in _SHOWN.items()
+            },
+            index=["training", "validation"],
+        )
+        s = self.summary
+        lines = [
+            f"{s['steps']} steps on {s['data']} in {s['seconds']:.0f} s ({s['device']}, "
+            f"{s['threads']} thread(s)), {self.config.codebook_size} codes",
+            "",
+            table.T.to_string(),
+            "",
+            self._resets(),
+        ]
+        if s["skipped_pictures"]:
+            lines.append(f"{s['skipped_pictures']} pictures could not be read and were skipped")
+        return "\n".join(lines)
+
+    def _resets(self) -> str:
+        threshold, total = self.config.dead_code_threshold, self.summary["total_resets"]
+        if threshold == 0:
+            return "No resets: dead_code_threshold 0 turns them off"
+        dead = f"cluster_size < {threshold:g}" + (" x N/K" if self.config.reset_relative else "")
+        return f"{total} resets of dead codes ({dead})" if total else f"No resets: never {dead}"
+
+    def save(self, folder: str | Path) -> None:
+        """Write history.csv, config.json, summary.json and run.safetensors, each whole."""
+        folder = Path(folder)
+        write_history(folder, self.history)
+        _write_config(folder, self.config)
+        checkpoints.write_tensors(
+            folder / "run.safetensors",
+            checkpoints.flatten(model=self.model.state_dict(), trace=self.trace),
+            {"channels": self.model.channels},
+        )
+        # last: whoever finds a summary finds a whole run
+        checkpoints.write_text(folder / "summary.json", _json(self.summary))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Read what `save` wrote; the model comes back on the CPU, in evaluation mode.
+
+        Raises FileNotFoundError or ValueError where the folder holds no whole run.
+        """
+        folder = Path(folder)
+        if not (folder / "summary.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no finished run (no summary.json)")
+        config = TrainConfig.from_dict(json.loads((folder / "config.json").read_text()))
+        tensors, info = checkpoints.read_tensors(folder / "run.safetensors")
+        model = build_model(config, info["channels"])
+        model.load_state_dict(checkpoints.unflatten(tensors, "model"))
+        history = read_history(folder / "history.csv")
+        summary = json.loads((folder / "summary.json").read_text())
+        return cls(config, history, summary, model.eval(), checkpoints.unflatten(tensors, "trace"))
+
+
+# column: its words, and how its values are shown
+_SHOWN = {
+    "utilization": ("Utilization", "{:.1%}"),
+    "uniform_utilization": ("  uniform use would show", "{:.1%}"),
+    "perplexity": ("Perplexity", "{:.4g}"),
+    "top_code_ratio": ("Top code ratio", "{:.4g}"),
+    "recon_loss": ("Reconstruction MSE", "{:.4g}"),
+    "window_tokens": ("Tokens counted", "{:,.0f}"),
+}
+
+
+def _shown(values: pd.Series, show: str) -> str:
+    """The last of ``values`` as text; a dash if there is none."""
+    return show.format(values.iloc[-1]) if len(values) else "–"
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or its gradient stopped being finite. ``run`` holds what was last good."""
+
+    def __init__(self, message: str, run: Run):
+        super().__init__(message)
+        self.run = run
+
+    def __reduce__(self):  # so that it comes whole out of a worker process
+        return type(self), (str(self), self.run)
+
+
+class Trace:
+    """Tensors gathered step by step under a name: stacked, or joined where they are tables."""
+
+    TABLES = frozenset({"reset_events"})
+
+    def __init__(self, stacked: dict[str, Tensor] | None = None):
+        self._parts = {
+            name: [whole] if name in self.TABLES else list(whole)
+            for name, whole in (stacked or {}).items()
+        }
+
+    def add(self, name: str, value: Tensor) -> None:
+        self._parts.setdefault(name, []).append(value.detach().cpu().clone())
+
+    def last(self, name: str) -> Tensor | None:
+        """What was last added under a name; None where nothing was."""
+        parts = self._parts.get(name)
+        return parts[-1] if parts else None
+
+    def stacked(self) -> dict[str, Tensor]:
+        return {
+            name: torch.cat(parts) if name in self.TABLES else torch.stack(parts)
+            for name, parts in self._parts.items()
+        }
+
+
+def read_history(file: Path) -> pd.DataFrame:
+    """What `write_history` wrote, to the last bit."""
+    return pd.read_csv(file, **_EXACT)
+
+
+def write_history(folder: Path, history: pd.DataFrame) -> None:
+    with checkpoints.atomic(folder / "history.csv") as temporary:
+        history.to_csv(temporary, index=False)
+
+
+def begin(folder: Path, config: TrainConfig, *, finished: bool) -> None:
+    """Write config.json; a run that goes on is no finished run, so its old results go."""
+    if not finished:
+        for name in ("summary.json", "run.safetensors"):
+            (folder / name).unlink(missing_ok=True)
+    _write_config(folder, config)
+
+
+def claim(folder: Path | None, config: TrainConfig, resume: bool):
+    """Check that ``folder`` is free for this run (None), or return the checkpoint to go on from.
+
+    Writes nothing: settings or data that turn out unusable leave no folder to clear away.
+    """
+    if folder is None:
+        if resume:
+            raise ValueError("resume needs out_dir, the folder of the run to go on with")
+        return None
+    settings = folder / "config.json"
+    if not resume:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(
+                f"{folder} is not empty and is not overwritten; choose another out_dir, or "
+                "resume the run in it with --resume"
+            )
+        return None
+    if not settings.is_file():
+        raise FileNotFoundError(f"nothing to resume: {folder} holds no config.json")
+    before = json.loads(settings.read_text())
+    # a longer run begins like a shorter one, unless its cooldown begins later
+    free = set() if config.cooldown_steps else {"steps", "epochs"}
+    changed = {
+        name: (before.get(name), value)
+        for name, value in config.to_dict().items()
+        if name not in free and before.get(name) != value
+    }
+    if changed:
+        text = ", ".join(f"{n} was {old!r}, is {new!r}" for n, (old, new) in changed.items())
+        raise ValueError(f"a run resumes with the settings it began with; changed: {text}")
+    tensors, info = checkpoints.read_tensors(folder / "checkpoint.safetensors")
+    if "step" not in info:
+        raise ValueError(f"{folder / 'checkpoint.safetensors'} holds no training to go on with")
+    return tensors, info
+
+
+def _write_config(folder: Path, config: TrainConfig) -> None:
+    checkpoints.write_text(folder / "config.json", _json(config.to_dict()))
+
+
+def _json(values: dict) -> str:
+    return json.dumps(values, indent=2) + "\n"

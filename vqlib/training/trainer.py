@@ -1,0 +1,319 @@
+"""TrainConfig -> Run: the training loop, its state, and how it stops."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from vqlib.quantization.quantizer import NonFiniteInput
+from vqlib.training import checkpoints, data, runs
+from vqlib.training.config import TrainConfig, steps_of
+from vqlib.training.history import (
+    PROBE_PICTURES,
+    Recorder,
+    codebook_columns,
+    final_values,
+    measure,
+    state_of,
+)
+from vqlib.training.model import STRIDE
+from vqlib.training.process import cpu_threads, deferred_interrupt
+from vqlib.training.runs import Run, Trace, TrainingDiverged
+
+
+def train(
+    config: TrainConfig | None = None,
+    out_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    callbacks: Sequence[Callable[[Trainer], None]] = (),
+) -> Run:
+    """Train a VQ-VAE.
+
+    Args:
+        config: settings; None: the defaults.
+        out_dir: where history.csv, config.json, summary.json, run.safetensors and the
+            checkpoint go; None: nothing is written. A folder with another run is refused.
+        resume: go on from the checkpoint in ``out_dir``, bit for bit as if never stopped (on a
+            CPU with as many threads; CUDA's sums are not reproducible).
+        progress: show a progress bar.
+        callbacks: each is called with the `Trainer` after every step, and may `Trainer.stop` it.
+
+    Raises:
+        ValueError, FileNotFoundError: unusable settings or data, before training starts.
+        FileExistsError: ``out_dir`` holds a run and ``resume`` is false.
+        TrainingDiverged: the loss or its gradient is not finite.
+        KeyboardInterrupt: after Ctrl-C, once the step is done and the checkpoint written.
+    """
+    config = config or TrainConfig()
+    folder = None if out_dir is None else Path(out_dir)
+    state = runs.claim(folder, config, resume)
+    with cpu_threads(config.threads):
+        trainer = Trainer(config, folder, callbacks)
+        if state is not None:
+            trainer.load_state(*state)
+        if folder is not None:
+            runs.begin(folder, config, finished=trainer.step == trainer.steps)
+        return trainer.run(progress)
+
+
+class Trainer:
+    """The loop and its state: ``model``, ``optimizer``, ``recorder``, and ``step``, those done."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path | None = None,
+        callbacks: Sequence[Callable[[Trainer], None]] = (),
+    ):
+        self.config, self.folder, self.callbacks = config, folder, callbacks
+        self.device = config.resolved_device()
+        self.data = data.of(
+            config.dataset, config.dataset_dir, config.image_size, config.val_fraction
+        )
+        if any(side % STRIDE for side in self.data.size):
+            raise ValueError(
+                f"the pictures of {self.data.name} are {self.data.size} pixels; height and "
+                f"width must be multiples of {STRIDE}, the encoder's stride"
+            )
+        self.steps = steps_of(config, len(self.data.train))
+        self.per_epoch = len(self.data.train) // config.batch_size
+        height, width = self.data.size
+        self.tokens = config.batch_size * (height // STRIDE) * (width // STRIDE)
+        self.model = runs.build_model(config, self.data.channels).to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            betas=(config.momentum, 0.999),
+            weight_decay=config.weight_decay,
+        )
+        probe = self.data.val.batch(range(min(PROBE_PICTURES, len(self.data.val))))
+        self.recorder = Recorder(config, self.tokens, self._to_device(probe))
+        self.trace = Trace()
+        self.step = 0
+        self.stopped = False
+        self.seconds = 0.0
+        self.history_due = 0.0
+        self.order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def run(self, progress: bool = True) -> Run:
+        """Train to the end; see `train`."""
+        start = time.perf_counter() - self.seconds
+        good = self.state()
+        self._write(good)
+        bar = tqdm(
+            total=self.steps, initial=self.step, unit="step", disable=not progress, leave=False
+        )
+        with bar, deferred_interrupt() as interrupted:
+            while self.step < self.steps:
+                if not self._train_step():
+                    raise self._diverged(good)
+                self.seconds = time.perf_counter() - start
+                self._after_step(bar)
+                end = self.stopped or self.step == self.steps  # read once: a thread may stop it
+                due = end or self.step % self.config.checkpoint_every == 0 or interrupted
+                state = self.state() if due else good
+                if end and not self._validation():
+                    self.validate()  # after the state: whoever goes on never sees this row
+                if not math.isfinite(self._validation().get("recon_loss", 0.0)):
+                    raise self._diverged(good)
+                if due:
+                    good = state
+                    self._write(good)
+                if end:
+                    break
+                if due and interrupted:
+                    raise KeyboardInterrupt(self._how_to_go_on())
+            run = self.kept()
+            if self.folder is not None:
+                run.save(self.folder)
+            if interrupted:
+                raise KeyboardInterrupt(f"interrupted after step {self.step} of {self.steps}")
+        return run
+
+    def stop(self) -> None:
+        """End the training after the step under way: a whole run of fewer steps is kept.
+
+        From a callback or another thread. ``resume`` goes on with it as if it had never stopped.
+        """
+        self.stopped = True
+
+    def _train_step(self) -> bool:
+        """One step; False, with the weights untouched, where the loss is not finite."""
+        rate = self.config.rate(self.step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if self.config.freeze_encoder_at is not None:
+            self.model.encoder.requires_grad_(self.step < self.config.freeze_encoder_at)
+        pictures = self._to_device(self.data.train.batch(self._next_batch()))
+        self.model.train()
+        self.optimizer.zero_grad()
+        try:
+            output = self.model(pictures)
+        except NonFiniteInput:
+            return False
+        (output.recon_loss + output.commit_loss).backward()
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        size = torch.nn.utils.get_total_norm(gradients) + output.recon_loss.detach()
+        if not math.isfinite(size.item()):
+            return False
+        self.optimizer.step()
+        self.step += 1
+        self.recorder.train_step(self.step, output, self.model, rate)
+        return True
+
+    def _to_device(self, pictures: Tensor) -> Tensor:
+        # channels last: convolutions run a fifth faster, and tokens lie as the quantizer wants
+        return pictures.to(self.device, memory_format=torch.channels_last)
+
+    def _next_batch(self) -> Tensor:
+        """Indices of this step's pictures: a new order each epoch, the last short batch dropped."""
+        epoch, position = divmod(self.step, self.per_epoch)
+        if self.order[0] != epoch:
+            seed = (self.config.seed * 1_000_003 + epoch) % 2**63
+            generator = torch.Generator().manual_seed(seed)
+            self.order = epoch, torch.randperm(len(self.data.train), generator=generator)
+        start = position * self.config.batch_size
+        return self.order[1][start : start + self.config.batch_size]
+
+    def _after_step(self, bar) -> None:
+        every = self.config.trace_every
+        if every and self.step % every == 0:
+            self.trace.add("steps", torch.tensor(self.step))
+            self.trace.add("counts", self.recorder.window[-1])
+            self.trace.add("cluster_size", self.model.quantizer.cluster_size)
+        reset = self.model.quantizer.last_reset
+        if every and reset is not None:
+            when = torch.full_like(reset.codes, self.step)
+            self.trace.add("reset_events", torch.stack([when, reset.codes, reset.donors], dim=1))
+        if self.step % self.config.val_every == 0 or self.step == self.steps:
+            self.validate()
+        if self.recorder.rows:
+            row = self.recorder.rows[-1]
+            text = f"{row['split']} utilization {row['utilization']:.1%}"
+            bar.set_postfix_str(f"{text}, loss {row['recon_loss']:.4f}", refresh=False)
+        bar.update()
+        for callback in self.callbacks:
+            callback(self)
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """One pass over the whole validation set; a sound quantizer changes nothing by it."""
+        before = state_of(self.model.quantizer)
+        counts, measured = measure(self.model, self.data.val, self._to_device)
+        measured |= codebook_columns(self.model.quantizer.codebook, counts)
+        measured["eval_change"] = float((state_of(self.model.quantizer) - before).abs().max())
+        self.recorder.val_row(self.step, counts, measured)
+        self.trace.add("val_steps", torch.tensor(self.step))
+        self.trace.add("val_counts", counts)
+        if self.config.trace_every:
+            self.trace.add("codebook", self.model.quantizer.codebook)
+            probe = self.model.encode(self.recorder.probe).reshape(-1, self.config.dim)
+            self.trace.add("probe", F.normalize(probe, dim=-1))
+
+    def _validation(self) -> dict:
+        """The row that validates the weights as they are; empty where none does."""
+        row = self.recorder.rows[-1] if self.recorder.rows else {"split": "train"}
+        return row if row["split"] == "val" and row["step"] == self.step else {}
+
+    # --- what is kept ---
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        """(tensors, info): copies of everything that going on needs."""
+        tensors = checkpoints.flatten(
+            model=self.model.state_dict(),
+            optimizer=checkpoints.optimizer_tensors(self.optimizer),
+            recorder=self.recorder.state_dict(),
+            trace=self.trace.stacked(),
+        )
+        info = {"step": self.step, "seconds": self.seconds, "checksum": self.data.checksum}
+        return {name: t.detach().cpu().clone() for name, t in tensors.items()}, info
+
+    def load_state(self, tensors: dict[str, Tensor], info: dict) -> None:
+        """Go back to a `state`.
+
+        Raises ValueError where the data has changed since, or the run is past its last step.
+        """
+        if info["checksum"] != self.data.checksum:
+            raise ValueError(
+                f"the data of {self.data.name} has changed since the checkpoint was written; "
+                "resume with the same data, or start anew in another out_dir"
+            )
+        if info["step"] > self.steps:
+            raise ValueError(
+                f"the checkpoint is of step {info['step']}, past the last one asked for, "
+                f"{self.steps}; resume with at least as many steps"
+            )
+        self.model.load_state_dict(checkpoints.unflatten(tensors, "model"))
+        checkpoints.load_optimizer(self.optimizer, checkpoints.unflatten(tensors, "optimizer"))
+        self.recorder.load_state_dict(checkpoints.unflatten(tensors, "recorder"))
+        self.trace = Trace(checkpoints.unflatten(tensors, "trace"))
+        self.step, self.seconds = info["step"], info["seconds"]
+
+    def _write(self, state: tuple[dict[str, Tensor], dict]) -> None:
+        if self.folder is None:
+            return
+        checkpoints.write_tensors(self.folder / "checkpoint.safetensors", *state)
+        if time.perf_counter() >= self.history_due:  # a long history takes long to write
+            start = time.perf_counter()
+            runs.write_history(self.folder, self.recorder.history())
+            now = time.perf_counter()
+            self.history_due = now + 20 * (now - start)
+
+    def kept(self) -> Run:
+        """The run as it stands."""
+        history = self.recorder.history()
+        return Run(self.config, history, self._summary(history), self.model.eval(),
+                   self.trace.stacked())  # fmt: skip
+
+    def _summary(self, history: pd.DataFrame) -> dict:
+        return {
+            "steps": self.step,
+            "stopped": self.stopped and self.step < self.steps,
+            "steps_per_epoch": self.per_epoch,
+            "tokens_per_step": self.tokens,
+            "uniform_share": self.tokens / self.config.codebook_size,
+            "survival_horizon": self.recorder.ledger.horizon,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "data": self.data.name,
+            "data_checksum": self.data.checksum,
+            "train_pictures": len(self.data.train),
+            "val_pictures": len(self.data.val),
+            "skipped_pictures": len(self.data.skipped),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "seconds": round(self.seconds, 3),
+            "total_resets": int(self.recorder.ledger.times.sum()),
+        } | final_values(history)
+
+    def _diverged(self, good: tuple[dict[str, Tensor], dict]) -> TrainingDiverged:
+        failed, history = self.step + 1, self.recorder.history()
+        self.load_state(*good)
+        kept = "in the error's .run" if self.folder is None else f"in {self.folder}"
+        run = replace(self.kept(), history=history)
+        if self.folder is not None:
+            runs.write_history(self.folder, history)
+        return TrainingDiverged(
+            f"the loss or its gradient is not finite at step {failed}; the last good state, of "
+            f"step {self.step}, is kept {kept}. Lower learning_rate (now "
+            f"{self.config.learning_rate}) or lengthen warmup_steps ({self.config.warmup_steps})",
+            run,
+        )
+
+    def _how_to_go_on(self) -> str:
+        if self.folder is None:
+            return f"stopped after step {self.step}; nothing was saved, as no out_dir was given"
+        return (
+            f"stopped after step {self.step} of {self.steps}; saved in {self.folder}. Go on "
+            f"with the same settings and --out_dir {self.folder} --resume (resume=True in Python)"
+        )

@@ -1,0 +1,1 @@
+"""Any model's quantizer layers, found, read and followed step by step."""

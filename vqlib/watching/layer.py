@@ -1,0 +1,291 @@
+"""One watched layer: its forwards are read through an adapter and handed on, code by code."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vqlib.quantization.distributed import many
+from vqlib.quantization.quantizer import NormEMAQuantizer
+from vqlib.training.history import SAMPLED_OUTPUTS
+from vqlib.watching import libraries
+from vqlib.watching.adapters import Adapter
+from vqlib.watching.track import HITS, Seen, Track, hits, turned
+
+
+class Layer:
+    """A module whose forwards are followed, with one `Track` a codebook.
+
+    Resets: ours says what it reset. Elsewhere, where codes follow a moving average, a code
+    that turned without a hit was reset, inside the forward or between it and the next; so was
+    one with hits that turned while its count, due below ``dead_code_threshold``, became
+    ``reset_refill``. Not where several layers or processes move one codebook: there the hits
+    of this layer do not explain its movements. Loading a state between steps looks like resets.
+
+    Args:
+        name: dotted, in the model. sure: whether the adapter was given or the class is
+            known; a guess that turns out wrong is given up with a warning.
+        every, window: see `watch`.
+
+    Raises:
+        TypeError: the adapter gives no codebook, counts or settings of the kind expected.
+    """
+
+    def __init__(self, name, module: nn.Module, adapter: Adapter, sure: bool, every, window):
+        self.name, self.module, self.adapter, self.sure = name, module, adapter, sure
+        self.every, self.step = every, 0
+        self.ours = isinstance(module, NormEMAQuantizer)
+        self.settings = {"kind": adapter.name or type(module).__name__} | self._settings()
+        books, counts = self.books(), self.counts()
+        sizes = [len(b) for b in books] or self._sizes()
+        if counts and [len(c) for c in counts] != sizes:
+            raise self._wrong("counts", f"one count a code, lengths {sizes}", counts)
+        self.dim = books[0].shape[1] if books else None
+        if books:
+            self.settings.setdefault("dim", self.dim)
+        # a trained codebook moves everywhere
+        averaged = books and counts and not many() and not any(b.requires_grad for b in books)
+        self.observed = self.ours or bool(averaged)
+        names = [name] if len(sizes) == 1 else [f"{name}[{i}]" for i in range(len(sizes))]
+        self.tracks = [
+            Track(n, k, self.settings, every=every, window=window, observed=self.observed,
+                  stateful=bool(books or counts), counted=bool(counts))
+            for n, k in zip(names, sizes, strict=True)
+        ]  # fmt: skip
+        self.given_up = False
+        self.state: list[Tensor] | None = None  # books and counts when evaluation began
+        self.start: list[Tensor] = []  # codebooks when this forward began
+        self.start_counts: list[Tensor] = []  # and their counts
+        self.left: list[Tensor] = []  # codebooks when the last forward ended
+        self.hit: list[Tensor] = []  # codes hit by the last training forward
+
+    def unseen(self) -> list[str]:
+        """Names of the codebooks that no token reached."""
+        return [] if self.given_up else [track.name for track in self.tracks if not track.reached]
+
+    def why_empty(self, track: Track) -> str:
+        """Why the history of ``track`` has no rows."""
+        if self.given_up:
+            return "given up, for its output could not be read"
+        return "no row is due yet" if track.reached else "nothing seen: no token has reached it"
+
+    # --- hooks ---
+
+    def before(self, args, kwargs) -> None:
+        """A forward begins."""
+        if self.given_up:
+            return
+        if self.module.training:
+            if self.observed and not self.ours:
+                self.start = [b.clone() for b in self.books()]
+                self.start_counts = [c.clone() for c in self.counts()]
+        elif self.state is None:
+            books = self.books()
+            self.state = [t.clone() for t in (*books, *self.counts())]
+            for i, track in enumerate(self.tracks):
+                track.begin_val(books[i] if books else None)
+
+    def after(self, args, kwargs, output) -> None:
+        """A forward has ended. Raises TypeError where the adapter cannot read its output."""
+        if self.given_up:
+            return
+        try:
+            # with topk they are candidates, not choices
+            indices = None if kwargs.get("topk") is not None else self._indices(output)
+        except TypeError as error:
+            if self.sure:
+                raise
+            self.given_up = True
+            warnings.warn(f"{error}; not followed any more", stacklevel=2)
+            return
+        if indices is None:
+            self.left = []  # what this forward moved is not known to be a reset
+            return
+        training = self.module.training
+        self.step += training
+        bins = [hits(i, t.codebook_size) for i, t in zip(indices, self.tracks, strict=True)]
+        resets, change = [None] * len(bins), None
+        if training:
+            self.state = None
+            if self.observed:
+                resets = self._resets([b[HITS] for b in bins])
+        else:
+            change = self._change()
+        sampled = [{} for _ in bins]
+        if not training or self.step % self.every == 0:
+            sampled = self._sampled(args, kwargs, output, indices)
+        for track, *seen, more in zip(self.tracks, bins, resets, sampled, strict=True):
+            track.add(Seen(self.step, training, *seen, **more, change=change))
+
+    def finish(self) -> None:
+        """Nothing more will come."""
+        books = self.books()
+        for i, track in enumerate(self.tracks):
+            track.finish(books[i] if books else None)
+
+    # --- what happened in a forward ---
+
+    def _resets(self, bins: list[Tensor]) -> list[Tensor | None]:
+        """Codes reset by this training step with hits ``bins`` (K,), a codebook each.
+
+        None where it cannot be told: k-means on the first batch turns everything.
+        """
+        if self.ours:
+            reset = self.module.last_reset
+            return [bins[0].new_empty(0) if reset is None else reset.codes.clone()]
+        now, hit = self.books(), [b > 0 for b in bins]
+        found = []
+        for i, book in enumerate(now):
+            moved = turned(self.start[i], book)
+            reset = moved & (~hit[i] | self._refilled(i, bins[i]))
+            if self.left:
+                reset |= turned(self.left[i], self.start[i]) & ~self.hit[i]
+            found.append(reset)
+        self.left, self.hit = [b.clone() for b in now], hit
+        return [None] * len(now) if self.step == 1 and self.settings.get("kmeans_init") else found
+
+    def _refilled(self, i: int, bins: Tensor) -> Tensor:
+        """(K,) bool: counts of codebook ``i`` that were due below the threshold, and are not."""
+        known = [self.settings.get(n) for n in ("dead_code_threshold", "reset_refill", "decay")]
+        if None in known or self.settings.get("reset_relative"):
+            return torch.zeros_like(bins, dtype=torch.bool)
+        threshold, refill, decay = known
+        due = self.start_counts[i].lerp(bins.to(self.start_counts[i]), 1 - decay)
+        return (due < threshold) & torch.isclose(self.counts()[i], due.new_tensor(refill))
+
+    def _change(self) -> Tensor | None:
+        """Largest absolute change of codebooks and counts since evaluation began; scalar."""
+        books = self.books()
+        if self.left:
+            self.left = [b.clone() for b in books]
+        now = (*books, *self.counts())
+        if not now or self.state is None:
+            return None
+        changes = [
+            (a.float() - b.float()).abs().max() for a, b in zip(now, self.state, strict=True)
+        ]
+        return torch.stack(changes).max()
+
+    def _sampled(self, args, kwargs, output, indices: list[Tensor]) -> list[dict]:
+        """Inputs, their codes and the loss, for `Seen`, a codebook each."""
+        more = {"loss": self._loss(output)}
+        z = next((t for t in libraries.tensors([args, kwargs]) if t.is_floating_point()), None)
+        axis = None if z is None else tokens_axis(self.module, z, indices[0], self.dim)
+        if axis is None or z.numel() == 0:
+            return [more] * len(indices)
+        lead = z.movedim(axis, -1).shape[:-1]
+        tokens = range(lead.numel())
+        chosen = random.Random(self.step).sample(tokens, min(len(tokens), SAMPLED_OUTPUTS))
+        flat = torch.tensor(chosen, device=z.device)
+        place = torch.unravel_index(flat, lead)
+        more["inputs"] = z.movedim(axis, -1)[place]
+        quantized = self._tried("quantized", output)
+        if quantized is not None and quantized.shape == z.shape and z.shape[axis] == self.dim:
+            more["codes"] = quantized.movedim(axis, -1)[place]
+        return [more | {"kept": i.reshape(len(tokens), -1)[flat, 0] >= 0} for i in indices]
+
+    # --- the adapter, and what it may get wrong ---
+
+    def books(self) -> list[Tensor]:
+        """(K, D) each, as the layer holds them."""
+        return self._held("codebook", 2, "(K, D)")
+
+    def counts(self) -> list[Tensor]:
+        """(K,) each, as the layer holds them."""
+        return self._held("counts", 1, "(K,)")
+
+    def _held(self, what: str, dims: int, shape: str) -> list[Tensor]:
+        held = getattr(self.adapter, what)(self.module)
+        held = held if isinstance(held, list | tuple) else [held]
+        if all(h is None for h in held):
+            return []
+        for h in held:
+            libraries.refuse_lazy(self.module, h)
+            if not isinstance(h, Tensor) or h.dim() != dims:
+                raise self._wrong(what, f"a tensor {shape}, a list of them, or None", h)
+        return list(held)
+
+    def _settings(self) -> dict:
+        settings = self.adapter.settings(self.module)
+        if not isinstance(settings, Mapping):
+            raise self._wrong("settings", "a dict", settings)
+        return dict(settings)
+
+    def _sizes(self) -> list[int]:
+        size = self.settings.get("codebook_size")
+        if not isinstance(size, int) or size < 1:
+            raise self._wrong("settings", "codebook_size, as its codebook is None", size)
+        return [size] * self.settings.pop("codebooks", 1)
+
+    def _indices(self, output) -> list[Tensor] | None:
+        indices = self.adapter.indices(self.module, output)
+        if indices is None and self.sure:
+            return None
+        indices = list(indices) if isinstance(indices, list | tuple) else [indices]
+        for i in indices:
+            if not isinstance(i, Tensor) or i.dtype not in libraries.INTEGERS:
+                raise self._wrong("indices", "integers, a list of them, or None", i)
+        if len(indices) != len(self.tracks):
+            raise self._wrong("indices", f"{len(self.tracks)} tensors, one a codebook", indices)
+        return indices
+
+    def _loss(self, output) -> Tensor | None:
+        loss = self._tried("loss", output)
+        known = loss is not None and loss.is_floating_point() and loss.numel() == 1
+        return loss.detach().reshape(()).clone() if known else None
+
+    def _tried(self, what: str, output) -> Tensor | None:
+        """An optional reader: nothing depends on it, so it may fail."""
+        try:
+            found = getattr(self.adapter, what)(output)
+        except (LookupError, TypeError, AttributeError):
+            return None
+        return found if isinstance(found, Tensor) else None
+
+    def _wrong(self, what: str, expected: str, got) -> TypeError:
+        return TypeError(
+            f"layer {self.name!r} ({type(self.module).__name__}): its adapter's {what} must give "
+            f"{expected}; got {_shown(got)}"
+        )
+
+
+def _shown(got) -> str:
+    if isinstance(got, list | tuple):
+        return f"[{', '.join(map(_shown, got))}]"
+    return f"{got.dtype} of shape {tuple(got.shape)}" if isinstance(got, Tensor) else repr(got)
+
+
+def forget_shared(layers: list[Layer]) -> None:
+    """Look for no resets in a codebook that several layers move."""
+    layers = [layer for layer in layers if layer.observed]
+    places = [{b.untyped_storage().data_ptr() for b in layer.books()} for layer in layers]
+    for layer, place in zip(layers, places, strict=True):
+        if sum(bool(place & other) for other in places) > 1:
+            layer.observed = False
+            for track in layer.tracks:
+                track.observed = False
+
+
+def tokens_axis(module: nn.Module, z: Tensor, indices: Tensor, dim: int | None) -> int | None:
+    """Along which dimension of its input ``z`` a layer's vectors lie; None where unclear.
+
+    ``indices`` have the shape of z without that dimension, or are all of them in a row; with
+    several heads a last dimension more. ``dim``: D of the codes, which decides between two.
+    """
+    axes = []
+    for axis in range(1, z.dim()):
+        lead = z.movedim(axis, -1).shape[:-1]
+        rows = indices.dim() == 1 or indices.shape[1:].numel() == 1
+        same = lead in (indices.shape, indices.shape[:-1])
+        if same or (rows and lead.numel() == indices.numel()):
+            axes.append(axis)
+    if len(axes) > 1:
+        axes = [axis for axis in axes if z.shape[axis] == dim] or axes
+    first = libraries.channels_first(module)
+    if len(axes) > 1 and first is not None:
+        axes = [min(axes) if first else max(axes)]
+    return axes[0] if len(axes) == 1 else None

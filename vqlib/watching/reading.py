@@ -1,0 +1,152 @@
+"""What an adapter says of a layer, checked: a wrong adapter must not pass for a sound layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqlib.watching.adapters import Adapter
+from vqlib.watching.libraries import INTEGERS
+
+WHOLE = ("codebook_size", "dim", "reset_interval")
+YES_OR_NO = ("reset_relative", "kmeans_init")
+LARGEST = {"decay": 1.0, "beta": float("inf"), "dead_code_threshold": float("inf"),
+           "reset_refill": float("inf")}  # fmt: skip
+
+
+class Reader:
+    """Reads one kind of layer. ``module`` is one of it; its sizes are expected of all.
+
+    Every method raises TypeError for a wrong kind of answer or where the adapter fails, and
+    ValueError for a wrong value.
+    """
+
+    def __init__(self, adapter: Adapter, module: nn.Module):
+        self.adapter, self.layer = adapter, type(module).__name__
+        self.settings = self._settings(module)
+        books = self.books(module)
+        self.sizes, self.dim = [len(b) for b in books], books[0].shape[1] if books else None
+        self.codes = self.sizes[0] if self.sizes else self.settings.get("codebook_size")
+
+    def books(self, module: nn.Module) -> list[Tensor]:
+        """(K, D) each, as the layer holds them; empty where it holds none."""
+        books = self._held("codebook", module)
+        for book in books:
+            if not (isinstance(book, Tensor) and book.dim() == 2 and book.numel()
+                    and book.is_floating_point()):  # fmt: skip
+                raise self._wrong(
+                    "codebook", "a tensor (K, D) of floats, a list of them, or None", book
+                )
+        return books
+
+    def counts(self, module: nn.Module) -> list[Tensor]:
+        """(K,) each, as the layer holds them; empty where it keeps none."""
+        counts = self._held("counts", module)
+        for c in counts:
+            if not isinstance(c, Tensor) or c.dim() != 1:
+                raise self._wrong("counts", "a tensor (K,), a list of them, or None", c)
+        sizes = [len(c) for c in counts]
+        if counts and self.sizes and sizes != self.sizes:
+            expected = f"as many counts as codes, {self.sizes}"
+            raise self._wrong("counts", expected, sizes, ValueError)
+        return counts
+
+    def indices(self, module: nn.Module, output: Any, z: Tensor) -> Tensor:
+        """The first codebook's, flat: one a token, or, of parts of tokens, some a token."""
+        found = _listed(self._asked("indices", module, output))
+        for i in found:
+            if not isinstance(i, Tensor) or i.dtype not in INTEGERS:
+                raise self._wrong("indices", "integers, or a list of them", i)
+        if not found or (self.sizes and len(found) != len(self.sizes)):
+            expected = f"{len(self.sizes) or 'some'} tensors, one a codebook"
+            raise self._wrong("indices", expected, len(found), ValueError)
+        first, tokens = found[0], len(z)
+        several = self.dim is not None and self.dim != z.shape[1]
+        if first.numel() != tokens and (not several or not first.numel() or first.numel() % tokens):
+            raise self._wrong("indices", f"one for each of {tokens} tokens", first, ValueError)
+        return self._within("indices", first, -1)
+
+    def resets(self, module: nn.Module) -> Tensor:
+        """(n,) codes of the first codebook; empty where the layer says nothing."""
+        said = _listed(self._asked("resets", module))
+        if not said or said[0] is None:
+            return torch.empty(0, dtype=torch.int64)
+        if not isinstance(said[0], Tensor) or said[0].dtype not in INTEGERS:
+            raise self._wrong("resets", "integers, the codes that were reset, or None", said[0])
+        return self._within("resets", said[0], 0)
+
+    def quantized(self, output: Any, z: Tensor) -> Tensor:
+        """(N, D), on the CPU."""
+        found = self._asked("quantized", output)
+        if not isinstance(found, Tensor) or found.shape != z.shape:
+            expected = f"a tensor of the tokens' shape {tuple(z.shape)}"
+            raise self._wrong("quantized", expected, found, ValueError)
+        return found.detach().cpu().float()
+
+    def loss(self, output: Any) -> float | None:
+        """Of all codebooks together; None where the layer reports none."""
+        found = self._asked("loss", output)
+        if found is None or isinstance(found, Real):
+            return None if found is None else float(found)
+        if not isinstance(found, Tensor) or not found.is_floating_point():
+            raise self._wrong("loss", "a tensor of floats, a number, or None", found)
+        return float(found.detach().sum())
+
+    def _settings(self, module: nn.Module) -> dict:
+        settings = self._asked("settings", module)
+        if not isinstance(settings, Mapping):
+            raise self._wrong("settings", "a dict", settings)
+        known = {name: value for name, value in settings.items() if value is not None}
+        for name, value in known.items():
+            expected = _misfit(name, value)
+            if expected:
+                raise self._wrong("settings", f"{name} as {expected}", value, ValueError)
+        return known
+
+    def _held(self, what: str, module: nn.Module) -> list[Any]:
+        held = _listed(self._asked(what, module))
+        return [] if all(h is None for h in held) else held
+
+    def _asked(self, what: str, *given) -> Any:
+        try:
+            return getattr(self.adapter, what)(*given)
+        except Exception as error:  # whatever a caller's function raises
+            raise TypeError(
+                f"{self.layer}: its adapter's {what} fails: {type(error).__name__}: {error}"
+            ) from error
+
+    def _within(self, what: str, codes: Tensor, least: int) -> Tensor:
+        codes = codes.detach().to("cpu", torch.int64, copy=True).flatten()
+        outside = codes[(codes < least) | (codes >= (self.codes or torch.inf))]
+        if len(outside):
+            most = "" if self.codes is None else f" to {self.codes - 1}"
+            expected = f"codes from {least}{most}"
+            raise self._wrong(what, expected, int(outside[0]), ValueError)
+        return codes
+
+    def _wrong(self, what: str, expected: str, got, error: type = TypeError) -> Exception:
+        shown = f"{got.dtype} of shape {tuple(got.shape)}" if isinstance(got, Tensor) else repr(got)
+        return error(f"{self.layer}: its adapter's {what} must give {expected}; got {shown}")
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _misfit(name: str, value: Any) -> str | None:
+    """What a setting should have been; None: it is that, or nothing is expected of it."""
+    if name in YES_OR_NO:
+        return None if isinstance(value, bool) else "True or False"
+    if name in WHOLE:
+        fits = isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+        return None if fits else "a whole number of at least 1"
+    if name in LARGEST:
+        fits = isinstance(value, Real) and not isinstance(value, bool)
+        if fits and 0 <= value <= LARGEST[name]:
+            return None
+        return "a number from 0 to 1" if LARGEST[name] == 1 else "a number of at least 0"
+    return None

@@ -1,0 +1,273 @@
+"""One codebook followed through time: what was seen of it becomes rows of a history."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vqlib.quantization import usage
+from vqlib.quantization.ledger import ResetLedger
+from vqlib.quantization.reset import DeadCodeReset
+from vqlib.training.history import codebook_columns
+
+KEEP = 32  # records that wait on the device before they are fetched together
+VAL_SAMPLES = 20  # forwards of one pass of evaluation whose sampled inputs are kept
+
+
+HITS = slice(2, -1)  # of `Seen.bins`, the hits of each code
+
+
+class Seen(NamedTuple):
+    """What one forward showed, as tensors that stay where they are until fetched."""
+
+    step: int
+    training: bool
+    bins: Tensor  #: (K + 3,) int64: indices below -1, masked tokens, hits of each code, above
+    reset: Tensor | None = (
+        None  #: (K,) bool or (n,) int64, codes seen to be reset; None: not to be told
+    )
+    inputs: Tensor | None = None  #: (n, D) sampled inputs
+    codes: Tensor | None = None  #: (n, D) what they became
+    kept: Tensor | None = None  #: (n,) bool, the sampled tokens that were not masked out
+    loss: Tensor | None = None  #: scalar
+    change: Tensor | None = None  #: scalar, how far evaluation moved counts or codebook
+
+
+@dataclass
+class Evaluation:
+    """The forwards in evaluation mode between two training steps, added up."""
+
+    step: int
+    counts: Tensor | int = 0
+    sampled: list[Seen] = field(default_factory=list)  #: thinned out evenly, never many
+    stride: int = 1
+    forwards: int = 0
+    loss: float = 0.0
+    loss_tokens: int = 0
+    change: float = 0.0
+
+    def add(self, seen: Seen, counts: Tensor) -> None:
+        self.counts = self.counts + counts
+        if seen.inputs is not None and self.forwards % self.stride == 0:
+            self.sampled.append(seen)
+            if len(self.sampled) == 2 * VAL_SAMPLES:
+                self.sampled, self.stride = self.sampled[::2], 2 * self.stride
+        self.forwards += 1
+        if seen.loss is not None:
+            self.loss += float(seen.loss) * int(counts.sum())
+            self.loss_tokens += int(counts.sum())
+        if seen.change is not None:
+            self.change = max(self.change, float(seen.change))
+
+    def row(self) -> dict | None:
+        """Its row of the history; None where every token was masked out."""
+        if not int(self.counts.sum()):
+            return None
+        row = {"step": self.step, "split": "val", **usage.summarize(self.counts)}
+        row |= _inputs(self.sampled)
+        if self.loss:  # exactly 0: a layer that computes none in evaluation
+            row["commit_loss"] = self.loss / self.loss_tokens
+        return row
+
+
+class OutOfRange(ValueError):
+    """An index that is no code."""
+
+
+def hits(indices: Tensor, codebook_size: int) -> Tensor:
+    """(K + 3,) int64, see `Seen.bins`. Never waits for the device."""
+    place = indices.detach().reshape(-1).long().clamp(-2, codebook_size) + 2
+    if place.device.type == "cpu":
+        return torch.bincount(place, minlength=codebook_size + 3)
+    bins = torch.zeros(codebook_size + 3, dtype=torch.int64, device=place.device)
+    return bins.index_add(0, place, torch.ones_like(place))  # there bincount would wait
+
+
+def turned(old: Tensor, new: Tensor) -> Tensor:
+    """(K,) bool: rows of ``new`` (K, D) that point elsewhere than in ``old``.
+
+    A moving average leaves a code without hits where it is, or shrinks it: its direction
+    stays. What turns it is a reset. (A row of zeros is a code not yet initialised.)
+    """
+    if old.device.type == "cpu" and torch.equal(old, new):  # elsewhere asking costs more
+        return torch.zeros(len(old), dtype=torch.bool)
+    old, new = old.float(), new.float()
+    along = (old * new).sum(-1) / old.square().sum(-1).clamp_min(torch.finfo(old.dtype).tiny)
+    aside = torch.linalg.vector_norm(new - along[:, None] * old, dim=-1)
+    return (aside > 1e-3 * torch.linalg.vector_norm(new, dim=-1)) & (old != 0).any(-1)
+
+
+def grace(settings: dict) -> int:
+    """Steps a reset code lives without a hit, from a layer's ``settings``; 0 where unknown."""
+    threshold, decay = settings.get("dead_code_threshold"), settings.get("decay")
+    if not threshold or decay is None:
+        return 0
+    refill = settings.get("reset_refill", threshold)
+    if refill <= threshold:
+        return 1
+    steps = DeadCodeReset(threshold=threshold, refill=refill).grace(decay)
+    return int(min(steps, 10**6))
+
+
+class Track:
+    """The history of one codebook.
+
+    Args:
+        name: of the layer. codebook_size: K. settings: of the layer, see `Adapter`.
+        every: training steps between rows. window: steps that a row's usage counts.
+        observed: whether resets can be seen; else their columns stay NaN.
+        stateful: whether there is a codebook or counts that evaluation could change.
+        counted: whether the layer keeps counts, by which its codes are divided.
+    """
+
+    def __init__(
+        self, name, codebook_size, settings, *, every, window, observed, stateful, counted
+    ):
+        self.name, self.codebook_size = name, codebook_size
+        self.every, self.observed = every, observed
+        self.stateful, self.counted = stateful, counted
+        self.grace = grace(settings)
+        self.horizon = max(10, 2 * self.grace)  # as in `history.survival_horizon`
+        self.known = settings | {"codebook_size": codebook_size, "survival_horizon": self.horizon}
+        self.ledger = ResetLedger(codebook_size, self.horizon, self.grace or None)
+        self.blind = False  # a step since the last row could not be judged
+        self.window: deque[Tensor] = deque(maxlen=window)
+        self.tokens: deque[int] = deque(maxlen=1001)
+        self.rows: list[dict] = []
+        self.pending: list[Seen] = []
+        self.val: Evaluation | None = None  # the evaluation under way
+        self.codebook: Tensor | None = None  # as it was when that began
+
+    def add(self, seen: Seen) -> None:
+        """Take in a forward. Raises OutOfRange, at the latest some forwards after it."""
+        self.pending.append(seen)
+        if len(self.pending) >= KEEP or seen.step <= 1:
+            self.fetch()
+
+    def fetch(self) -> None:
+        """Turn everything that waits into rows."""
+        while self.pending:
+            seen = self.pending.pop(0)
+            bins = seen.bins.cpu()
+            outside = int(bins[0] + bins[-1])
+            if outside:
+                raise OutOfRange(
+                    f"layer {self.name!r} gave {outside} indices outside "
+                    f"[0, {self.codebook_size}) at step {seen.step}: its adapter reads the wrong "
+                    "tensor, or the wrong codebook"
+                )
+            if seen.training:
+                self.close_val()
+                self._train(seen, bins[HITS])
+            else:
+                self.val = self.val or Evaluation(seen.step)
+                self.val.add(seen, bins[HITS])
+
+    def close_val(self) -> None:
+        """End the evaluation under way: its forwards become one row."""
+        row = self._val_row()
+        if row:
+            self.rows.append(row)
+        self.val = None
+
+    def table(self) -> list[dict]:
+        """All rows so far, with the evaluation under way as the last."""
+        self.fetch()
+        row = self._val_row()
+        return [*self.rows, row] if row else list(self.rows)
+
+    def settings(self) -> dict:
+        """What is known of the layer, with the median of its ``tokens_per_step``."""
+        self.fetch()
+        tokens = sorted(self.tokens)
+        return self.known | ({"tokens_per_step": tokens[len(tokens) // 2]} if tokens else {})
+
+    @property
+    def reached(self) -> bool:
+        """Whether any token was seen, but for those of an evaluation under way."""
+        return bool(self.rows) or any(self.tokens)
+
+    def begin_val(self, codebook: Tensor | None) -> None:
+        """Evaluation begins, with this ``codebook`` (K, D)."""
+        self.fetch()
+        self.codebook = None if codebook is None else codebook.detach().clone()
+
+    def finish(self, codebook: Tensor | None) -> None:
+        """Nothing more will come; the last row shows the ``codebook`` (K, D) as it is left."""
+        self.fetch()
+        self.close_val()
+        if self.rows and self.window:
+            self.rows[-1] |= look(codebook, self._in_window(), self.counted)
+
+    def _train(self, seen: Seen, counts: Tensor) -> None:
+        self.window.append(counts)
+        self.tokens.append(int(counts.sum()))
+        if self.observed:
+            codes = seen.reset
+            self.blind |= codes is None
+            if codes is not None and codes.dtype == torch.bool:
+                codes = codes.cpu().nonzero().flatten()
+            self.ledger.update(counts, codes)
+        total = self._in_window()
+        if seen.step % self.every or not int(total.sum()):
+            return
+        row = {"step": seen.step, "split": "train", **usage.summarize(total), **_inputs([seen])}
+        if self.observed:
+            row |= self.ledger.row() | {"mature_utilization": self._mature(total)}
+            if self.blind:
+                row |= dict.fromkeys(("resets", "re_resets", "premature"), math.nan)
+            self.ledger.clear()
+            self.blind = False
+        if seen.loss is not None:
+            row["commit_loss"] = float(seen.loss)
+        self.rows.append(row)
+
+    def _val_row(self) -> dict | None:
+        row = self.val and self.val.row()
+        if not row:
+            return None
+        if self.stateful:
+            row["eval_change"] = self.val.change
+        if self.observed:
+            row["mature_utilization"] = self._mature(self.val.counts)
+        return row | look(self.codebook, self.val.counts, self.counted)
+
+    def _in_window(self) -> Tensor:
+        """(K,) hits over the last ``window`` training steps."""
+        return torch.stack(list(self.window)).sum(dim=0)
+
+    def _mature(self, counts: Tensor) -> float:
+        return usage.utilization(counts * self.ledger.older_than(self.grace))
+
+
+def _inputs(seen: list[Seen]) -> dict[str, float]:
+    """The columns about a layer's inputs, from the samples in ``seen``."""
+    sampled = [s for s in seen if s.inputs is not None]
+    if not sampled:
+        return {}
+    inputs = torch.cat([s.inputs[s.kept].float() for s in sampled]).cpu()
+    if len(inputs) < 2:
+        return {}
+    found = {
+        "encoder_similarity": usage.pairwise_similarity(inputs),
+        "encoder_std": usage.feature_std(inputs),
+    }
+    if all(s.codes is not None for s in sampled):
+        codes = torch.cat([s.codes[s.kept].float() for s in sampled]).cpu()
+        found["cosine_error"] = float(1 - F.cosine_similarity(inputs, codes, dim=-1).mean())
+    return found
+
+
+def look(codebook: Tensor | None, counts: Tensor, counted: bool) -> dict[str, float]:
+    """``duplicates`` and ``longest_code`` of a codebook (K, D) used ``counts`` (K,) times.
+
+    Where no count divides the codes, a long one is unused since it was made, and no fault.
+    """
+    found = {} if codebook is None else codebook_columns(codebook, counts)
+    return found if counted else found | {"longest_code": math.nan}

@@ -1,0 +1,301 @@
+"""Follow the quantizer layers of any model through a training, without changing it."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from torch import nn
+
+from vqlib.training.history import COLUMNS
+from vqlib.watching import libraries
+from vqlib.watching.adapters import PLAIN, Adapter, adapter_for
+from vqlib.watching.layer import Layer, forget_shared
+from vqlib.watching.track import Track
+
+WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")
+HOW_TO = (
+    "To follow any other layer, say how it is read: vqlib.watch(model, adapters={MyVQ: "
+    "vqlib.Adapter(indices=lambda module, output: output[1], codebook=lambda module: "
+    "module.embedding.weight, counts=lambda module: None)})"
+)
+
+ALL_UNSEEN = (
+    ": no token reached them. Is this the model that was trained? A model that was copied, or "
+    "a function compiled before the watch began, is not followed"
+)
+SOME_UNSEEN = (
+    ", while others were followed: no token reached them. (A call of layer.forward(z) in place "
+    "of layer(z) is not seen.)"
+)
+
+
+def watch(
+    model: nn.Module,
+    *,
+    adapters: Mapping[type[nn.Module], Adapter] | None = None,
+    every: int = 1,
+    window: int = 1,
+) -> Watch:
+    """Follow the quantizer layers of ``model`` while it trains.
+
+    >>> with vqlib.watch(model) as w:  # doctest: +SKIP
+    ...     train(model)
+    >>> vqlib.diagnose(w)  # doctest: +SKIP
+
+    Losses, weights and random numbers are the same to the bit with it and without. (A
+    compiled model is compiled anew, with a break in its graph at each layer.) See `Watch`
+    for what it holds, and `vqlib.watching.adapters.adapter_for` for the layers that are recognised.
+
+    A *step* is one forward of the layer in training mode, with gradients or without; with
+    gradient accumulation that is one micro-batch. All forwards in evaluation mode between
+    two steps make one row of split "val". Counts are those of this process. Calls that
+    choose no codes, and the second forward of activation checkpointing, are left out.
+
+    Args:
+        model: or one wrapped for several processes, or compiled.
+        adapters: for layers that are not recognised; they also overrule what is.
+        every: training steps between rows; costly columns are measured in those alone.
+        window: training steps over which a row's usage is counted.
+
+    Raises:
+        TypeError: ``model`` is no module, or ``adapters`` no classes with an `Adapter` each.
+        ValueError: no quantizer found, or one that cannot be followed; numbers below 1.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    for name, value in (("every", every), ("window", window)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if not isinstance(adapters, Mapping | None):
+        raise TypeError("adapters must be a dict {class: vqlib.Adapter} or None, "
+                        f"got {type(adapters).__name__}")  # fmt: skip
+    for kind, adapter in (adapters or {}).items():
+        if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
+            raise TypeError(f"adapters: expected a class of modules as key, got {kind!r}")
+        if not isinstance(adapter, Adapter):
+            raise TypeError(f"adapters: expected a vqlib.Adapter for {kind.__name__}, "
+                            f"got {adapter!r}")  # fmt: skip
+    compiled = _refuse(model)
+    layers = [
+        Layer(name, module, adapter, sure, every, window)
+        for name, module, adapter, sure in _found(model, dict(adapters or {}))
+    ]
+    forget_shared(layers)
+    return Watch(model, layers, compiled)
+
+
+class Watch:
+    """What `watch` returns: a context manager, readable at any time and from any thread.
+
+    Attributes:
+        layers: names of the layers followed, one a codebook: ``quantizer``, or where a
+            layer holds several ``quantizer[0]``, ``quantizer[1]``.
+    """
+
+    def __init__(self, model: nn.Module, layers: list[Layer], compiled: bool):
+        self._model, self._layers, self._compiled = model, layers, compiled
+        self._lock = threading.RLock()
+        self._handles: list = []
+
+    def start(self) -> Watch:
+        """Begin to follow; what ``with`` does at its beginning."""
+        if self._handles:
+            raise RuntimeError("this watch is running already")
+        if self._compiled:  # code compiled before would never see the hooks
+            torch.compiler.reset()
+        for layer in self._layers:
+            before, after = Hook(layer, self._lock, "before"), Hook(layer, self._lock, "after")
+            self._handles += [
+                layer.module.register_forward_pre_hook(before, with_kwargs=True),
+                layer.module.register_forward_hook(after, with_kwargs=True),
+            ]
+        return self
+
+    def stop(self) -> None:
+        """Follow no longer; what ``with`` does at its end."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        with self._lock:
+            for layer in self._layers:
+                layer.finish()
+
+    def __enter__(self) -> Watch:
+        return self.start()
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            self.stop()
+        except Exception:
+            if kind is None:  # else the error that ended the training is the one to show
+                raise
+        unseen = [name for layer in self._layers for name in layer.unseen()]
+        if kind is None and unseen:
+            why = ALL_UNSEEN if len(unseen) == len(self.layers) else SOME_UNSEEN
+            text = f"nothing was seen of the layers {', '.join(unseen)}{why}"
+            warnings.warn(text, stacklevel=2)
+
+    @property
+    def _tracks(self) -> list[Track]:
+        return [track for layer in self._layers for track in layer.tracks]
+
+    @property
+    def layers(self) -> list[str]:
+        return [track.name for track in self._tracks]
+
+    @property
+    def histories(self) -> dict[str, pd.DataFrame]:
+        """Of each layer by name: the columns of `vqlib.history.COLUMNS`, NaN where unknown.
+
+        No rows where no token has reached the layer; ``str(watch)`` says which these are.
+        ``duplicates`` and ``longest_code`` stand on the last row too, whatever its split; the
+        latter only where the layer keeps counts, as a moving average does.
+        ``encoder_similarity``, ``encoder_std`` and ``cosine_error`` come from 100 random inputs
+        of the layer, of each forward.
+        """
+        with self._lock:
+            tables = {track.name: track.table() for track in self._tracks}
+        return {name: pd.DataFrame(rows, columns=list(COLUMNS)) for name, rows in tables.items()}
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """All of `histories` in one table, the layer's name in the first column ``layer``."""
+        tables = []
+        for name, table in self.histories.items():
+            table.insert(0, "layer", name)
+            tables.append(table)
+        filled = [table for table in tables if len(table)]
+        return pd.concat(filled, ignore_index=True) if filled else tables[0]
+
+    @property
+    def settings(self) -> dict[str, dict]:
+        """Of each layer by name: what is known of it, under the names of `TrainConfig`,
+        with the median of its ``tokens_per_step`` if it was trained."""
+        with self._lock:
+            return {track.name: track.settings() for track in self._tracks}
+
+    def __str__(self) -> str:
+        lines = [f"watching {len(self.layers)} codebooks of {type(self._model).__name__}"]
+        tables = self.histories
+        for layer in self._layers:
+            for track in layer.tracks:
+                table = tables[track.name]
+                said = layer.why_empty(track) if table.empty else _last_rows(table)
+                lines.append(f"  {track.name}: {said}")
+        return "\n".join(lines)
+
+
+def _last_rows(table: pd.DataFrame) -> str:
+    parts = [f"step {table['step'].iloc[-1]}"]
+    for split, rows in table.groupby("split"):
+        last = rows.iloc[-1]
+        parts.append(f"{split} utilization {last['utilization']:.1%} "
+                     f"(perplexity {last['perplexity']:.1f})")  # fmt: skip
+    return ", ".join(parts)
+
+
+class Hook:
+    """A forward hook that stays with its module: a copy of the module has one that does nothing."""
+
+    def __init__(self, layer: Layer, lock, which: str):
+        self.layer, self.lock = layer, lock
+        self.act = getattr(layer, which)
+
+    @torch.compiler.disable
+    def __call__(self, module, *seen):
+        # in a backward pass it is activation checkpointing that runs the layer again
+        if module is not self.layer.module or torch._C._current_graph_task_id() != -1:
+            return
+        with self.lock, torch.no_grad():
+            self.act(*seen)
+
+    def __deepcopy__(self, memo) -> Hook:
+        return self
+
+    def __reduce__(self):
+        return _unhooked, ()
+
+
+def _unhooked():
+    return _ignore
+
+
+def _ignore(*seen) -> None:
+    return None
+
+
+def _refuse(model: nn.Module) -> bool:
+    """Refuse what cannot be followed, before training; whether anything in it is compiled."""
+    compiled = False
+    for module in model.modules():
+        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
+            raise ValueError(
+                "nn.DataParallel runs a copy of the model on each of "
+                f"{len(module.device_ids)} devices, and no copy lives on after its step: use "
+                "DistributedDataParallel, or one device"
+            )
+        context = getattr(module, "dynamo_ctx", None)
+        in_place = getattr(module, "_compiled_call_impl", None)
+        if in_place is not None:
+            context = inspect.getclosurevars(in_place).nonlocals.get("self")
+        if getattr(context, "fullgraph", False):
+            raise ValueError(
+                "the model is compiled with fullgraph=True, and a watch breaks the graph at each "
+                "quantizer: compile it without fullgraph, or watch it before it is compiled"
+            )
+        compiled |= context is not None
+    return compiled
+
+
+def _found(model: nn.Module, given: dict) -> list[tuple[str, nn.Module, Adapter, bool]]:
+    """(name, layer, adapter, whether it is sure) of each quantizer; none inside another."""
+    known = {}
+    for name, module in model.named_modules():
+        own = next((a for kind, a in given.items() if isinstance(module, kind)), None)
+        adapter = own or adapter_for(module)
+        if adapter is not None:
+            known[name] = (module, adapter, own is not None or adapter is not PLAIN)
+    found: dict[str, tuple] = {}
+    for name, (module, adapter, sure) in known.items():
+        inside = any(_holds(outer, name) and known[outer][2] for outer in known)
+        around = not sure and any(_holds(name, inner) for inner in known)
+        if not (inside or around):
+            found[name] = (module, adapter, sure)
+    if not found:
+        near = [
+            f"{name or 'the model'} ({type(module).__name__})"
+            for name, module in model.named_modules()
+            if libraries.looks_near(module)
+        ]
+        seen = f"these look near: {', '.join(near[:10])}" if near else "none looks like one"
+        raise ValueError(
+            f"no quantizer layer that is recognised in {type(model).__name__}; {seen}. {HOW_TO}"
+        )
+    names = _unlike([_short(name, model) for name in found], list(found))
+    return [
+        (name or type(layer[0]).__name__, *layer)
+        for name, layer in zip(names, found.values(), strict=True)
+    ]
+
+
+def _unlike(short: list[str], whole: list[str]) -> list[str]:
+    """The ``short`` names, but the ``whole`` ones where two are alike."""
+    times = Counter(short)
+    return [s if times[s] == 1 else w for s, w in zip(short, whole, strict=True)]
+
+
+def _holds(outer: str, inner: str) -> bool:
+    return inner != outer and (outer == "" or inner.startswith(outer + "."))
+
+
+def _short(name: str, model: nn.Module) -> str:
+    """A dotted name without the wrappers' parts."""
+    parts = [part for part in name.split(".") if part not in WRAPPERS]
+    wrapped = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    return ".".join(parts[1:] if wrapped else parts)
