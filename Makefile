@@ -11,6 +11,7 @@ run: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 lab: $(VENV)/ready

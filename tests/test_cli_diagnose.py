@@ -81,9 +81,15 @@ def test_no_such_file(tmp_path, capsys):
 
 def test_selftest_fails_where_the_diagnosis_does(monkeypatch, capsys):
     table = pd.DataFrame(
-        {"runs": [2], "by": "history", "must find": "cold-start", "found": [0.5],
-         "cold-start": [0.5]}, index=["cold-start"],
-    )  # fmt: skip
+        {
+            "runs": [2],
+            "by": "history",
+            "must find": "cold-start",
+            "found": [0.5],
+            "cold-start": [0.5],
+        },
+        index=["cold-start"],
+    )
     monkeypatch.setattr(selftest, "examinations", lambda runs, progress: {"runs": runs})
     monkeypatch.setattr(selftest, "confusion", lambda found: table.assign(runs=found["runs"]))
     assert cli.main(["selftest", "--runs", "3"]) == 1

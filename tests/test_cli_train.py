@@ -15,16 +15,42 @@ from vqlib.training import trainer
 QUICK = [part for name, value in TINY.items() for part in (f"--{name}", str(value))]
 
 OTHER = {
-    "dataset": "digits", "dataset_dir": "somewhere", "image_size": 64, "val_fraction": 0.25,
-    "batch_size": 7, "epochs": 3, "steps": 11, "codebook_size": 128, "dim": 16, "width": 24,
-    "decay": 0.75, "beta": 0.1, "kmeans_init": False, "dead_code_threshold": 5.0,
-    "reset_relative": True, "reset_donors": "usage", "reset_interval": 10, "reset_refill": 9.5,
-    "reset_distinct": True, "variant": "forgets-the-count",
-    "learning_rate": 0.01, "warmup_steps": 5, "warmup_power": 1.5,
-    "cooldown_steps": 2, "momentum": 0.8, "weight_decay": 0.5, "freeze_encoder_at": 6, "seed": 42,
-    "device": "cpu", "threads": 1, "usage_window": 4, "log_every": 2, "val_every": 9,
-    "trace_every": 8, "checkpoint_every": 13,
-}  # fmt: skip
+    "dataset": "digits",
+    "dataset_dir": "somewhere",
+    "image_size": 64,
+    "val_fraction": 0.25,
+    "batch_size": 7,
+    "epochs": 3,
+    "steps": 11,
+    "codebook_size": 128,
+    "dim": 16,
+    "width": 24,
+    "decay": 0.75,
+    "beta": 0.1,
+    "kmeans_init": False,
+    "dead_code_threshold": 5.0,
+    "reset_relative": True,
+    "reset_donors": "usage",
+    "reset_interval": 10,
+    "reset_refill": 9.5,
+    "reset_distinct": True,
+    "variant": "forgets-the-count",
+    "learning_rate": 0.01,
+    "warmup_steps": 5,
+    "warmup_power": 1.5,
+    "cooldown_steps": 2,
+    "momentum": 0.8,
+    "weight_decay": 0.5,
+    "freeze_encoder_at": 6,
+    "seed": 42,
+    "device": "cpu",
+    "threads": 1,
+    "usage_window": 4,
+    "log_every": 2,
+    "val_every": 9,
+    "trace_every": 8,
+    "checkpoint_every": 13,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -111,11 +137,13 @@ def test_it_prints_the_summary_and_where_the_files_are(capsys):
     assert lines[-1] == "out"
     table = {line[:24].strip(): line[24:].replace("%", "").split() for line in lines}
     for label, column, scale in (
-        ("Utilization", "utilization", 100), ("Perplexity", "perplexity", 1),
+        ("Utilization", "utilization", 100),
+        ("Perplexity", "perplexity", 1),
         ("uniform use would show", "uniform_utilization", 100),
-        ("Top code ratio", "top_code_ratio", 1), ("Reconstruction MSE", "recon_loss", 1),
+        ("Top code ratio", "top_code_ratio", 1),
+        ("Reconstruction MSE", "recon_loss", 1),
         ("Tokens counted", "window_tokens", 1),
-    ):  # fmt: skip
+    ):
         expected = [scale * run.split(split).iloc[-1][column] for split in ("train", "val")]
         assert [float(x) for x in table[label]] == pytest.approx(expected, rel=0.01)
     assert f"{run.summary['total_resets']} resets of dead codes (cluster_size < 1)" in lines
@@ -168,9 +196,7 @@ def test_without_out_dir_each_run_gets_a_folder_of_its_own(monkeypatch, capsys):
     for _ in range(2):
         assert quick("--steps", "1") == 0
         folders.append(Path(capsys.readouterr().out.splitlines()[-1]))
-    assert folders == [
-        Path("build/runs/2025-01-31_120000"), Path("build/runs/2025-01-31_120000_2")
-    ]  # fmt: skip
+    assert folders == [Path("build/runs/2025-01-31_120000"), Path("build/runs/2025-01-31_120000_2")]
     assert all((folder / "summary.json").is_file() for folder in folders)
 
 

@@ -52,8 +52,13 @@ class Execution:
         from vqlib import suite
 
         chosen = suite.find(self.notebooks) if self.notebooks else None
-        return {"notebooks": chosen, "profile": self.profile, "out": out, "jobs": self.jobs,
-                "timeout": self.timeout}  # fmt: skip
+        return {
+            "notebooks": chosen,
+            "profile": self.profile,
+            "out": out,
+            "jobs": self.jobs,
+            "timeout": self.timeout,
+        }
 
 
 Chosen = Annotated[Execution, tyro.conf.arg(name="")]

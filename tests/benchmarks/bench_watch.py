@@ -30,13 +30,19 @@ class Autoencoder(nn.Module):
     def __init__(self):
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(),
+            nn.Conv2d(3, 16, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 4, 2, 1),
+            nn.ReLU(),
             nn.Conv2d(32, 32, 3, padding=1),
-        )  # fmt: skip
+        )
         self.quantizer = VectorQuantize(
-            dim=32, codebook_size=512, accept_image_fmap=True, kmeans_init=True,
+            dim=32,
+            codebook_size=512,
+            accept_image_fmap=True,
+            kmeans_init=True,
             threshold_ema_dead_code=2,
-        )  # fmt: skip
+        )
         self.decoder = nn.Sequential(
             nn.ConvTranspose2d(32, 16, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, 3, 4, 2, 1)
         )

@@ -56,10 +56,15 @@ def jupyterlab(root: Path, home: Path, **environment: str) -> Iterator[Server]:
         (home / "settings" / name).parent.mkdir(parents=True, exist_ok=True)
         (home / "settings" / name).write_text(text, encoding="utf-8")
     command = [
-        "jupyterlab", "--no-browser", "--LabApp.expose_app_in_browser=True",
-        f"--ServerApp.root_dir={root}", "--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=0",
-        "--ServerApp.port={port}", *as_root(),
-    ]  # fmt: skip
+        "jupyterlab",
+        "--no-browser",
+        "--LabApp.expose_app_in_browser=True",
+        f"--ServerApp.root_dir={root}",
+        "--ServerApp.ip=127.0.0.1",
+        "--ServerApp.port_retries=0",
+        "--ServerApp.port={port}",
+        *as_root(),
+    ]
     with _serving(command, root, home, "/api/status", environment) as server:
         yield server
 

@@ -9,8 +9,16 @@ from tests.browser.pages import Notebook, still
 WORLD = ".vq-playground"
 TRAIN = ".vq-trainings"
 # and how far each is dragged, in pixels: none may stand at its end
-SLIDERS = {"tokens": 12, "drift": 12, "seed": 12, "codebook_size": 12, "decay": -12,
-           "threshold": 12, "every": 12, "refill": 12}  # fmt: skip
+SLIDERS = {
+    "tokens": 12,
+    "drift": 12,
+    "seed": 12,
+    "codebook_size": 12,
+    "decay": -12,
+    "threshold": 12,
+    "every": 12,
+    "refill": 12,
+}
 CHOICES = ("surface", "pattern", "donors", "start", "variant")
 SWITCHES = ("freeze", "relative", "distinct")
 
@@ -141,8 +149,9 @@ def test_a_and_b_are_shown_side_by_side(notebook, canvas, pictures):
     notebook.until(lambda: "\nB: " in said(notebook))
     notebook.page.get_by_role("tab", name="Codebook B").click()
     notebook.press(f"{WORLD} .vq-codebook_size_b", "ArrowRight")
-    notebook.until(lambda: f"B: With K {notebook.kernel('play.b.setting.codebook_size')}"
-                   in said(notebook))  # fmt: skip
+    notebook.until(
+        lambda: f"B: With K {notebook.kernel('play.b.setting.codebook_size')}" in said(notebook)
+    )
     assert notebook.kernel("play.b.setting.codebook_size != play.a.setting.codebook_size")
     notebook.page.locator(WORLD).screenshot(path=pictures / "playground_a_b.png")
     notebook.page.locator(f"{WORLD} .vq-compare input").click()
@@ -153,8 +162,10 @@ def test_how_soon_a_slider_is_seen(notebook, canvas, measured):
     shown = f"document.querySelector('{WORLD} canvas.vq-canvas').dataset.revision"
     keys = ["ArrowRight", "ArrowLeft"] * 6
     seconds = sorted(notebook.seconds_to_show(f"{WORLD} .vq-threshold", shown, keys))
-    measured(f"playground: {1000 * seconds[-1]:.0f} ms at most from a key to the picture, "
-             f"{1000 * seconds[len(seconds) // 2]:.0f} ms in the middle")  # fmt: skip
+    measured(
+        f"playground: {1000 * seconds[-1]:.0f} ms at most from a key to the picture, "
+        f"{1000 * seconds[len(seconds) // 2]:.0f} ms in the middle"
+    )
 
 
 # real trainings

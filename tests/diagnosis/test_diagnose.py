@@ -52,14 +52,22 @@ def test_a_single_row():
 
 @pytest.mark.parametrize("size", [2, 16, 10**6])
 def test_codebooks_of_any_size(size):
-    table = changed(healthy(), used_codes=size, utilization=1.0, perplexity=0.7 * size,
-                    top_code_ratio=min(3.0, 0.6 * size), window_tokens=20 * size, resets=0,
-                    duplicates=0)  # fmt: skip
+    table = changed(
+        healthy(),
+        used_codes=size,
+        utilization=1.0,
+        perplexity=0.7 * size,
+        top_code_ratio=min(3.0, 0.6 * size),
+        window_tokens=20 * size,
+        resets=0,
+        duplicates=0,
+    )
     settings = {"codebook_size": size, "tokens_per_step": 20 * size}
     assert diagnose(table, **settings).verdict == "healthy"
     sick = changed(table, used_codes=1, utilization=1 / size)
     assert diagnose(sick, **settings)["codebook-collapse"].severity == (
-        "clear" if size == 2 else "critical")  # one of two is half of them  # fmt: skip
+        "clear" if size == 2 else "critical"
+    )  # one of two is half of them
 
 
 def test_irregular_steps_and_sparse_validations():

@@ -17,15 +17,21 @@ from vqlib.diagnosis.findings import (
     unknown,
 )
 
-WARNING = fired("reset-churn", "warning", Evidence("resets", 12.3456, "codes", "steps 1 to 9"),
-                cause="Too many <b>resets</b>.", remedy="use 0.5")  # fmt: skip
+WARNING = fired(
+    "reset-churn",
+    "warning",
+    Evidence("resets", 12.3456, "codes", "steps 1 to 9"),
+    cause="Too many <b>resets</b>.",
+    remedy="use 0.5",
+)
 CRITICAL = fired("codebook-collapse", "critical", Evidence("used", 3), None, cause="C.", remedy="R")
 OPEN = unknown("encoder-drift", "Not measured.", "drift")
 ABSENT = not_applicable("duplicate-codes", "No.")
 MIXED = Diagnosis.of(
-    "mine", [OPEN, clear("cold-start"), WARNING, ABSENT, CRITICAL],
+    "mine",
+    [OPEN, clear("cold-start"), WARNING, ABSENT, CRITICAL],
     {"utilization (train)": [(1, 1.0), (9, 0.2)], "resets (train)": [(1, 0.0)]},
-)  # fmt: skip
+)
 
 
 def test_design_ids_are_all_there():
@@ -45,7 +51,12 @@ def test_an_unknown_id_or_severity_is_refused():
 
 def test_answers_stand_gravest_first():
     assert [a.severity for a in MIXED.answers] == [
-        "critical", "warning", "clear", "unknown", "not applicable"]  # fmt: skip
+        "critical",
+        "warning",
+        "clear",
+        "unknown",
+        "not applicable",
+    ]
     assert MIXED.findings == (CRITICAL, WARNING)
     assert MIXED.unknown == (OPEN,)
     assert MIXED["reset-churn"] is WARNING
@@ -55,9 +66,13 @@ def test_answers_stand_gravest_first():
 
 @pytest.mark.parametrize(
     ("answers", "verdict"),
-    [([WARNING, CRITICAL], "critical"), ([WARNING], "warning"), ([OPEN], "undecided"),
-     ([fired("healthy", "note", cause="", remedy="")], "healthy")],
-)  # fmt: skip
+    [
+        ([WARNING, CRITICAL], "critical"),
+        ([WARNING], "warning"),
+        ([OPEN], "undecided"),
+        ([fired("healthy", "note", cause="", remedy="")], "healthy"),
+    ],
+)
 def test_verdict(answers, verdict):
     assert Diagnosis.of("t", answers).verdict == verdict
 

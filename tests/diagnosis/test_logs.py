@@ -42,9 +42,19 @@ def test_files_of_each_kind_say_the_same(tmp_path, suffix):
 
 
 def test_a_run_its_folder_and_its_table_agree(tmp_path):
-    config = TrainConfig(dataset="digits", image_size=8, steps=30, val_every=10, codebook_size=32,
-                         dim=4, width=8, batch_size=16, device="cpu",
-                         dead_code_threshold=0.5, reset_relative=True)  # fmt: skip
+    config = TrainConfig(
+        dataset="digits",
+        image_size=8,
+        steps=30,
+        val_every=10,
+        codebook_size=32,
+        dim=4,
+        width=8,
+        batch_size=16,
+        device="cpu",
+        dead_code_threshold=0.5,
+        reset_relative=True,
+    )
     run = vqlib.train(config, tmp_path / "run", progress=False)
     whole, folder = read(run), read(tmp_path / "run")
     assert whole.settings == folder.settings
@@ -75,8 +85,9 @@ def test_k_comes_from_argument_column_or_both_columns():
 
 def test_used_codes_or_utilization_alone_will_do():
     by_codes = read(SMALL, codebook_size=10).table
-    by_share = read(SMALL.drop(columns="used_codes").assign(utilization=[0.5, 0.6, 0.7]),
-                    codebook_size=10).table  # fmt: skip
+    by_share = read(
+        SMALL.drop(columns="used_codes").assign(utilization=[0.5, 0.6, 0.7]), codebook_size=10
+    ).table
     assert by_codes["utilization"].tolist() == [0.5, 0.6, 0.7]
     assert by_share["used_codes"].tolist() == [5, 6, 7]
 
@@ -186,9 +197,13 @@ def test_dates_and_truth_values_are_no_numbers():
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"\x1f\x8b123", "compressed (gzip)"), (b"PAR1abc", "a Parquet file"),
-     (b"PK\x03\x04x", "an archive"), (b"\xff\xfes\x00", "UTF-16")],
-)  # fmt: skip
+    [
+        (b"\x1f\x8b123", "compressed (gzip)"),
+        (b"PAR1abc", "a Parquet file"),
+        (b"PK\x03\x04x", "an archive"),
+        (b"\xff\xfes\x00", "UTF-16"),
+    ],
+)
 def test_a_file_of_another_kind_is_named(tmp_path, content, words):
     path = tmp_path / "history.csv"
     path.write_bytes(content)
@@ -207,11 +222,15 @@ def test_a_pipe_can_be_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("config", "words"),
-    [("[]", None), ("null", None), ('{"codebook_size": 0}', "codebook_size: expected a number"),
-     ('{"codebook_size": 512, "tokens_per_step": 0}', "tokens_per_step: expected a number"),
-     ('{"decay": "x"}', "decay: expected a number"),
-     ('{"reset_relative": true, "dead_code_threshold": 0.1}', None)],
-)  # fmt: skip
+    [
+        ("[]", None),
+        ("null", None),
+        ('{"codebook_size": 0}', "codebook_size: expected a number"),
+        ('{"codebook_size": 512, "tokens_per_step": 0}', "tokens_per_step: expected a number"),
+        ('{"decay": "x"}', "decay: expected a number"),
+        ('{"reset_relative": true, "dead_code_threshold": 0.1}', None),
+    ],
+)
 def test_settings_of_a_folder_are_checked_like_arguments(tmp_path, config, words):
     SMALL.to_csv(tmp_path / "history.csv", index=False)
     (tmp_path / "config.json").write_text(config)

@@ -22,9 +22,9 @@ def test_a_threshold_above_the_share_is_told_in_numbers_that_help():
 
 
 @pytest.mark.parametrize(
-    ("threshold", "severity"), [(0, "not applicable"), (1, "clear"), (8, "warning"),
-                                (13, "critical")]
-)  # fmt: skip
+    ("threshold", "severity"),
+    [(0, "not applicable"), (1, "clear"), (8, "warning"), (13, "critical")],
+)
 def test_threshold_levels(threshold, severity):
     found = answer(healthy(), "threshold-above-share", dead_code_threshold=threshold)
     assert found.severity == severity
@@ -37,9 +37,16 @@ def test_an_unknown_threshold_is_asked_for():
 
 @pytest.mark.parametrize(
     ("early", "late", "severity"),
-    [(50, 0, "clear"), (200, 0, "note"), (200, 90, "note"), (60, 50, "warning"),
-     (300, 200, "critical"), (0, 150, "critical"), (3, 3, "clear")],
-)  # fmt: skip
+    [
+        (50, 0, "clear"),
+        (200, 0, "note"),
+        (200, 90, "note"),
+        (60, 50, "warning"),
+        (300, 200, "critical"),
+        (0, 150, "critical"),
+        (3, 3, "clear"),
+    ],
+)
 def test_churn_is_many_resets_that_do_not_decline(early, late, severity):
     table = healthy()
     half = table["step"] <= 100
@@ -65,8 +72,9 @@ def test_a_reset_that_is_off_or_never_reached_is_told_apart():
     assert answer(uncounted, "reset-never-fires").severity == "unknown"
 
 
-@pytest.mark.parametrize(("lived", "severity"), [(0.01, "critical"), (0.2, "warning"),
-                                                 (0.6, "clear")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lived", "severity"), [(0.01, "critical"), (0.2, "warning"), (0.6, "clear")]
+)
 def test_survival(lived, severity):
     table = changed(healthy(), resets=100, survived=lived)
     assert answer(table, "reset-does-not-survive").severity == severity
@@ -135,8 +143,10 @@ def test_duplicates_weigh_as_much_as_the_harm_they_do():
 def test_lower_is_not_advised_where_it_would_be_higher():
     table = changed(using(300), resets=200)
     assert "lower" not in answer(table, "reset-churn", dead_code_threshold=0.01).remedy
-    assert "lower the threshold (now 5) to 1.2" in answer(
-        table, "reset-churn", dead_code_threshold=5).remedy  # fmt: skip
+    assert (
+        "lower the threshold (now 5) to 1.2"
+        in answer(table, "reset-churn", dead_code_threshold=5).remedy
+    )
     assert "reset every 5" in answer(table, "reset-churn").remedy
     assert "reset every" not in answer(table, "reset-churn", reset_interval=100).remedy
 

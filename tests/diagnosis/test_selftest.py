@@ -23,7 +23,10 @@ MADE = {
 def test_the_table_counts_what_fired():
     table = selftest.confusion(MADE)
     assert table.loc["healthy", ["runs", "must find", "found"]].tolist() == [
-        2, "nothing critical", 0]  # fmt: skip
+        2,
+        "nothing critical",
+        0,
+    ]
     assert table.loc["healthy", "encoder-drift"] == 0.5
     assert table.loc["cold-start", ["must find", "found"]].tolist() == ["cold-start", 0.5]
     assert table.loc["cold-start", "reset-churn"] == 1

@@ -14,9 +14,14 @@ def answer(table, finding, **settings):
 
 @pytest.mark.parametrize(
     ("similarity", "std", "severity"),
-    [(0.6, 0.1, "clear"), (0.88, 0.1, "warning"), (0.97, 0.1, "critical"),
-     (0.92, 0.005, "critical"), (0.5, 0.005, "clear")],
-)  # fmt: skip
+    [
+        (0.6, 0.1, "clear"),
+        (0.88, 0.1, "warning"),
+        (0.97, 0.1, "critical"),
+        (0.92, 0.005, "critical"),
+        (0.5, 0.005, "clear"),
+    ],
+)
 def test_encoder_by_the_guides_levels(similarity, std, severity):
     table = changed(using(60), encoder_similarity=similarity, encoder_std=std)
     assert answer(table, "encoder-collapse").severity == severity
@@ -156,8 +161,9 @@ def test_losses_of_many_shapes(loss, severity):
     assert answer(table, "unstable-training").severity == severity
 
 
-@pytest.mark.parametrize(("change", "severity"), [(1e-7, "clear"), (7e-4, "clear"),
-                                                  (0.05, "critical")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "severity"), [(1e-7, "clear"), (7e-4, "clear"), (0.05, "critical")]
+)
 def test_rounding_in_evaluation_accuses_nobody(change, severity):
     table = changed(healthy(), "val", eval_change=change)
     assert answer(table, "evaluation-changes-counts").severity == severity

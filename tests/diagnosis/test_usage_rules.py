@@ -14,9 +14,16 @@ def answer(table, finding, **settings):
 
 
 @pytest.mark.parametrize(
-    ("codes", "severity"), [(60, "critical"), (127, "critical"), (130, "warning"), (255, "warning"),
-                            (258, "clear"), (512, "clear")]
-)  # fmt: skip
+    ("codes", "severity"),
+    [
+        (60, "critical"),
+        (127, "critical"),
+        (130, "warning"),
+        (255, "warning"),
+        (258, "clear"),
+        (512, "clear"),
+    ],
+)
 def test_collapse_is_judged_by_the_share_in_use(codes, severity):
     assert answer(using(codes), "codebook-collapse").severity == severity
 
@@ -80,8 +87,9 @@ def test_gap_compares_windows_of_different_size_fairly():
     assert answer(table, "train-validation-gap", **settings).severity == "clear"
 
 
-@pytest.mark.parametrize(("codes", "severity"), [(440, "clear"), (400, "warning"),
-                                                 (300, "critical")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("codes", "severity"), [(440, "clear"), (400, "warning"), (300, "critical")]
+)
 def test_gap_levels(codes, severity):
     assert answer(using(codes, split="val"), "train-validation-gap").severity == severity
 
@@ -104,8 +112,13 @@ def test_a_smaller_validation_window_shows_fewer_codes_by_itself():
 
 
 def test_an_old_validation_does_not_outrank_training():
-    table = pd.DataFrame({"step": [0, 100, 200, 300], "split": ["val", *["train"] * 3],
-                          "used_codes": [10, 480, 480, 480]})  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "step": [0, 100, 200, 300],
+            "split": ["val", *["train"] * 3],
+            "used_codes": [10, 480, 480, 480],
+        }
+    )
     found = diagnose(table, codebook_size=K)
     assert found["codebook-collapse"].severity == "clear"
     assert found["train-validation-gap"].severity == "unknown"
@@ -146,7 +159,8 @@ def test_gap_names_codes_that_were_just_reset():
 )
 def test_top_code_by_its_share_of_the_tokens(ratio, severity):
     assert answer(changed(healthy(), top_code_ratio=ratio), "top-code-dominates").severity == (
-        severity)  # fmt: skip
+        severity
+    )
 
 
 def test_few_effective_codes_are_named_though_all_are_used():
@@ -155,12 +169,24 @@ def test_few_effective_codes_are_named_though_all_are_used():
 
 @pytest.mark.parametrize(
     ("size", "share", "severity"),
-    [(2, 0.6, "clear"), (2, 0.9, "warning"), (2, 0.999, "critical"), (4, 0.99, "critical"),
-     (8, 0.61, "warning"), (8, 0.62, "warning"), (64, 0.61, "critical")],
-)  # fmt: skip
+    [
+        (2, 0.6, "clear"),
+        (2, 0.9, "warning"),
+        (2, 0.999, "critical"),
+        (4, 0.99, "critical"),
+        (8, 0.61, "warning"),
+        (8, 0.62, "warning"),
+        (64, 0.61, "critical"),
+    ],
+)
 def test_dominance_in_small_codebooks(size, share, severity):
-    table = changed(healthy(), used_codes=min(size, 7), utilization=min(size, 7) / size,
-                    top_code_ratio=share * size, perplexity=None)  # fmt: skip
+    table = changed(
+        healthy(),
+        used_codes=min(size, 7),
+        utilization=min(size, 7) / size,
+        top_code_ratio=share * size,
+        perplexity=None,
+    )
     assert answer(table, "top-code-dominates", codebook_size=size).severity == severity
 
 

@@ -38,7 +38,11 @@ def test_an_arm_changes_one_thing(bed):
 def test_the_beds_share_the_guides_setting():
     for bed in BEDS.values():
         assert (bed.decay, bed.beta, bed.kmeans_init, bed.dead_code_threshold) == (
-            0.9, 0.25, True, 0.0)  # fmt: skip
+            0.9,
+            0.25,
+            True,
+            0.0,
+        )
         tokens = bed.batch_size * (bed.image_size // 4) ** 2
         assert tokens / bed.codebook_size == 12.25
         assert bed.steps > SWAP_AT

@@ -12,25 +12,44 @@ from vqlib.playground import Choice, Slider
 def two_arms(ratios):
     """Histories of two arms, whose errors have these ``ratios`` (validations, seeds)."""
     rows = [
-        {"arm": arm, "seed": seed, "split": "val", "step": 50 * (place + 1),
-         "recon_loss": ratio if arm == "reset" else 1.0,
-         "utilization": 0.9 if arm == "reset" else 0.2,
-         "perplexity": 300.0 if arm == "reset" else 60.0}
+        {
+            "arm": arm,
+            "seed": seed,
+            "split": "val",
+            "step": 50 * (place + 1),
+            "recon_loss": ratio if arm == "reset" else 1.0,
+            "utilization": 0.9 if arm == "reset" else 0.2,
+            "perplexity": 300.0 if arm == "reset" else 60.0,
+        }
         for arm in ("baseline", "reset")
-        for place, at in enumerate(ratios) for seed, ratio in enumerate(at)
-    ]  # fmt: skip
+        for place, at in enumerate(ratios)
+        for seed, ratio in enumerate(at)
+    ]
     return pd.DataFrame(rows)
 
 
 # on the first seed best at 250, in the mean over seeds at 200
 LATE = [[1.1, 1.0, 0.9], [0.9, 0.9, 0.9], [1.1, 0.9, 0.9], [0.8, 0.7, 0.8], [0.7, 0.9, 0.9]]
 K = 512
-COLLAPSE = pd.DataFrame({
-    "step": np.arange(1, 201), "split": "train", "used_codes": 50, "perplexity": 40.0,
-    "window_tokens": 6272, "top_code_ratio": 60.0, "drift": 2.0, "resets": 0, "re_resets": 0,
-    "survived": np.nan, "encoder_similarity": 0.5, "encoder_std": 0.1, "longest_code": 1.0,
-    "recon_loss": np.linspace(0.1, 0.02, 200), "commit_loss": 5e-5,
-})  # fmt: skip
+COLLAPSE = pd.DataFrame(
+    {
+        "step": np.arange(1, 201),
+        "split": "train",
+        "used_codes": 50,
+        "perplexity": 40.0,
+        "window_tokens": 6272,
+        "top_code_ratio": 60.0,
+        "drift": 2.0,
+        "resets": 0,
+        "re_resets": 0,
+        "survived": np.nan,
+        "encoder_similarity": 0.5,
+        "encoder_std": 0.1,
+        "longest_code": 1.0,
+        "recon_loss": np.linspace(0.1, 0.02, 200),
+        "commit_loss": 5e-5,
+    }
+)
 ERROR = {"measure": "reconstruction error"}
 
 # {name: (how it is made, settings that miss the target, settings that reach it)}
@@ -48,8 +67,11 @@ DEMOS = {
     "resets": (
         demos.resets,
         [{"threshold": 0.0}, {"threshold": 6.0}, {"threshold": 0.5, "every": 5}],
-        [{"threshold": 2.0, "every": e, "donors": d, "seed": 2}
-         for e in (5, 10) for d in ("top", "most_used")],
+        [
+            {"threshold": 2.0, "every": e, "donors": d, "seed": 2}
+            for e in (5, 10)
+            for d in ("top", "most_used")
+        ],
     ),
     "stopping": (
         lambda: demos.stopping(two_arms(LATE), "baseline", "reset"),
@@ -58,11 +80,14 @@ DEMOS = {
     ),
     "columns": (
         lambda: demos.columns(COLLAPSE, K),
-        [{"resets": True}, {"drift": True, "loss": True},
-         {"resets": True, "drift": True, "usage": True}],
+        [
+            {"resets": True},
+            {"drift": True, "loss": True},
+            {"resets": True, "drift": True, "usage": True},
+        ],
         [{"resets": True, "drift": True}],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module", params=DEMOS)

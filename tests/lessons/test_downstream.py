@@ -18,8 +18,9 @@ def two_kinds(n):
 
 def model_and_pictures():
     config = TrainConfig(codebook_size=16, dim=4, width=8, dead_code_threshold=0.0)
-    pictures = Pictures("two", ArrayPictures(two_kinds(80)), ArrayPictures(two_kinds(40)),
-                        1, (8, 8), "")  # fmt: skip
+    pictures = Pictures(
+        "two", ArrayPictures(two_kinds(80)), ArrayPictures(two_kinds(40)), 1, (8, 8), ""
+    )
     model = build_model(config, channels=1).train()
     with torch.no_grad():
         model(pictures.train.batch(range(80)))  # k-means

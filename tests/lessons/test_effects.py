@@ -88,23 +88,36 @@ def test_verdicts(low, high, sign, found):
 @pytest.mark.parametrize(
     ("low", "high", "found"),
     [
-        (40.0, 60.0, "drives"), (39.9, 60.0, "modulates"), (-20.0, -1.0, "modulates"),
-        (-4.9, 4.9, "no effect"), (-4.9, 5.1, "undecided"), (1.0, 3.0, "no effect"),
+        (40.0, 60.0, "drives"),
+        (39.9, 60.0, "modulates"),
+        (-20.0, -1.0, "modulates"),
+        (-4.9, 4.9, "no effect"),
+        (-4.9, 5.1, "undecided"),
+        (1.0, 3.0, "no effect"),
         (NAN, NAN, "undecided"),
     ],
-)  # fmt: skip
+)
 def test_roles(low, high, found):
     assert effects.role(low, high, lost=80.0) == found
 
 
 def test_the_decisive_arm_gives_the_verdict_and_any_arm_a_modulation():
-    data = table(**{"frozen encoder": (80, 75, 85), "decay 0.99": (-12, -18, -6),
-                    "frozen at 1/4": (3, -9, 15), "random start": (-15, -20, -9)})  # fmt: skip
+    data = table(
+        **{
+            "frozen encoder": (80, 75, 85),
+            "decay 0.99": (-12, -18, -6),
+            "frozen at 1/4": (3, -9, 15),
+            "random start": (-15, -20, -9),
+        }
+    )
     judged = effects.judge(data, lost=80.0)
     assert list(judged.index) == list(HYPOTHESES)
     assert tuple(judged.loc["drift", ["verdict", "role"]]) == ("supported", "drives")
     assert tuple(judged.loc["memory", ["verdict", "role", "shown_by"]]) == (
-        "refuted", "modulates", "decay 0.99")  # fmt: skip
+        "refuted",
+        "modulates",
+        "decay 0.99",
+    )
     assert judged.loc["start", "arm"] == "unbalanced start"
     assert judged.loc["start", "shown_by"] == "random start"
     assert judged.loc["counts", "role"] == "no effect"

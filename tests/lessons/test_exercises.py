@@ -109,9 +109,12 @@ def doubled(x):
 
 @pytest.fixture
 def exercise():
-    return Exercise("Twice", doubled, {"Squared.": lambda x: x**2},
-                    cases=[lessons.checking.Case("two", (2.0,)),
-                           lessons.checking.Case("three", (3.0,))])  # fmt: skip
+    return Exercise(
+        "Twice",
+        doubled,
+        {"Squared.": lambda x: x**2},
+        cases=[lessons.checking.Case("two", (2.0,)), lessons.checking.Case("three", (3.0,))],
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Every notebook, executed at the quick profile: its gates hold, and planted faults break them."""
 
-
 import pytest
 
 from tests import ROOT

@@ -24,8 +24,12 @@ def compute(n):
 def demo():
     return Demo(
         [Slider("n", "n", 3, 1, 10, 1, "codes", "How many.")],
-        compute, draw, lambda n: f"There are {n}.", target="have 5", reached=lambda n: n == 5,
-    )  # fmt: skip
+        compute,
+        draw,
+        lambda n: f"There are {n}.",
+        target="have 5",
+        reached=lambda n: n == 5,
+    )
 
 
 def test_a_move_changes_state_picture_and_words(demo):

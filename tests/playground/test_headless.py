@@ -1,6 +1,5 @@
 """Demonstrations under papermill: what they say is checked, and an error in a callback fails."""
 
-
 import pytest
 
 from tests.suite.tiny_suite import parameters, write_notebook, write_settings

@@ -29,11 +29,23 @@ def sent(play, monkeypatch):
 
 
 OTHER = {
-    "surface": "circle", "tokens": 100, "drift": 5.0, "pattern": "rotate", "freeze": True,
-    "seed": 3, "codebook_size": 9, "decay": 0.2, "threshold": 4.0, "relative": True, "every": 3,
-    "donors": "batch", "refill": 20.0, "distinct": True, "start": "unbalanced",
+    "surface": "circle",
+    "tokens": 100,
+    "drift": 5.0,
+    "pattern": "rotate",
+    "freeze": True,
+    "seed": 3,
+    "codebook_size": 9,
+    "decay": 0.2,
+    "threshold": 4.0,
+    "relative": True,
+    "every": 3,
+    "donors": "batch",
+    "refill": 20.0,
+    "distinct": True,
+    "start": "unbalanced",
     "variant": "forgets-the-count",
-}  # fmt: skip
+}
 
 
 def test_every_control_is_tried_here():
@@ -131,10 +143,13 @@ def test_b_rests_unless_compared(play):
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [({"decai": 1}, "did you mean `decay`"), ({"decay": 7}, "from 0 to 1"),
-     ({"threshold": 3.0, "refill": 2.0}, "refill must be above threshold"),
-     ({"threshold_b": 3.0, "refill_b": 2.0}, "refill must be above threshold")],
-)  # fmt: skip
+    [
+        ({"decai": 1}, "did you mean `decay`"),
+        ({"decay": 7}, "from 0 to 1"),
+        ({"threshold": 3.0, "refill": 2.0}, "refill must be above threshold"),
+        ({"threshold_b": 3.0, "refill_b": 2.0}, "refill must be above threshold"),
+    ],
+)
 def test_bad_settings_are_refused_and_the_world_goes_on(play, values, words):
     before = play.a.setting
     with pytest.raises(ValueError, match=words):

@@ -138,8 +138,14 @@ def test_most_settings_act_from_the_next_step_on(name, value):
 
 @pytest.mark.parametrize("name", AT_THE_START)
 def test_others_begin_anew(name):
-    value = {"surface": "circle", "tokens": 64, "seed": 3, "codebook_size": 7,
-             "start": "unbalanced", "variant": "cold-start"}[name]  # fmt: skip
+    value = {
+        "surface": "circle",
+        "tokens": 64,
+        "seed": 3,
+        "codebook_size": 7,
+        "start": "unbalanced",
+        "variant": "cold-start",
+    }[name]
     world = run(PLAIN, 10)
     assert world.change(replace(PLAIN, **{name: value}))
     assert world.step_number == 0
@@ -161,9 +167,18 @@ def test_memory_is_bounded():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("surface", "cube"), ("pattern", "jump"), ("start", "zeros"), ("donors", "mine"),
-     ("tokens", 0), ("decay", 1.5), ("codebook_size", 0), ("drift", -1.0), ("refill", 0.0)],
-)  # fmt: skip
+    [
+        ("surface", "cube"),
+        ("pattern", "jump"),
+        ("start", "zeros"),
+        ("donors", "mine"),
+        ("tokens", 0),
+        ("decay", 1.5),
+        ("codebook_size", 0),
+        ("drift", -1.0),
+        ("refill", 0.0),
+    ],
+)
 def test_bad_settings_are_named(name, value):
     with pytest.raises(ValueError, match=f"^{name} must"):
         replace(PLAIN, **{name: value})

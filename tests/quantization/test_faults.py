@@ -142,8 +142,9 @@ def test_a_reset_brings_an_exploded_code_back_for_good():
 def test_alone_and_in_its_codes_it_is_the_sound_quantizer(name):
     q, sound = make(name), NormEMAQuantizer(K, D, reset=DeadCodeReset())
     assert any(starve(q)) and any(starve(sound))
-    assert same_bits({"c": q.codebook, "n": q.cluster_size},
-                     {"c": sound.codebook, "n": sound.cluster_size})  # fmt: skip
+    assert same_bits(
+        {"c": q.codebook, "n": q.cluster_size}, {"c": sound.codebook, "n": sound.cluster_size}
+    )
 
 
 def test_unseeded_draws_depend_on_the_process_and_seeded_ones_do_not():

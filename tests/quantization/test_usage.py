@@ -15,9 +15,14 @@ from vqlib.quantization import usage
 quickly = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 COUNTS = st.lists(st.integers(0, 1000), min_size=1, max_size=40).filter(any)
 METRICS = (
-    usage.used_codes, usage.utilization, usage.entropy, usage.perplexity,
-    usage.perplexity_share, usage.top_code_ratio, usage.gini,
-)  # fmt: skip
+    usage.used_codes,
+    usage.utilization,
+    usage.entropy,
+    usage.perplexity,
+    usage.perplexity_share,
+    usage.top_code_ratio,
+    usage.gini,
+)
 
 
 def directions(n, dim, seed=0):
@@ -249,10 +254,12 @@ def test_a_counter_adds_up_its_batches():
 @pytest.mark.parametrize(
     ("indices", "message"),
     [
-        ([0, 4], r"\[0, 4\), got 0 to 4"), ([-1, 2], r"\[0, 4\), got -1 to 2"),
-        ([0.5], "integers, got torch.float32"), ([True], "integers, got torch.bool"),
+        ([0, 4], r"\[0, 4\), got 0 to 4"),
+        ([-1, 2], r"\[0, 4\), got -1 to 2"),
+        ([0.5], "integers, got torch.float32"),
+        ([True], "integers, got torch.bool"),
     ],
-)  # fmt: skip
+)
 def test_indices_that_are_no_codes_are_refused_and_not_counted(indices, message):
     counter = usage.UsageCounter(4)
     with pytest.raises(ValueError, match=message):

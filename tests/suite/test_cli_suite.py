@@ -19,9 +19,13 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     directory = tmp_path / "notebooks"
     write_notebook(
-        directory, "01_a", parameters("x = 0.9\nfail = False"), "assert not fail, 'asked to'",
-        "record('before/val_utilization', 0.1)", "record('after/val_utilization', x)",
-    )  # fmt: skip
+        directory,
+        "01_a",
+        parameters("x = 0.9\nfail = False"),
+        "assert not fail, 'asked to'",
+        "record('before/val_utilization', 0.1)",
+        "record('after/val_utilization', x)",
+    )
     write_notebook(directory, "02_b", parameters())
     settings(directory)
     return tmp_path
@@ -31,8 +35,9 @@ def settings(directory: Path, quick: str = "") -> None:
     write_settings(
         directory,
         '[01_a.records]\n"before/val_utilization" = {}\n"after/val_utilization" = { min = 0.65 }\n',
-        quick=quick, full="",
-    )  # fmt: skip
+        quick=quick,
+        full="",
+    )
 
 
 def test_run_prints_the_table_and_ends_with_the_path_of_the_report(here, capsys):

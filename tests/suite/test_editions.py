@@ -1,6 +1,5 @@
 """The student's and the instructor's notebooks, and whose files are never overwritten."""
 
-
 import nbformat
 import pytest
 

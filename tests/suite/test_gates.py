@@ -39,10 +39,13 @@ def test_a_gate_at_its_bounds(bounds, good, bad):
 @pytest.mark.parametrize(
     ("bounds", "text"),
     [
-        ({"max": 0.2}, "≤ 0.2"), ({"min": 3}, "≥ 3"), ({"min": 1, "max": 2}, "1 to 2"),
-        ({"equals": 2, "tolerance": 0.5}, "= 2 ± 0.5"), ({"equals": 2, "tolerance": 0}, "= 2"),
+        ({"max": 0.2}, "≤ 0.2"),
+        ({"min": 3}, "≥ 3"),
+        ({"min": 1, "max": 2}, "1 to 2"),
+        ({"equals": 2, "tolerance": 0.5}, "= 2 ± 0.5"),
+        ({"equals": 2, "tolerance": 0}, "= 2"),
     ],
-)  # fmt: skip
+)
 def test_a_gate_in_words(bounds, text):
     assert str(gate(**bounds)) == text
 
@@ -105,8 +108,7 @@ def test_every_problem_is_listed(tmp_path):
 
 def test_judging_knows_the_profile_and_what_has_no_value(tmp_path):
     found = expected(
-        tmp_path,
-        '[01_a.records]\n"r" = { quick = { max = 1 }, full = { max = 3 } }\n"free" = {}\n',
+        tmp_path, '[01_a.records]\n"r" = { quick = { max = 1 }, full = { max = 3 } }\n"free" = {}\n'
     )
     verdict = {p: found.judge("01_a", p, {"r": 2, "free": 0})[0].passed for p in PROFILES}
     assert verdict == {"quick": False, "full": True}

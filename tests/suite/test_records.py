@@ -40,10 +40,16 @@ def notebook(*payloads):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (3, 3), (0.5, 0.5), (True, True), (np.float32(0.5), 0.5), (np.int64(7), 7),
-        (np.bool_(True), True), (np.array(2.5), 2.5), (Scalar(0.25), 0.25),
+        (3, 3),
+        (0.5, 0.5),
+        (True, True),
+        (np.float32(0.5), 0.5),
+        (np.int64(7), 7),
+        (np.bool_(True), True),
+        (np.array(2.5), 2.5),
+        (Scalar(0.25), 0.25),
     ],
-)  # fmt: skip
+)
 def test_a_number_leaves_with_its_plain_type(displayed, value, expected):
     record("a/b", value)
     (data,) = displayed
@@ -55,11 +61,16 @@ def test_a_number_leaves_with_its_plain_type(displayed, value, expected):
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (float("nan"), "finite"), (float("inf"), "finite"), (np.float64("-inf"), "finite"),
-        ("0.5", "got str"), (None, "got NoneType"), (1j, "got complex"),
-        (np.ones(1), r"shape \(1,\)"), ([1.0], "got list"),
+        (float("nan"), "finite"),
+        (float("inf"), "finite"),
+        (np.float64("-inf"), "finite"),
+        ("0.5", "got str"),
+        (None, "got NoneType"),
+        (1j, "got complex"),
+        (np.ones(1), r"shape \(1,\)"),
+        ([1.0], "got list"),
     ],
-)  # fmt: skip
+)
 def test_anything_else_is_refused_outside_ipython_too(value, says):
     with pytest.raises(ValueError, match=f"`x`.*{says}"):
         record("x", value)
@@ -80,8 +91,10 @@ def test_outside_ipython_nothing_is_shown_and_nothing_heavy_imported():
     )
     done = subprocess.run(
         [sys.executable, "-c", code, sys.modules["vqlib.suite.records"].__file__],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "record x" not in done.stdout
     for heavy in ("IPython", "torch", "numpy", "nbformat", "papermill"):
         assert heavy not in done.stdout

@@ -41,38 +41,66 @@ def widget(model, **state):
 def lesson():
     """A notebook with one of everything."""
     state = {
-        "box": widget("VBoxModel", children=["IPY_MODEL_out", "IPY_MODEL_text", "IPY_MODEL_box",
-                                             "IPY_MODEL_sliders"]),
+        "box": widget(
+            "VBoxModel",
+            children=["IPY_MODEL_out", "IPY_MODEL_text", "IPY_MODEL_box", "IPY_MODEL_sliders"],
+        ),
         "sliders": widget("VBoxModel", _dom_classes=["vq-panel"], children=["IPY_MODEL_unit"]),
         "unit": widget("HTMLModel", value="a slider's unit"),
-        "out": widget("OutputModel", outputs=[{
-            "output_type": "display_data", "data": {"image/png": PNG, "text/plain": "fig"},
-            "metadata": {}}]),
+        "out": widget(
+            "OutputModel",
+            outputs=[
+                {
+                    "output_type": "display_data",
+                    "data": {"image/png": PNG, "text/plain": "fig"},
+                    "metadata": {},
+                }
+            ],
+        ),
         "text": widget("HTMLModel", value="<b>17 codes</b>"),
-    }  # fmt: skip
+    }
     cells = [
         new_markdown_cell(LESSON),
         new_markdown_cell("An Exception", metadata={"tags": ["papermill-error-cell-tag"]}),
         new_code_cell("a = 1", outputs=[shown({"image/png": PNG})]),
         new_code_cell(
-            "plot()", metadata={"tags": ["headline"], "alt": "It falls & recovers"},
+            "plot()",
+            metadata={"tags": ["headline"], "alt": "It falls & recovers"},
             outputs=[shown({"text/plain": "x"}), shown({"image/png": PNG})],
         ),
-        new_code_cell("r", outputs=[shown({MIME: {"name": f"x/{EVIL}", "value": 0.5},
-                                           "text/plain": "record"})]),
-        new_code_cell("w", outputs=[shown({
-            "application/vnd.jupyter.widget-view+json": {"model_id": "box"},
-            "text/plain": "VBox(children=...)"})]),
-        new_code_cell("fetched", outputs=[shown({"text/html":
-            "<script src='https://cdn.example/x.js'></script><link href='https://cdn.example/x.css'>"
-            "<img src='https://cdn.example/x.png'><iframe src='http://cdn.example'></iframe>kept"}),
-            shown({"application/javascript": "fetch('https://cdn.example')"})]),
+        new_code_cell(
+            "r",
+            outputs=[shown({MIME: {"name": f"x/{EVIL}", "value": 0.5}, "text/plain": "record"})],
+        ),
+        new_code_cell(
+            "w",
+            outputs=[
+                shown(
+                    {
+                        "application/vnd.jupyter.widget-view+json": {"model_id": "box"},
+                        "text/plain": "VBox(children=...)",
+                    }
+                )
+            ],
+        ),
+        new_code_cell(
+            "fetched",
+            outputs=[
+                shown(
+                    {
+                        "text/html": "<script src='https://cdn.example/x.js'></script><link href='https://cdn.example/x.css'>"
+                        "<img src='https://cdn.example/x.png'><iframe src='http://cdn.example'></iframe>kept"
+                    }
+                ),
+                shown({"application/javascript": "fetch('https://cdn.example')"}),
+            ],
+        ),
         new_code_cell("f", outputs=[shown({"text/latex": "$\\sum_k p_k$", "text/plain": "x"})]),
-    ]  # fmt: skip
+    ]
     return new_notebook(
-        cells=cells, metadata={"widgets": {WIDGET_STATE: {"state": state}},
-                               "language_info": {"name": "python"}},
-    )  # fmt: skip
+        cells=cells,
+        metadata={"widgets": {WIDGET_STATE: {"state": state}}, "language_info": {"name": "python"}},
+    )
 
 
 def failing():
@@ -97,9 +125,11 @@ def made(tmp_path_factory):
         Verdict(EVIL, 3, Gate(max=2), False),
     )
     records = {
-        "before/val_utilization": 0.14, "after/val_utilization": 0.97,
-        f"before/{EVIL}": 1, f"after/{EVIL}": 2,
-    }  # fmt: skip
+        "before/val_utilization": 0.14,
+        "after/val_utilization": 0.97,
+        f"before/{EVIL}": 1,
+        f"after/{EVIL}": 2,
+    }
     results = [
         result(folder, "01_a", lesson(), records=records, gates=gates),
         result(folder, "02_b", failing(), error=f"ZeroDivisionError: {EVIL}\nat line 1"),
@@ -262,8 +292,11 @@ def test_numbers_for_programs(made):
     first = content["notebooks"][0]
     assert first["records"]["after/val_utilization"] == 0.97
     assert first["gates"][0] == {
-        "record": "after/val_utilization", "value": 0.97, "gate": "≥ 0.65", "passed": True,
-    }  # fmt: skip
+        "record": "after/val_utilization",
+        "value": 0.97,
+        "gate": "≥ 0.65",
+        "passed": True,
+    }
 
 
 def test_a_report_without_failures_pairs_or_figure(tmp_path):

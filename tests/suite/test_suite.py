@@ -42,15 +42,24 @@ open("here.txt", "w").close()
 def make_suite(root: Path) -> Path:
     directory = root / "notebooks"
     write_notebook(
-        directory, "01_good", parameters("x = 1"), "import os, sys", RECORD,
-        f"record('same_python', sys.executable == {sys.executable!r})", "record('x', x)",
+        directory,
+        "01_good",
+        parameters("x = 1"),
+        "import os, sys",
+        RECORD,
+        f"record('same_python', sys.executable == {sys.executable!r})",
+        "record('x', x)",
         "record('jobs', int(os.environ['VQLIB_JOBS']))",
         "record('threads', int(os.environ['OMP_NUM_THREADS']))",
-    )  # fmt: skip
+    )
     write_notebook(
-        directory, "02_cell_error", parameters(), "print('reached')",
-        "def broken():\n    return 1 / 0\nbroken()", "print('never')",
-    )  # fmt: skip
+        directory,
+        "02_cell_error",
+        parameters(),
+        "print('reached')",
+        "def broken():\n    return 1 / 0\nbroken()",
+        "print('never')",
+    )
     write_notebook(directory, "03_widget_error", parameters(), INTERACT, "print('went on')")
     write_notebook(directory, "04_other_records", parameters(), RECORD, "record('lose', 1)")
     write_notebook(directory, "05_twice", parameters(), RECORD, "record('a', 1)", "record('a', 2)")
@@ -79,10 +88,7 @@ def test_every_notebook_has_its_result(ran):
 
 def test_the_kernel_is_this_interpreter_with_its_share_of_the_cores(ran):
     good = ran[1]["01_good"]
-    assert good.records == {
-        "same_python": True, "x": 4, "threads": 1,
-        "jobs": kernels.cores(),
-    }  # fmt: skip
+    assert good.records == {"same_python": True, "x": 4, "threads": 1, "jobs": kernels.cores()}
     assert good.parameters == {"x": 4}
     assert [verdict.passed for verdict in good.gates] == [True, True]
     assert 0 < good.seconds < 60
@@ -230,9 +236,12 @@ def test_ctrl_c_stops_even_a_stubborn_kernel_and_keeps_the_earlier_report(tmp_pa
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     runner = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         pids = directory / "pids"
         deadline = time.monotonic() + 60
@@ -256,17 +265,26 @@ def here(tmp_path, monkeypatch):
     """A small good suite, executed in this process."""
     monkeypatch.setattr(executing, "execute", execute_here)
     directory = tmp_path / "notebooks"
-    write_notebook(directory, "01_a", parameters("x = 1\nfail = False"),
-                   "assert not fail, 'asked to'", "record('x', x)")  # fmt: skip
+    write_notebook(
+        directory,
+        "01_a",
+        parameters("x = 1\nfail = False"),
+        "assert not fail, 'asked to'",
+        "record('x', x)",
+    )
     write_notebook(directory, "02_b", parameters("y = 'n'"))
     return write_settings(directory, '[01_a.records]\n"x" = { max = 5 }\n', full="")
 
 
 def run(directory, *, call=suite.run, notebooks=None, profile="quick", **tables):
     return call(
-        notebooks, profile, directory.parent / "build",
-        directory=directory, progress=False, overrides=tables or None,
-    )  # fmt: skip
+        notebooks,
+        profile,
+        directory.parent / "build",
+        directory=directory,
+        progress=False,
+        overrides=tables or None,
+    )
 
 
 def test_overrides_win_over_the_profile(here):
@@ -316,8 +334,9 @@ def test_what_is_malformed_is_found_before_anything_runs(here, monkeypatch):
     with pytest.raises(SuiteError) as caught:
         run(here)
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
-        "03_c.ipynb", "04_d.ipynb",
-    ]  # fmt: skip
+        "03_c.ipynb",
+        "04_d.ipynb",
+    ]
     assert not (here.parent / "build").exists()
 
 

@@ -15,10 +15,12 @@ def result(records=(), gates=(), error=None, notebook="04_compare"):
 @pytest.mark.parametrize(
     ("name", "label"),
     [
-        ("val_utilization", "Validation utilization"), ("recon_mse", "Reconstruction MSE"),
-        ("top-code_ratio", "Top code ratio"), ("seed 0/perplexity", "Seed 0 perplexity"),
+        ("val_utilization", "Validation utilization"),
+        ("recon_mse", "Reconstruction MSE"),
+        ("top-code_ratio", "Top code ratio"),
+        ("seed 0/perplexity", "Seed 0 perplexity"),
     ],
-)  # fmt: skip
+)
 def test_names_become_words(name, label):
     assert tables.human(name) == label
 
@@ -26,14 +28,24 @@ def test_names_become_words(name, label):
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("after/val_utilization", 0.9684, "96.8 %"), ("utilization", 1, "100.0 %"),
-        ("train_val_gap", -0.031, "−3.1 %"), ("top_share", 0.08, "8.0 %"),
-        ("shared_codes", 8, "8"), ("perplexity", 262.94, "263"), ("steps", 6272, "6\u2009272"),
-        ("mse", 0.014231, "0.0142"), ("loss", 2.0, "2"), ("lr", 3e-5, "3.00e−05"),
-        ("ratio", 41.31, "41.3"), ("ok", True, "yes"), ("ok", False, "no"), ("x", None, "–"),
-        ("tokens", 12345.6, "12\u2009346"), ("delta", -0.5, "−0.500"),
+        ("after/val_utilization", 0.9684, "96.8 %"),
+        ("utilization", 1, "100.0 %"),
+        ("train_val_gap", -0.031, "−3.1 %"),
+        ("top_share", 0.08, "8.0 %"),
+        ("shared_codes", 8, "8"),
+        ("perplexity", 262.94, "263"),
+        ("steps", 6272, "6\u2009272"),
+        ("mse", 0.014231, "0.0142"),
+        ("loss", 2.0, "2"),
+        ("lr", 3e-5, "3.00e−05"),
+        ("ratio", 41.31, "41.3"),
+        ("ok", True, "yes"),
+        ("ok", False, "no"),
+        ("x", None, "–"),
+        ("tokens", 12345.6, "12\u2009346"),
+        ("delta", -0.5, "−0.500"),
     ],
-)  # fmt: skip
+)
 def test_values_have_their_unit_and_sensible_digits(name, value, text):
     assert tables.value_text(name, value) == text
 
@@ -41,12 +53,17 @@ def test_values_have_their_unit_and_sensible_digits(name, value, text):
 @pytest.mark.parametrize(
     ("name", "before", "after", "change"),
     [
-        ("val_utilization", 0.141, 0.968, "+83 points"), ("gap", 0.05, 0.021, "−2.9 points"),
-        ("gap", 0.05, 0.05, "0.0 points"), ("mse", 0.0142, 0.0069, "−51 %"),
-        ("mse", 1.0, 1.021, "+2.1 %"), ("perplexity", 31.2, 262.9, "× 8.43"),
-        ("dead", 0, 3, ""), ("ok", False, True, ""), ("x", -2.0, -1.0, "+50 %"),
+        ("val_utilization", 0.141, 0.968, "+83 points"),
+        ("gap", 0.05, 0.021, "−2.9 points"),
+        ("gap", 0.05, 0.05, "0.0 points"),
+        ("mse", 0.0142, 0.0069, "−51 %"),
+        ("mse", 1.0, 1.021, "+2.1 %"),
+        ("perplexity", 31.2, 262.9, "× 8.43"),
+        ("dead", 0, 3, ""),
+        ("ok", False, True, ""),
+        ("x", -2.0, -1.0, "+50 %"),
     ],
-)  # fmt: skip
+)
 def test_the_change_is_in_points_or_relative(name, before, after, change):
     assert tables.Pair("n", name, before, after).change == change
 
@@ -61,11 +78,12 @@ def test_pairs_need_both_sides_and_keep_their_order():
 @pytest.mark.parametrize(
     ("gate", "text"),
     [
-        (Gate(max=0.2), "≤ 20 %"), (Gate(min=0.65), "≥ 65 %"),
+        (Gate(max=0.2), "≤ 20 %"),
+        (Gate(min=0.65), "≥ 65 %"),
         (Gate(min=0, max=0.07), "0 % to 7 %"),
         (Gate(equals=0.5, tolerance=0.02), "= 50 % ± 2 %"),
     ],
-)  # fmt: skip
+)
 def test_a_gate_speaks_the_unit_of_its_record(gate, text):
     assert tables.gate_text("a/utilization", gate) == text
     assert tables.gate_text("a/loss", gate) == str(gate)
@@ -76,7 +94,7 @@ def test_the_gates_table():
         Verdict("a/loss", 0.5, Gate(max=1), True),
         Verdict("a/utilization", 0.1, Gate(min=0.65), False),
         Verdict("b", None, Gate(max=1), None),
-    ]  # fmt: skip
+    ]
     assert tables.gates_text([result(gates=gates)]).splitlines() == [
         "notebook    record          value  gate    result",
         "──────────  ─────────────  ──────  ──────  ───────",

@@ -252,10 +252,7 @@ def test_the_unpacked_file_beside_its_gz_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            idx(GREY)[:-1],
-            r"truncated or damaged: its header promises \(12, 10, 9\), so 1096",
-        ),
+        (idx(GREY)[:-1], r"truncated or damaged: its header promises \(12, 10, 9\), so 1096"),
         (idx(GREY) + b"\0", "1096 bytes, but there are 1097"),
         (idx(GREY)[:9], "expected an IDX file of pictures"),
         (b"", "found nothing"),

@@ -11,11 +11,14 @@ from tests.training.tiny_training import same_bits
 from vqlib.training import checkpoints
 
 TENSORS = {
-    "weights": torch.arange(6.0).reshape(2, 3), "scalar": torch.tensor(7),
-    "bits": torch.tensor([True, False]), "state": torch.arange(5, dtype=torch.uint8),
-    "empty": torch.empty(0), "turned": torch.arange(6.0).reshape(2, 3).T,
+    "weights": torch.arange(6.0).reshape(2, 3),
+    "scalar": torch.tensor(7),
+    "bits": torch.tensor([True, False]),
+    "state": torch.arange(5, dtype=torch.uint8),
+    "empty": torch.empty(0),
+    "turned": torch.arange(6.0).reshape(2, 3).T,
     "double": torch.tensor([0.1, float("nan")], dtype=torch.float64).nan_to_num(3.3),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

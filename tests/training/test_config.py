@@ -59,10 +59,7 @@ def test_switches_are_true_or_false(name):
         ({"device": "gpu"}, r"device must be one of \('auto', 'cpu', 'cuda'\), got 'gpu'"),
         ({"reset_donors": "best"}, "reset_donors must be one of .*'most_used'.* got 'best'"),
         ({"image_size": 30}, "image_size must be a multiple of 4, .* got 30; try 28 or 32"),
-        (
-            {"reset_refill": 0.5},
-            r"^reset_refill, .*refill must be above threshold \(1.0\)",
-        ),
+        ({"reset_refill": 0.5}, r"^reset_refill, .*refill must be above threshold \(1.0\)"),
     ],
 )
 def test_other_wrong_settings(wrong, message):
@@ -77,9 +74,13 @@ def test_a_config_cannot_be_changed_behind_its_checks():
 
 def test_the_reset_gets_each_of_its_settings():
     c = TrainConfig(
-        dead_code_threshold=0.1, reset_relative=True, reset_donors="usage", reset_interval=5,
-        reset_refill=1.0, reset_distinct=True,
-    )  # fmt: skip
+        dead_code_threshold=0.1,
+        reset_relative=True,
+        reset_donors="usage",
+        reset_interval=5,
+        reset_refill=1.0,
+        reset_distinct=True,
+    )
     assert c.reset() == DeadCodeReset(0.1, True, "usage", 5, 1.0, True)
     assert TrainConfig(dead_code_threshold=0).reset() is None
 

@@ -58,11 +58,17 @@ def test_a_run_is_trained_once_and_read_back_whole(trained):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("summary.json", None), ("config.json", None), ("history.csv", None),
-        ("run.safetensors", None), ("run.safetensors", b"garbage"), ("config.json", b"[]"),
-        ("history.csv", b""), ("summary.json", b"{"), ("config.json", b'{"decya": 1}'),
+        ("summary.json", None),
+        ("config.json", None),
+        ("history.csv", None),
+        ("run.safetensors", None),
+        ("run.safetensors", b"garbage"),
+        ("config.json", b"[]"),
+        ("history.csv", b""),
+        ("summary.json", b"{"),
+        ("config.json", b'{"decya": 1}'),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_entry_is_trained_again(trained, name, content):
     whole = cached_run(quick(steps=1))
     file = experiments.cache_dir() / run_key(quick(steps=1)) / name

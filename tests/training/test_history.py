@@ -117,10 +117,12 @@ def test_survival_is_told_when_its_verdict_falls_due():
 @pytest.mark.parametrize(
     ("changes", "horizon"),
     [
-        ({"dead_code_threshold": 0.5}, 22), ({"dead_code_threshold": 1.0}, 14),
-        ({"dead_code_threshold": 5.0}, 10), ({"dead_code_threshold": 0.0}, 10),
+        ({"dead_code_threshold": 0.5}, 22),
+        ({"dead_code_threshold": 1.0}, 14),
+        ({"dead_code_threshold": 5.0}, 10),
+        ({"dead_code_threshold": 0.0}, 10),
     ],
-)  # fmt: skip
+)
 def test_the_survival_horizon_is_twice_the_grace_and_at_least_10(changes, horizon):
     assert survival_horizon(tiny(**changes), tokens=64) == horizon
 
@@ -141,8 +143,9 @@ def test_drift_is_the_angle_a_step_since_the_last_look():
         r.train_step(step, output(), model, lr=0.1)
     seen = {row["step"]: row["drift"] for row in r.rows if not math.isnan(row["drift"])}
     assert seen == {
-        2 * DRIFT_EVERY: pytest.approx(0.002, rel=1e-2), 3 * DRIFT_EVERY: pytest.approx(9.0)
-    }  # fmt: skip
+        2 * DRIFT_EVERY: pytest.approx(0.002, rel=1e-2),
+        3 * DRIFT_EVERY: pytest.approx(9.0),
+    }
 
 
 def test_a_row_carries_the_last_look_though_they_do_not_fall_together():
@@ -151,9 +154,10 @@ def test_a_row_carries_the_last_look_though_they_do_not_fall_together():
         model.degrees += 1.0
         r.train_step(step, output(), model, lr=0.1)
     assert [row["drift"] for row in r.rows] == [
-        pytest.approx(math.nan, nan_ok=True), pytest.approx(math.nan, nan_ok=True),
+        pytest.approx(math.nan, nan_ok=True),
+        pytest.approx(math.nan, nan_ok=True),
         pytest.approx(1.0, rel=1e-4),
-    ]  # fmt: skip
+    ]
 
 
 def test_a_validation_row():

@@ -49,12 +49,16 @@ def test_the_summary_is_written_last(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "error"),
     [
-        ("summary.json", None, FileNotFoundError), ("config.json", None, FileNotFoundError),
-        ("history.csv", None, FileNotFoundError), ("run.safetensors", None, FileNotFoundError),
-        ("run.safetensors", b"garbage", ValueError), ("config.json", b"", ValueError),
-        ("history.csv", b"", ValueError), ("summary.json", b"{", ValueError),
+        ("summary.json", None, FileNotFoundError),
+        ("config.json", None, FileNotFoundError),
+        ("history.csv", None, FileNotFoundError),
+        ("run.safetensors", None, FileNotFoundError),
+        ("run.safetensors", b"garbage", ValueError),
+        ("config.json", b"", ValueError),
+        ("history.csv", b"", ValueError),
+        ("summary.json", b"{", ValueError),
     ],
-)  # fmt: skip
+)
 def test_a_folder_without_a_whole_run(run, tmp_path, name, content, error):
     run.save(tmp_path)
     (tmp_path / name).unlink()

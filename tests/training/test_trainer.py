@@ -124,9 +124,14 @@ def test_traces_have_their_documented_shapes():
     resets = shapes.pop("reset_events", (0, 3))
     assert resets[1] == 3
     assert shapes == {
-        "steps": (2,), "counts": (2, 32), "cluster_size": (2, 32), "val_steps": (2,),
-        "val_counts": (2, 32), "codebook": (2, 32, 8), "probe": (2, 4 * TOKENS_A_PICTURE, 8),
-    }  # fmt: skip
+        "steps": (2,),
+        "counts": (2, 32),
+        "cluster_size": (2, 32),
+        "val_steps": (2,),
+        "val_counts": (2, 32),
+        "codebook": (2, 32, 8),
+        "probe": (2, 4 * TOKENS_A_PICTURE, 8),
+    }
     assert run.trace["steps"].tolist() == [5, 10] and run.trace["val_steps"].tolist() == [6, 12]
     assert (run.trace["counts"].sum(dim=1) == 16 * TOKENS_A_PICTURE).all()
     assert torch.equal(run.trace["codebook"][-1], run.model.quantizer.codebook)
@@ -241,8 +246,12 @@ def test_another_run_is_not_overwritten(tmp_path):
 def test_a_run_writes_its_files_and_reads_back(tmp_path):
     run = quiet(tiny(trace_every=4), tmp_path)
     assert sorted(folder_bytes(tmp_path)) == [
-        "checkpoint.safetensors", "config.json", "history.csv", "run.safetensors", "summary.json",
-    ]  # fmt: skip
+        "checkpoint.safetensors",
+        "config.json",
+        "history.csv",
+        "run.safetensors",
+        "summary.json",
+    ]
     assert_same_run(Run.load(tmp_path), run)
 
 
@@ -308,9 +317,14 @@ def flags(config) -> list[str]:
 
 def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path):
     config = tiny(
-        steps=160, checkpoint_every=7, trace_every=9, usage_window=3, log_every=2, val_every=40,
+        steps=160,
+        checkpoint_every=7,
+        trace_every=9,
+        usage_window=3,
+        log_every=2,
+        val_every=40,
         dead_code_threshold=1.0,
-    )  # fmt: skip
+    )
     out, file = tmp_path / "out", tmp_path / "out" / "checkpoint.safetensors"
     command = [sys.executable, "-m", "vqlib.cli", "train", *flags(config), "--out_dir", str(out)]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL)

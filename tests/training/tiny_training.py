@@ -8,10 +8,19 @@ from vqlib import Run, TrainConfig, train
 torch.set_num_threads(1)  # at these sizes more threads only get in each other's way
 
 TINY = {
-    "dataset": "digits", "codebook_size": 32, "dim": 8, "width": 8, "batch_size": 16,
-    "steps": 12, "warmup_steps": 4, "val_every": 6, "checkpoint_every": 4,
-    "dead_code_threshold": 0.5, "threads": 1, "device": "cpu",
-}  # fmt: skip
+    "dataset": "digits",
+    "codebook_size": 32,
+    "dim": 8,
+    "width": 8,
+    "batch_size": 16,
+    "steps": 12,
+    "warmup_steps": 4,
+    "val_every": 6,
+    "checkpoint_every": 4,
+    "dead_code_threshold": 0.5,
+    "threads": 1,
+    "device": "cpu",
+}
 
 
 def tiny(**changes) -> TrainConfig:

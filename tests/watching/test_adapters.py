@@ -24,18 +24,21 @@ class Subclass(vqp.VectorQuantize):
     pass
 
 
-@pytest.mark.parametrize("layer, adapter", [
-    (vqlib.NormEMAQuantizer(16, 8), adapters.NORM_EMA),
-    (ForgetsTheCount(16, 8), adapters.NORM_EMA),
-    (Subclass(**SMALL), adapters.VECTOR_QUANTIZE),
-    (vqp.SimVQ(**SMALL), adapters.SIM_VQ),
-    (vqp.FSQ(levels=[4, 4]), adapters.LATTICE),
-    (vqp.ResidualVQ(num_quantizers=2, beam_size=2, **SMALL), adapters.BEAM_RESIDUAL),
-    (vqp.ResidualVQ(num_quantizers=2, **SMALL), None),
-    (VectorQuantizer(**PLAIN), adapters.PLAIN),
-    (nn.Embedding(16, 8), None),
-    (nn.TransformerEncoderLayer(8, 2), None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer, adapter",
+    [
+        (vqlib.NormEMAQuantizer(16, 8), adapters.NORM_EMA),
+        (ForgetsTheCount(16, 8), adapters.NORM_EMA),
+        (Subclass(**SMALL), adapters.VECTOR_QUANTIZE),
+        (vqp.SimVQ(**SMALL), adapters.SIM_VQ),
+        (vqp.FSQ(levels=[4, 4]), adapters.LATTICE),
+        (vqp.ResidualVQ(num_quantizers=2, beam_size=2, **SMALL), adapters.BEAM_RESIDUAL),
+        (vqp.ResidualVQ(num_quantizers=2, **SMALL), None),
+        (VectorQuantizer(**PLAIN), adapters.PLAIN),
+        (nn.Embedding(16, 8), None),
+        (nn.TransformerEncoderLayer(8, 2), None),
+    ],
+)
 def test_what_is_recognised(layer, adapter):
     assert adapter_for(layer) is adapter
 
@@ -82,11 +85,14 @@ def test_a_call_gives_codes_in_the_order_of_the_tokens(kind):
     assert torch.equal(indices, near)
 
 
-@pytest.mark.parametrize("layer, width", [
-    (vqp.FSQ(levels=[4, 4], dim=8), 8),
-    (vqp.LFQ(codebook_size=16, dim=8), 8),
-    (Xcodec2FiniteScalarQuantization(SimpleNamespace(quantization_levels=[4, 4])), 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer, width",
+    [
+        (vqp.FSQ(levels=[4, 4], dim=8), 8),
+        (vqp.LFQ(codebook_size=16, dim=8), 8),
+        (Xcodec2FiniteScalarQuantization(SimpleNamespace(quantization_levels=[4, 4])), 2),
+    ],
+)
 def test_a_call_of_a_lattice(layer, width):
     adapter = adapter_for(layer.eval())
     z = torch.randn(50, width)
@@ -101,9 +107,16 @@ def test_settings_of_vector_quantize():
     settings = adapters.VECTOR_QUANTIZE.settings
     fresh = vqp.VectorQuantize(**SMALL, decay=0.7, threshold_ema_dead_code=2)
     assert settings(fresh) == {
-        "codebook_size": 16, "dim": 8, "beta": 1.0, "decay": 0.7, "dead_code_threshold": 2.0,
-        "reset_relative": False, "reset_interval": 1, "reset_refill": 2.0, "kmeans_init": False,
-    }  # fmt: skip
+        "codebook_size": 16,
+        "dim": 8,
+        "beta": 1.0,
+        "decay": 0.7,
+        "dead_code_threshold": 2.0,
+        "reset_relative": False,
+        "reset_interval": 1,
+        "reset_refill": 2.0,
+        "kmeans_init": False,
+    }
     assert settings(vqp.VectorQuantize(**SMALL, kmeans_init=True))["kmeans_init"] is True
     fresh(torch.randn(1, 50, 8))
     assert "kmeans_init" not in settings(fresh)  # nothing left that tells

@@ -161,8 +161,9 @@ def test_groups_of_residual_levels():
     with vqlib.watch(model) as w:
         witnesses = [
             Witness(quantizer, lambda output, g=g, i=i: output[1][g][..., i])
-            for g in (0, 1) for i in (0, 1)
-        ]  # fmt: skip
+            for g in (0, 1)
+            for i in (0, 1)
+        ]
         train(model, 3, val_every=3)
     assert w.layers == [f"quantizer.rvqs.{g}.layers.{i}" for g in (0, 1) for i in (0, 1)]
     for name, witness in zip(w.layers, witnesses, strict=True):
@@ -193,8 +194,14 @@ def test_pictures_with_their_channels_first():
 
 
 def test_diffusers():
-    model = VQModel(block_out_channels=(8,), norm_num_groups=4, latent_channels=4,
-                    num_vq_embeddings=16, vq_embed_dim=4, sample_size=8)  # fmt: skip
+    model = VQModel(
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        latent_channels=4,
+        num_vq_embeddings=16,
+        vq_embed_dim=4,
+        sample_size=8,
+    )
     witness = Witness(model.quantize, lambda output: output[2][2])
     run = lambda m: m(torch.randn(2, 3, 8, 8))  # noqa: E731
     loss = lambda out: out.sample.square().mean() + out.commit_loss.mean()  # noqa: E731
@@ -204,15 +211,25 @@ def test_diffusers():
 
 # --- transformers: pictures ---
 
-SMALL = {"embed_dim": 8, "num_embeddings": 16, "latent_channels": 8, "base_channels": 32,
-         "channel_multiplier": [1, 1], "num_res_blocks": 1}  # fmt: skip
+SMALL = {
+    "embed_dim": 8,
+    "num_embeddings": 16,
+    "latent_channels": 8,
+    "base_channels": 32,
+    "channel_multiplier": [1, 1],
+    "num_res_blocks": 1,
+}
 PICTURES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("build", [
-    lambda: ChameleonVQVAE(ChameleonVQVAEConfig(**SMALL, resolution=16)),
-    lambda: JanusVQVAE(JanusVQVAEConfig(**SMALL, num_patches=8)),
-], ids=["chameleon", "janus"])  # fmt: skip
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: ChameleonVQVAE(ChameleonVQVAEConfig(**SMALL, resolution=16)),
+        lambda: JanusVQVAE(JanusVQVAEConfig(**SMALL, num_patches=8)),
+    ],
+    ids=["chameleon", "janus"],
+)
 def test_transformers_vqvae(build):
     model = build()
     witness = Witness(model.quantize, lambda output: output[2])
@@ -221,12 +238,24 @@ def test_transformers_vqvae(build):
     assert w.history[["encoder_similarity", "cosine_error", "commit_loss"]].notna().all(axis=None)
 
 
-@pytest.mark.parametrize("layer, shape, indices, loss", [
-    (GlmImageVQVAEVectorQuantizer(GlmImageVQVAEConfig(embed_dim=8, num_embeddings=16)),
-     (2, 8, 4, 4), lambda output: output[2], lambda output: output[1]),
-    (Emu3VQVAEVectorQuantizer(Emu3VQVAEConfig(codebook_size=16, embed_dim=4)),
-     (2, 2, 4, 3, 3), lambda output: output, None),
-], ids=["glm_image", "emu3"])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer, shape, indices, loss",
+    [
+        (
+            GlmImageVQVAEVectorQuantizer(GlmImageVQVAEConfig(embed_dim=8, num_embeddings=16)),
+            (2, 8, 4, 4),
+            lambda output: output[2],
+            lambda output: output[1],
+        ),
+        (
+            Emu3VQVAEVectorQuantizer(Emu3VQVAEConfig(codebook_size=16, embed_dim=4)),
+            (2, 2, 4, 3, 3),
+            lambda output: output,
+            None,
+        ),
+    ],
+    ids=["glm_image", "emu3"],
+)
 def test_transformers_quantizer_layers(layer, shape, indices, loss):
     witness = Witness(layer, indices)
     name = type(layer).__name__
@@ -237,13 +266,29 @@ def test_transformers_quantizer_layers(layer, shape, indices, loss):
 # --- transformers: sound ---
 
 AUDIO = torch.randn(2, 1, 64, generator=torch.Generator().manual_seed(0))
-DAC = {"encoder_hidden_size": 8, "downsampling_ratios": [2, 2], "decoder_hidden_size": 16,
-       "upsampling_ratios": [2, 2], "n_codebooks": 2, "codebook_size": 16, "codebook_dim": 4,
-       "hidden_size": 8}  # fmt: skip
-SPEECH = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
-          "intermediate_size": 16, "conv_dim": (8, 8), "conv_stride": (2, 2),
-          "conv_kernel": (3, 3), "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 4,
-          "num_conv_pos_embedding_groups": 2, "layerdrop": 0.0}  # fmt: skip
+DAC = {
+    "encoder_hidden_size": 8,
+    "downsampling_ratios": [2, 2],
+    "decoder_hidden_size": 16,
+    "upsampling_ratios": [2, 2],
+    "n_codebooks": 2,
+    "codebook_size": 16,
+    "codebook_dim": 4,
+    "hidden_size": 8,
+}
+SPEECH = {
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "conv_dim": (8, 8),
+    "conv_stride": (2, 2),
+    "conv_kernel": (3, 3),
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "layerdrop": 0.0,
+}
 
 
 def filled(model: nn.Module) -> nn.Module:
@@ -257,27 +302,72 @@ def filled(model: nn.Module) -> nn.Module:
 
 def test_transformers_dac():
     model = DacModel(DacConfig(**DAC))
-    witnesses = {f"quantizer.quantizers.{i}": Witness(model.quantizer.quantizers[i],
-                                                      lambda output: output[3])
-                 for i in (0, 1)}  # fmt: skip
+    witnesses = {
+        f"quantizer.quantizers.{i}": Witness(
+            model.quantizer.quantizers[i], lambda output: output[3]
+        )
+        for i in (0, 1)
+    }
     follow(model, lambda m: m(AUDIO), witnesses, 16, loss=lambda output: output.loss.sum())
 
 
-@pytest.mark.parametrize("build, levels, axis", [
-    (lambda: EncodecModel(EncodecConfig(
-        num_filters=4, hidden_size=8, codebook_size=16, codebook_dim=8,
-        upsampling_ratios=[2, 2], num_lstm_layers=1, target_bandwidths=[50.0])), 2, 2),
-    (lambda: MimiModel(MimiConfig(
-        hidden_size=16, num_filters=4, codebook_size=16, codebook_dim=8,
-        vector_quantization_hidden_dimension=8, upsampling_ratios=[2, 2], num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=2, head_dim=8, intermediate_size=16,
-        num_quantizers=3, num_semantic_quantizers=1, upsample_groups=16,
-        frame_rate=3000.0)), 3, 1),
-    (lambda: XcodecModel(XcodecConfig(
-        codebook_size=16, codebook_dim=16, target_bandwidths=[40],
-        acoustic_model_config=DAC,
-        semantic_model_config={"model_type": "hubert", **SPEECH})), 2, 1),
-], ids=["encodec", "mimi", "xcodec"])  # fmt: skip
+@pytest.mark.parametrize(
+    "build, levels, axis",
+    [
+        (
+            lambda: EncodecModel(
+                EncodecConfig(
+                    num_filters=4,
+                    hidden_size=8,
+                    codebook_size=16,
+                    codebook_dim=8,
+                    upsampling_ratios=[2, 2],
+                    num_lstm_layers=1,
+                    target_bandwidths=[50.0],
+                )
+            ),
+            2,
+            2,
+        ),
+        (
+            lambda: MimiModel(
+                MimiConfig(
+                    hidden_size=16,
+                    num_filters=4,
+                    codebook_size=16,
+                    codebook_dim=8,
+                    vector_quantization_hidden_dimension=8,
+                    upsampling_ratios=[2, 2],
+                    num_hidden_layers=1,
+                    num_attention_heads=2,
+                    num_key_value_heads=2,
+                    head_dim=8,
+                    intermediate_size=16,
+                    num_quantizers=3,
+                    num_semantic_quantizers=1,
+                    upsample_groups=16,
+                    frame_rate=3000.0,
+                )
+            ),
+            3,
+            1,
+        ),
+        (
+            lambda: XcodecModel(
+                XcodecConfig(
+                    codebook_size=16,
+                    codebook_dim=16,
+                    target_bandwidths=[40],
+                    acoustic_model_config=DAC,
+                    semantic_model_config={"model_type": "hubert", **SPEECH},
+                )
+            ),
+            2,
+            1,
+        ),
+    ],
+    ids=["encodec", "mimi", "xcodec"],
+)
 def test_transformers_codecs_as_whole_models(build, levels, axis):
     model = filled(build())
     name = type(model).__name__
@@ -292,19 +382,38 @@ def test_transformers_codecs_as_whole_models(build, levels, axis):
 
 
 def test_a_codec_at_less_than_its_full_bandwidth():
-    model = filled(MimiModel(MimiConfig(
-        hidden_size=16, num_filters=4, codebook_size=16, codebook_dim=8,
-        vector_quantization_hidden_dimension=8, upsampling_ratios=[2, 2], num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=2, head_dim=8, intermediate_size=16,
-        num_quantizers=3, num_semantic_quantizers=1, upsample_groups=16,
-        frame_rate=3000.0)))  # fmt: skip
+    model = filled(
+        MimiModel(
+            MimiConfig(
+                hidden_size=16,
+                num_filters=4,
+                codebook_size=16,
+                codebook_dim=8,
+                vector_quantization_hidden_dimension=8,
+                upsampling_ratios=[2, 2],
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                num_key_value_heads=2,
+                head_dim=8,
+                intermediate_size=16,
+                num_quantizers=3,
+                num_semantic_quantizers=1,
+                upsample_groups=16,
+                frame_rate=3000.0,
+            )
+        )
+    )
     with pytest.warns(UserWarning, match=r"layers MimiModel\[2\], while"), vqlib.watch(model) as w:
         model.train()(AUDIO, num_quantizers=2)
     assert [len(table) for table in w.histories.values()] == [1, 1, 0]
 
 
-GUMBEL = [Wav2Vec2ConformerGumbelVectorQuantizer, WavLMGumbelVectorQuantizer,
-          UniSpeechGumbelVectorQuantizer, UniSpeechSatGumbelVectorQuantizer]  # fmt: skip
+GUMBEL = [
+    Wav2Vec2ConformerGumbelVectorQuantizer,
+    WavLMGumbelVectorQuantizer,
+    UniSpeechGumbelVectorQuantizer,
+    UniSpeechSatGumbelVectorQuantizer,
+]
 
 
 class DrawsNoted:
@@ -347,8 +456,12 @@ def check_gumbel(model, quantizer, run, name, monkeypatch):
         compare(w, f"{name}[{g}]", noted.group(g), 12)
 
 
-CODEVECTORS = {"num_codevectors_per_group": 12, "num_codevector_groups": 2, "codevector_dim": 8,
-               "proj_codevector_dim": 8}  # fmt: skip
+CODEVECTORS = {
+    "num_codevectors_per_group": 12,
+    "num_codevector_groups": 2,
+    "codevector_dim": 8,
+    "proj_codevector_dim": 8,
+}
 
 
 def test_transformers_wav2vec2(monkeypatch):
@@ -365,8 +478,9 @@ def test_transformers_gumbel_layers(kind, monkeypatch):
     check_gumbel(layer, layer, run, kind.__name__, monkeypatch)
 
 
-@pytest.mark.parametrize("kind", [Xcodec2FiniteScalarQuantization,
-                                  NeuCodecFiniteScalarQuantization])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind", [Xcodec2FiniteScalarQuantization, NeuCodecFiniteScalarQuantization]
+)
 def test_transformers_finite_scalars(kind):
     layer = kind(SimpleNamespace(quantization_levels=[4, 4, 3]))
     witness = Witness(layer, lambda output: output[1])
@@ -398,8 +512,13 @@ class NormEMALike(nn.Module):
             self.cluster_size.lerp_(bins, 0.1)
         quantized = unit + (weight[indices] - unit).detach()
         loss = (weight[indices] - unit).square().mean()
-        found = {"z": quantized, "loss": loss, "i": indices, "flat": indices.reshape(-1, 1),
-                 "extra": (None, nn.functional.one_hot(indices, 32), indices)}  # fmt: skip
+        found = {
+            "z": quantized,
+            "loss": loss,
+            "i": indices,
+            "flat": indices.reshape(-1, 1),
+            "extra": (None, nn.functional.one_hot(indices, 32), indices),
+        }
         return tuple(found[name] for name in self.order)
 
 
@@ -407,8 +526,9 @@ class NormEMAVectorQuantizer(NormEMALike):
     pass
 
 
-@pytest.mark.parametrize("order", [("z", "loss", "i"), ("z", "i", "loss"), ("z", "flat", "loss"),
-                                   ("z", "loss", "extra")])  # fmt: skip
+@pytest.mark.parametrize(
+    "order", [("z", "loss", "i"), ("z", "i", "loss"), ("z", "flat", "loss"), ("z", "loss", "extra")]
+)
 def test_norm_ema_in_whatever_order(order):
     torch.manual_seed(0)
     model = Autoencoder(NormEMAVectorQuantizer(order))

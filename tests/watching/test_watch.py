@@ -54,8 +54,9 @@ ADAPTER = vqlib.Adapter(
 
 
 def adapter(**changes) -> vqlib.Adapter:
-    return vqlib.Adapter(**({k: getattr(ADAPTER, k) for k in ("indices", "codebook", "counts")}
-                            | changes))  # fmt: skip
+    return vqlib.Adapter(
+        **({k: getattr(ADAPTER, k) for k in ("indices", "codebook", "counts")} | changes)
+    )
 
 
 # --- it changes nothing ---
@@ -128,8 +129,9 @@ def test_the_counts_are_those_of_the_indices_returned(build):
     rows = w.history[w.history["split"] == "train"]
     assert rows[list(usage.summarize(torch.ones(2)))].to_dict("records") == expected_rows(witness)
     val = w.history[w.history["split"] == "val"]
-    first, second = (usage.summarize(sum(witness.counts(K, training=False)[i : i + 2]))
-                     for i in (0, 2))  # fmt: skip
+    first, second = (
+        usage.summarize(sum(witness.counts(K, training=False)[i : i + 2])) for i in (0, 2)
+    )
     assert val["used_codes"].tolist() == [first["used_codes"], second["used_codes"]]
     assert val["window_tokens"].tolist() == [80, 80]
     assert val["step"].tolist() == [3, 6]
@@ -292,8 +294,9 @@ def test_a_reset_from_outside_is_seen():
 def test_no_resets_are_told_where_they_cannot_be_seen():
     with vqlib.watch(Autoencoder(Plain()), adapters={Plain: ADAPTER}) as w:
         train(w._model, 3)
-    shared = Autoencoder(ResidualVQ(dim=16, codebook_size=K, num_quantizers=2,
-                                    shared_codebook=True))  # fmt: skip
+    shared = Autoencoder(
+        ResidualVQ(dim=16, codebook_size=K, num_quantizers=2, shared_codebook=True)
+    )
     with vqlib.watch(shared) as v:
         train(shared, 3)
     learned = theirs(kmeans_init=False, learnable_codebook=True, ema_update=False)
@@ -337,8 +340,11 @@ def test_evaluation_before_training_and_in_inference_mode():
         with torch.inference_mode():
             model(batch(2))
     assert list(zip(w.history["step"], w.history["split"], strict=True)) == [
-        (0, "val"), (1, "train"), (2, "train"), (2, "val"),
-    ]  # fmt: skip
+        (0, "val"),
+        (1, "train"),
+        (2, "train"),
+        (2, "val"),
+    ]
 
 
 def test_masked_tokens_are_not_counted():
@@ -510,23 +516,25 @@ def test_a_model_without_a_quantizer():
     assert "vqlib.Adapter(indices=" in str(error.value)
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"model": "model"}, "torch.nn.Module"),
-    ({"every": 0}, "every must be a whole number"),
-    ({"window": 1.5}, "window must be a whole number"),
-    ({"adapters": [ADAPTER]}, "adapters must be a dict .* got list"),
-    ({"adapters": {"Plain": ADAPTER}}, "class of modules"),
-    ({"adapters": {Plain: lambda module, output: output}}, "vqlib.Adapter for Plain"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"model": "model"}, "torch.nn.Module"),
+        ({"every": 0}, "every must be a whole number"),
+        ({"window": 1.5}, "window must be a whole number"),
+        ({"adapters": [ADAPTER]}, "adapters must be a dict .* got list"),
+        ({"adapters": {"Plain": ADAPTER}}, "class of modules"),
+        ({"adapters": {Plain: lambda module, output: output}}, "vqlib.Adapter for Plain"),
+    ],
+)
 def test_wrong_arguments(wrong, message):
     with pytest.raises((TypeError, ValueError), match=message):
         vqlib.watch(**({"model": ours()} | wrong))
 
 
-@pytest.mark.parametrize("adapters", [
-    None,
-    {Plain: adapter(codebook=lambda module: module.embedding)},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "adapters", [None, {Plain: adapter(codebook=lambda module: module.embedding)}]
+)
 def test_a_lazy_codebook_is_refused(adapters):
     class LazyVQ(Plain):
         def __init__(self):
@@ -538,23 +546,32 @@ def test_a_lazy_codebook_is_refused(adapters):
         vqlib.watch(model, adapters=adapters)
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"codebook": lambda m: m.table[0]}, r"codebook must give a tensor \(K, D\).*shape \(16,\)"),
-    ({"codebook": lambda m: None}, "codebook_size, as its codebook is None"),
-    ({"counts": lambda m: m.table}, r"counts must give a tensor \(K,\)"),
-    ({"counts": lambda m: torch.ones(7)}, r"one count a code, lengths \[32\].*shape \(7,\)"),
-    ({"counts": lambda m: 2 * [torch.ones(K)]}, r"one count a code.*shape \(32,\), .*\(32,\)"),
-    ({"settings": lambda m: 3}, "settings must give a dict"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"codebook": lambda m: m.table[0]},
+            r"codebook must give a tensor \(K, D\).*shape \(16,\)",
+        ),
+        ({"codebook": lambda m: None}, "codebook_size, as its codebook is None"),
+        ({"counts": lambda m: m.table}, r"counts must give a tensor \(K,\)"),
+        ({"counts": lambda m: torch.ones(7)}, r"one count a code, lengths \[32\].*shape \(7,\)"),
+        ({"counts": lambda m: 2 * [torch.ones(K)]}, r"one count a code.*shape \(32,\), .*\(32,\)"),
+        ({"settings": lambda m: 3}, "settings must give a dict"),
+    ],
+)
 def test_an_adapter_of_the_wrong_kind_is_refused_before_training(changes, message):
     with pytest.raises(TypeError, match=message):
         vqlib.watch(Autoencoder(Plain()), adapters={Plain: adapter(**changes)})
 
 
-@pytest.mark.parametrize("indices, message", [
-    (lambda m, out: out[0], "indices must give integers.*float32"),
-    (lambda m, out: [out[1], out[1]], "1 tensors, one a codebook"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "indices, message",
+    [
+        (lambda m, out: out[0], "indices must give integers.*float32"),
+        (lambda m, out: [out[1], out[1]], "1 tensors, one a codebook"),
+    ],
+)
 def test_indices_of_the_wrong_kind_are_refused_at_the_first_step(indices, message):
     model = Autoencoder(Plain())
     with (

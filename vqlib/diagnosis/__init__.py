@@ -12,8 +12,13 @@ from vqlib.diagnosis.logs import HistoryError, Log, Settings, in_hits
 from vqlib.diagnosis.sources import read
 
 RULES = (*usage_rules.RULES, *reset_rules.RULES, *training_rules.RULES)
-CURVES = (("utilization", "train"), ("utilization", "val"), ("perplexity", "train"),
-          ("resets", "train"), ("recon_loss", "train"))  # fmt: skip
+CURVES = (
+    ("utilization", "train"),
+    ("utilization", "val"),
+    ("perplexity", "train"),
+    ("resets", "train"),
+    ("recon_loss", "train"),
+)
 POINTS = 200  # of a curve in the card
 
 __all__ = ["HistoryError", "Log", "Settings", "diagnose"]
@@ -50,10 +55,13 @@ def diagnose(
         HistoryError: a ValueError; names what cannot be used, with row and column.
     """
     given = {
-        "codebook_size": codebook_size, "tokens_per_step": tokens_per_step,
-        "dead_code_threshold": dead_code_threshold, "decay": decay,
-        "reset_interval": reset_interval, "learning_rate": learning_rate,
-    }  # fmt: skip
+        "codebook_size": codebook_size,
+        "tokens_per_step": tokens_per_step,
+        "dead_code_threshold": dead_code_threshold,
+        "decay": decay,
+        "reset_interval": reset_interval,
+        "learning_rate": learning_rate,
+    }
     histories = getattr(source, "histories", None)
     if histories is None:
         return _of_log(read(source, title, **given))
@@ -75,10 +83,19 @@ def _of_layers(watched, title: str | None, given: dict) -> Diagnosis:
         (only,) = each.values()
         return replace(only, title=title or only.title)
     answers = [replace(a, subject=layer) for layer, d in each.items() for a in d.answers]
-    answers += [replace(unknown("codebook-collapse", "No forward of this layer was seen.",
-                                "a forward of it"), subject=layer) for layer in unseen]  # fmt: skip
-    curves = {f"{layer}: {n}": c for layer, d in each.items() for n, c in d.curves.items()
-              if n.startswith("utilization")}  # fmt: skip
+    answers += [
+        replace(
+            unknown("codebook-collapse", "No forward of this layer was seen.", "a forward of it"),
+            subject=layer,
+        )
+        for layer in unseen
+    ]
+    curves = {
+        f"{layer}: {n}": c
+        for layer, d in each.items()
+        for n, c in d.curves.items()
+        if n.startswith("utilization")
+    }
     return Diagnosis.of(title or "watched model", answers, curves)
 
 
@@ -96,9 +113,15 @@ def _healthy(answers: list[Finding]) -> list[Finding]:
     by_id = {a.id: a for a in answers}
     if any_grave(answers) or by_id["codebook-collapse"].severity != "clear":
         return []
-    return [fired("healthy", "note", *by_id["codebook-collapse"].evidence,
-                  cause="The codebook is in use as far as the data show.",
-                  remedy="nothing to mend")]  # fmt: skip
+    return [
+        fired(
+            "healthy",
+            "note",
+            *by_id["codebook-collapse"].evidence,
+            cause="The codebook is in use as far as the data show.",
+            remedy="nothing to mend",
+        )
+    ]
 
 
 def _curves(log: Log) -> dict[str, list[tuple[float, float]]]:

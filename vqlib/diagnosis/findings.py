@@ -180,8 +180,9 @@ def _block(answer: Finding) -> list[str]:
 
 
 def _wrapped(first: str, text: str) -> list[str]:
-    return textwrap.wrap(first + text, width=96, subsequent_indent="         ",
-                         drop_whitespace=True)  # fmt: skip
+    return textwrap.wrap(
+        first + text, width=96, subsequent_indent="         ", drop_whitespace=True
+    )
 
 
 def _plain(values: dict) -> dict:
@@ -210,8 +211,9 @@ def not_applicable(finding_id: str, why: str) -> Finding:
     return Finding(finding_id, "not applicable", cause=why)
 
 
-def fired(finding_id: str, severity: Severity, *evidence: Evidence | None, cause: str,
-          remedy: str) -> Finding:  # fmt: skip
+def fired(
+    finding_id: str, severity: Severity, *evidence: Evidence | None, cause: str, remedy: str
+) -> Finding:
     """It is so."""
     return Finding(finding_id, severity, _there(evidence), cause, remedy)
 
@@ -221,19 +223,31 @@ def _there(evidence: Iterable[Evidence | None]) -> tuple[Evidence, ...]:
 
 
 WIDTH, HEIGHT = 210, 64  # pixels of a curve
-COLORS = {"critical": "#b3261e", "warning": "#9a6700", "note": "#0b5cad", "healthy": "#1a7f37",
-          "undecided": "#57606a"}  # fmt: skip
+COLORS = {
+    "critical": "#b3261e",
+    "warning": "#9a6700",
+    "note": "#0b5cad",
+    "healthy": "#1a7f37",
+    "undecided": "#57606a",
+}
 
 
 def card(diagnosis: Diagnosis) -> str:
     """HTML of a diagnosis."""
     return template("card.html.j2").render(
-        d=diagnosis, colors=COLORS, curves=[_curve(*item) for item in diagnosis.curves.items()],
-        width=WIDTH, height=HEIGHT,
-        rest=[(heading, [a for a in diagnosis.answers if a.severity == severity])
-              for heading, severity in (("Examined, and not so", "clear"),
-                                        ("Not applicable", "not applicable"))],
-    )  # fmt: skip
+        d=diagnosis,
+        colors=COLORS,
+        curves=[_curve(*item) for item in diagnosis.curves.items()],
+        width=WIDTH,
+        height=HEIGHT,
+        rest=[
+            (heading, [a for a in diagnosis.answers if a.severity == severity])
+            for heading, severity in (
+                ("Examined, and not so", "clear"),
+                ("Not applicable", "not applicable"),
+            )
+        ],
+    )
 
 
 @cache
@@ -254,7 +268,11 @@ def _curve(label: str, points: list[tuple[float, float]]) -> dict:
         for x, y in points
     ]
     return {
-        "label": label, "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in scaled),
-        "end": scaled[-1], "last": points[-1][1], "top": top, "steps": (first, last),
+        "label": label,
+        "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in scaled),
+        "end": scaled[-1],
+        "last": points[-1][1],
+        "top": top,
+        "steps": (first, last),
         "percent": label.startswith("utilization"),
-    }  # fmt: skip
+    }

@@ -13,14 +13,21 @@ from vqlib.quantization.names import near
 from vqlib.training.history import COLUMNS as RECORDED
 from vqlib.training.history import Column
 
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
-          "validation": "val", "eval": "val", "test": "val"}  # fmt: skip
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "eval": "val",
+    "test": "val",
+}
 ONE_RUN = ("layer", "seed", "arm", "run")  # columns that tell several histories in one table apart
 RESTARTS = 0.05  # of the rows: more steps back than that are no restarts
 CONTRADICTION = 0.05  # between used_codes / K and utilization
 SIGNED = {"encoder_similarity", "cosine_error"}  # a hair below 0 by rounding
 COLUMNS = RECORDED | {
-    "rank_difference": Column("-", "step", "largest difference of a codebook entry between ranks"),
+    "rank_difference": Column("-", "step", "largest difference of a codebook entry between ranks")
 }
 """What a file may hold: the history's own columns, and what only others can measure."""
 
@@ -161,8 +168,13 @@ def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
     numbers = {column: _numbers(table[column], column, name) for column in wanted}
     out = pd.DataFrame(numbers).assign(split=_splits(table["split"], name))
     missing = out[[c for c in ("used_codes", "utilization") if c in out]].isna().all(axis=1)
-    _refuse(missing, table, "used_codes" if "used_codes" in out else "utilization", name,
-            "a number (leave out rows without one)")  # fmt: skip
+    _refuse(
+        missing,
+        table,
+        "used_codes" if "used_codes" in out else "utilization",
+        name,
+        "a number (leave out rows without one)",
+    )
     out = pd.concat([_without_restarts(rows) for _, rows in out.groupby("split", sort=False)])
     return out.drop_duplicates(["step", "split"], keep="last").sort_values("step", kind="stable")
 
@@ -294,12 +306,18 @@ def _with_utilization(table: pd.DataFrame, settings: Settings, name: str) -> pd.
     if size is None:
         return table if "utilization" in table else table.assign(utilization=np.nan)
     if "used_codes" in table:
-        _refuse(table["used_codes"] > size, table, "used_codes", name,
-                f"at most the codebook's {size} codes")  # fmt: skip
+        _refuse(
+            table["used_codes"] > size,
+            table,
+            "used_codes",
+            name,
+            f"at most the codebook's {size} codes",
+        )
         share = table["used_codes"] / size
         if "utilization" in table:
             apart = (share - table["utilization"]).abs() > CONTRADICTION + 1 / size
             _refuse(apart, table, "utilization", name, f"used_codes / {size}")
-        return table.assign(utilization=table["utilization"].fillna(share)
-                            if "utilization" in table else share)  # fmt: skip
+        return table.assign(
+            utilization=table["utilization"].fillna(share) if "utilization" in table else share
+        )
     return table.assign(used_codes=(table["utilization"] * size).round())

@@ -48,10 +48,14 @@ def threshold_above_share(log: Log) -> Finding:
     if s.dead_code_threshold == 0:
         return not_applicable(name, "The reset is off (dead_code_threshold 0).")
     if s.dead_code_threshold is None or s.share is None:
-        missing = [n for n in ("dead_code_threshold", "tokens_per_step", "codebook_size")
-                   if getattr(s, n) is None]  # fmt: skip
-        return unknown(name, "The threshold cannot be set beside the uniform share N/K.",
-                       ", ".join(missing))  # fmt: skip
+        missing = [
+            n
+            for n in ("dead_code_threshold", "tokens_per_step", "codebook_size")
+            if getattr(s, n) is None
+        ]
+        return unknown(
+            name, "The threshold cannot be set beside the uniform share N/K.", ", ".join(missing)
+        )
     over = s.dead_code_threshold / s.share
     ceiling = min(1.0, 1 / over)
     evidence = (
@@ -62,14 +66,19 @@ def threshold_above_share(log: Log) -> Finding:
     if over <= ROOM:
         return clear(name, *evidence)
     return fired(
-        name, "critical" if over > 1 else "warning", *evidence,
+        name,
+        "critical" if over > 1 else "warning",
+        *evidence,
         cause=f"dead_code_threshold {s.dead_code_threshold:g} is {over:.1f} x the uniform share of "
         f"{s.share:.4g} hits a step; "
-        + (f"counts add up to N a step, so at most {ceiling:.0%} of the codebook can stay above it."
-           if over > 1 else "a code used a little less than the average is dead."),
+        + (
+            f"counts add up to N a step, so at most {ceiling:.0%} of the codes can stay above it."
+            if over > 1
+            else "a code used a little less than the average is dead."
+        ),
         remedy=f"use {GOOD_THRESHOLD * s.share:.2g}, or relative={GOOD_THRESHOLD:g}: "
         f"DeadCodeReset(threshold={GOOD_THRESHOLD:g}, relative=True)",
-    )  # fmt: skip
+    )
 
 
 def reset_churn(log: Log) -> Finding:
@@ -81,25 +90,45 @@ def reset_churn(log: Log) -> Finding:
     early, late = float(rate[:third].mean()), float(rate[-third:].mean())
     steps = rate.index
     evidence = (
-        Evidence("resets", late / size, "of the codebook a step",
-                 f"steps {steps[-third]:.0f} to {steps[-1]:.0f}"),
-        Evidence("at first", early / size, "of the codebook a step",
-                 f"steps {steps[0]:.0f} to {steps[third - 1]:.0f}"),
-        Evidence("at most", float(rate.max()) / size, "of the codebook a step",
-                 f"step {rate.idxmax():.0f}"),
+        Evidence(
+            "resets",
+            late / size,
+            "of the codebook a step",
+            f"steps {steps[-third]:.0f} to {steps[-1]:.0f}",
+        ),
+        Evidence(
+            "at first",
+            early / size,
+            "of the codebook a step",
+            f"steps {steps[0]:.0f} to {steps[third - 1]:.0f}",
+        ),
+        Evidence(
+            "at most",
+            float(rate.max()) / size,
+            "of the codebook a step",
+            f"step {rate.idxmax():.0f}",
+        ),
         _again(log),
-    )  # fmt: skip
+    )
     if late < BUSY * size or late < DECLINED * early:
         if rate.max() <= MAX_RESET_SHARE * size:
             return clear(name, *evidence)
-        return fired(name, "note", *evidence,
-                     cause="In one step resets took more than a tenth of the codebook, which the "
-                     "guide advises against.",
-                     remedy="nothing if that was at the start; else " + _calmer(log))  # fmt: skip
+        return fired(
+            name,
+            "note",
+            *evidence,
+            cause="In one step resets took more than a tenth of the codebook, which the "
+            "guide advises against.",
+            remedy="nothing if that was at the start; else " + _calmer(log),
+        )
     severity: Severity = "critical" if late >= FLOOD * size else "warning"
-    return fired(name, severity, *evidence,
-                 cause="Resets do not become fewer: codes are taken away before inputs find them.",
-                 remedy=_calmer(log))  # fmt: skip
+    return fired(
+        name,
+        severity,
+        *evidence,
+        cause="Resets do not become fewer: codes are taken away before inputs find them.",
+        remedy=_calmer(log),
+    )
 
 
 def _calmer(log: Log) -> str:
@@ -123,14 +152,18 @@ def reset_never_fires(log: Log) -> Finding:
         return unknown(name, "Resets were not counted.", "resets, or dead_code_threshold")
     if total is not None and total.value > 0:
         return clear(name, total)
-    threshold = None if s.dead_code_threshold is None else Evidence(
-        "dead_code_threshold", s.dead_code_threshold, "hits a step")  # fmt: skip
+    threshold = (
+        None
+        if s.dead_code_threshold is None
+        else Evidence("dead_code_threshold", s.dead_code_threshold, "hits a step")
+    )
     if share is None:
         return unknown(name, "Whether codes are dead is not known.", "codebook_size, K")
     if share.value >= LOW:
         return clear(name, total, threshold, share)
-    return fired(name, "warning", total, threshold, share,
-                 cause=_why_never(log), remedy=remedy_reset(log))  # fmt: skip
+    return fired(
+        name, "warning", total, threshold, share, cause=_why_never(log), remedy=remedy_reset(log)
+    )
 
 
 def _why_never(log: Log) -> str:
@@ -160,11 +193,15 @@ def reset_does_not_survive(log: Log) -> Finding:
     if early is not None and early.value > 0:
         futile = early.value >= PREMATURE or (lived is not None and lived.value < HARDLY)
         return fired(
-            name, "critical" if futile else "warning", early, total, lived,
+            name,
+            "critical" if futile else "warning",
+            early,
+            total,
+            lived,
             cause="A code was reset again within the steps that a refilled count lasts without a "
             "hit: the reset does not refill the count, or something takes it back.",
             remedy="write the count together with the code: cluster_size[dead] = refill",
-        )  # fmt: skip
+        )
     if total.value < MANY * size:
         return clear(name, total, lived)
     if lived is not None:
@@ -178,12 +215,17 @@ def reset_does_not_survive(log: Log) -> Finding:
         if not futile:
             return clear(name, again, total, share)
     return fired(
-        name, "critical" if futile else "warning", lived, again, total, share,
+        name,
+        "critical" if futile else "warning",
+        lived,
+        again,
+        total,
+        share,
         cause="Reset codes are reset again before they are used: the count was not refilled, or "
         "the reset was overwritten by the same step's update, or the threshold lets nothing live.",
         remedy="reset codebook, running sums and count together, after the update; vqlib.audit("
         "quantizer) tells which of them is missed" + _reachable(log),
-    )  # fmt: skip
+    )
 
 
 def _reachable(log: Log) -> str:
@@ -203,26 +245,36 @@ def cold_start(log: Log) -> Finding:
         return unknown(name, "The first steps are not in the data.", "a row of step 1")
     s = log.settings
     if s.share and s.dead_code_threshold and s.dead_code_threshold > NEAR_SHARE * s.share:
-        return unknown(name, "The threshold is so near the uniform share that codes in use fall "
-                       "below it whatever the start.", "vqlib.audit(quantizer)")  # fmt: skip
+        return unknown(
+            name,
+            "The threshold is so near the uniform share that codes in use fall "
+            "below it whatever the start.",
+            "vqlib.audit(quantizer)",
+        )
     both = float((first["used_codes"] + first["resets"]).iloc[0]) - size
     evidence = (
         log.number("used_codes", float(first["used_codes"].iloc[0]), first, "train"),
         log.number("resets", float(first["resets"].iloc[0]), first, "train"),
-        Evidence("codes in use and yet reset", max(0.0, both / size), "of the codebook",
-                 "at least, in that step"),
-    )  # fmt: skip
+        Evidence(
+            "codes in use and yet reset",
+            max(0.0, both / size),
+            "of the codebook",
+            "at least, in that step",
+        ),
+    )
     usual = float(train["resets"].iloc[1:20].median())  # NaN where there is no other row
     if both <= THROWN * size or evidence[1].value < ONCE * usual:
         return clear(name, *evidence)
     return fired(
-        name, "critical", *evidence,
+        name,
+        "critical",
+        *evidence,
         cause="Counts begin at 0, so that a code needs threshold / (1 - decay) hits in the first "
         "batch or it is reset: the codebook just made is thrown away.",
         remedy="let cluster_size begin at the first batch's counts"
         + (f" (about {s.share:.4g})" if s.share else "")
         + ", or let the reset wait for 1 / (1 - decay) steps",
-    )  # fmt: skip
+    )
 
 
 def first_step_explosion(log: Log) -> Finding:
@@ -234,11 +286,13 @@ def first_step_explosion(log: Log) -> Finding:
     if longest.value < EXPLODED:
         return clear(name, longest)
     return fired(
-        name, "critical", longest,
+        name,
+        "critical",
+        longest,
         cause="A running sum begins beside a count of 0: divided by it, a code without a hit in "
         "step 1 becomes enormous and is never chosen again.",
         remedy="begin the running sum at codebook x count, with one and the same count",
-    )  # fmt: skip
+    )
 
 
 def duplicate_codes(log: Log) -> Finding:
@@ -253,12 +307,15 @@ def duplicate_codes(log: Log) -> Finding:
     harmed = share is not None and share.value < LOW and copies.value >= HARMFUL_COPIES * size
     grave = harmed and copies.value >= MANY_COPIES * size
     return fired(
-        name, "critical" if grave else "warning" if harmed else "note", copies, share,
+        name,
+        "critical" if grave else "warning" if harmed else "note",
+        copies,
+        share,
         cause="Of codes that hold one vector argmax finds only the first; the others are dead "
         "from birth.",
         remedy="draw donors without replacement and from more than one cell: "
         "DeadCodeReset(donors='batch', distinct=True)",
-    )  # fmt: skip
+    )
 
 
 def _rate(log: Log) -> pd.Series | None:
@@ -274,8 +331,12 @@ def _total(log: Log) -> Evidence | None:
     if not log.has("resets"):
         return None
     rows = log.rows("resets")
-    return Evidence("resets in all", int(rows["resets"].sum()), "codes",
-                    f"train, up to step {int(rows['step'].iloc[-1])}")  # fmt: skip
+    return Evidence(
+        "resets in all",
+        int(rows["resets"].sum()),
+        "codes",
+        f"train, up to step {int(rows['step'].iloc[-1])}",
+    )
 
 
 def _again(log: Log) -> Evidence | None:
@@ -307,5 +368,12 @@ def _no_resets(name: str, log: Log, needs: str) -> Finding:
     return unknown(name, "Resets were not counted.", needs)
 
 
-RULES = (threshold_above_share, reset_churn, reset_never_fires, reset_does_not_survive, cold_start,
-         first_step_explosion, duplicate_codes)  # fmt: skip
+RULES = (
+    threshold_above_share,
+    reset_churn,
+    reset_never_fires,
+    reset_does_not_survive,
+    cold_start,
+    first_step_explosion,
+    duplicate_codes,
+)

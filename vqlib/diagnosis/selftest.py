@@ -17,24 +17,31 @@ from vqlib.training import experiments
 from vqlib.training.config import TrainConfig
 from vqlib.training.experiments import SMALL
 
-BED = replace(SMALL, codebook_size=64, image_size=32, dead_code_threshold=1.0, val_every=40,
-              trace_every=0)  # fmt: skip
+BED = replace(
+    SMALL, codebook_size=64, image_size=32, dead_code_threshold=1.0, val_every=40, trace_every=0
+)
 """N/K 8, and 120 steps in about a second: the codebook collapses in it unless a reset acts."""
 
 HEALED = {"dead_code_threshold": 0.1, "reset_relative": True, "reset_refill": 1.0}
 REMEDIES: dict[str, dict] = {
     "still encoder": {"freeze_encoder_at": 0, "dead_code_threshold": 0.0},
     "still encoder, decay 0.99": {
-        "freeze_encoder_at": 0, "dead_code_threshold": 0.0, "decay": 0.99},
+        "freeze_encoder_at": 0,
+        "dead_code_threshold": 0.0,
+        "decay": 0.99,
+    },
     "still encoder, random inputs": {
-        "freeze_encoder_at": 0, "dead_code_threshold": 0.0, "variant": "random-inputs"},
+        "freeze_encoder_at": 0,
+        "dead_code_threshold": 0.0,
+        "variant": "random-inputs",
+    },
     "guide's reset": {"dead_code_threshold": 1.0},
     "donors batch": HEALED | {"reset_donors": "batch"},
     "donors usage": HEALED | {"reset_donors": "usage"},
     "every 5 steps": HEALED | {"reset_donors": "batch", "reset_interval": 5},
     "distinct": HEALED | {"reset_donors": "top", "reset_distinct": True},
     "decay 0.75": HEALED | {"reset_donors": "batch", "decay": 0.75},
-}  # fmt: skip
+}
 HEALTHY = 0.5  # of what uniform use would show, in validation: the truth a verdict is held against
 
 BITES: dict[str, dict] = {
@@ -50,10 +57,13 @@ BY_AUDIT = ("ranks-draw-alone", "unseeded-draws", "averages-twice")
 def healthy_settings() -> dict[str, TrainConfig]:
     """36 settings that keep a codebook in use, by name."""
     return {
-        f"K {size}, batch {batch}, {name}":
-            replace(BED, codebook_size=size, batch_size=batch, **changes)
-        for size in (32, 64) for batch in (8, 16) for name, changes in REMEDIES.items()
-    }  # fmt: skip
+        f"K {size}, batch {batch}, {name}": replace(
+            BED, codebook_size=size, batch_size=batch, **changes
+        )
+        for size in (32, 64)
+        for batch in (8, 16)
+        for name, changes in REMEDIES.items()
+    }
 
 
 def faulty_settings(fault: str) -> TrainConfig:
@@ -118,10 +128,11 @@ def confusion(found: Mapping[tuple[str, str], Diagnosis]) -> pd.DataFrame:
         expected = EXPECTED.get(name)
         false = sum(bool(d.ids("critical")) for d in group) / len(group)
         rows[name] = {
-            "runs": len(group), "by": "audit" if name in BY_AUDIT else "history",
+            "runs": len(group),
+            "by": "audit" if name in BY_AUDIT else "history",
             "must find": expected or "nothing critical",
             "found": fired[expected] if expected else false,
-        } | fired  # fmt: skip
+        } | fired
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("planted")
 
 

@@ -12,8 +12,12 @@ from vqlib.diagnosis.logs import HistoryError, Log, checked, in_hits
 from vqlib.training.runs import Run
 from vqlib.watching.adapters import adapter_for
 
-BINARY = {b"\x1f\x8b": "compressed (gzip)", b"PK\x03\x04": "an archive (zip, xlsx)",
-          b"PAR1": "a Parquet file", b"\xff\xfe": "UTF-16"}  # fmt: skip
+BINARY = {
+    b"\x1f\x8b": "compressed (gzip)",
+    b"PK\x03\x04": "an archive (zip, xlsx)",
+    b"PAR1": "a Parquet file",
+    b"\xff\xfe": "UTF-16",
+}
 
 
 def read(source, title: str | None = None, **given) -> Log:

@@ -28,11 +28,15 @@ def encoder_collapse(log: Log) -> Finding:
     name = "encoder-collapse"
     similarity, std = log.late("encoder_similarity"), log.late("encoder_std")
     if similarity is None:
-        return unknown(name, "Encoder outputs were not compared.",
-                       "encoder_similarity: usage.pairwise_similarity of 100 outputs")  # fmt: skip
+        return unknown(
+            name,
+            "Encoder outputs were not compared.",
+            "encoder_similarity: usage.pairwise_similarity of 100 outputs",
+        )
     share = in_use(log)
-    certain = similarity.value > COLLAPSED_SIMILARITY and std is not None and (
-        std.value < COLLAPSED_STD)  # fmt: skip
+    certain = (
+        similarity.value > COLLAPSED_SIMILARITY and std is not None and (std.value < COLLAPSED_STD)
+    )
     if not certain and similarity.value < RATHER_ALIKE:
         return clear(name, similarity, std)
     told_apart = share is not None and share.value >= LOW and log.settings.codebook_size > 1
@@ -50,8 +54,15 @@ def encoder_collapse(log: Log) -> Finding:
             f"mend the encoder first: lower its learning rate{_tenth(log)}, lower beta, normalise "
             "its inputs; a reset cannot split outputs that are equal"
         )
-    return fired(name, "critical" if grave else "note" if told_apart else "warning",
-                 similarity, std, share, cause=cause, remedy=remedy)  # fmt: skip
+    return fired(
+        name,
+        "critical" if grave else "note" if told_apart else "warning",
+        similarity,
+        std,
+        share,
+        cause=cause,
+        remedy=remedy,
+    )
 
 
 def _tenth(log: Log) -> str:
@@ -63,26 +74,36 @@ def encoder_drift(log: Log) -> Finding:
     name = "encoder-drift"
     drift, error = log.late("drift"), log.late("cosine_error")
     if drift is None:
-        return unknown(name, "The encoder's movement was not measured.",
-                       "drift: degrees a step that outputs on fixed inputs turn (vqlib.train "
-                       "records it)")  # fmt: skip
+        return unknown(
+            name,
+            "The encoder's movement was not measured.",
+            "drift: degrees a step that outputs on fixed inputs turn (vqlib.train records it)",
+        )
     leaves = None
     if error is not None and drift.value > 0:
         radius = math.degrees(math.acos(max(-1.0, min(1.0, 1 - error.value))))
-        leaves = Evidence("outputs leave their cell in", radius / drift.value, "steps",
-                          "angle to the code over drift")  # fmt: skip
+        leaves = Evidence(
+            "outputs leave their cell in",
+            radius / drift.value,
+            "steps",
+            "angle to the code over drift",
+        )
     fast = leaves.value < FAST if leaves is not None else drift.value > FAST_DEGREES
     share = in_use(log)
     if not fast or drift.value == 0:
         return clear(name, drift, leaves)
     harmed = share is not None and share.value < LOW
     return fired(
-        name, "warning" if harmed else "note", drift, leaves, share,
+        name,
+        "warning" if harmed else "note",
+        drift,
+        leaves,
+        share,
         cause="Outputs move on faster than codes without hits, which do not move at all, can be "
         "found again.",
         remedy="lower the learning rate" + _tenth(log) + " or let it fall at the end; resets bring "
         "codes back, a smaller drift keeps them",
-    )  # fmt: skip
+    )
 
 
 def unstable_training(log: Log) -> Finding:
@@ -103,10 +124,11 @@ def unstable_training(log: Log) -> Finding:
     settled = loss.iloc[len(loss) // 10 :]
     spikes = int((settled > SPIKE * calm.loc[settled.index]).sum())
     evidence = (
-        end, Evidence("at the start", start, "", "recon_loss, running median"),
+        end,
+        Evidence("at the start", start, "", "recon_loss, running median"),
         Evidence("at best", best, "", "recon_loss, running median"),
         Evidence("spikes", spikes, "rows", f"recon_loss above {SPIKE:g} x its running median"),
-    )  # fmt: skip
+    )
     if end.value > DIVERGED * best and end.value > ABOVE_START * start:
         return _unstable(log, "critical", *evidence)
     if spikes >= SPIKES or (end.value > SPIKE * best and end.value > start):
@@ -116,12 +138,14 @@ def unstable_training(log: Log) -> Finding:
 
 def _unstable(log: Log, severity: Severity, *evidence: Evidence) -> Finding:
     return fired(
-        "unstable-training", severity, *evidence,
+        "unstable-training",
+        severity,
+        *evidence,
         cause="The loss stops being finite or rises far above what it had reached: steps are too "
         "large, or resets tear codes away faster than the decoder learns them.",
         remedy="lower the learning rate" + _tenth(log) + ", warm up longer, reset every 10 steps "
         "and below a lower threshold",
-    )  # fmt: skip
+    )
 
 
 def _broken(train: pd.DataFrame, column: str) -> Evidence | None:
@@ -145,11 +169,15 @@ def loss_hides_collapse(log: Log) -> Finding:
     if share.value >= LOW or loss.value >= LOSS_LOOKS_SMALL:
         return clear(name, loss)
     return fired(
-        name, "note", loss, log.late("cosine_error"), share,
+        name,
+        "note",
+        loss,
+        log.late("cosine_error"),
+        share,
         cause="The quantizer's loss is a mean over all elements of vectors that are near one "
         "another: it is small whatever the codebook does.",
         remedy="log 1 - cosine between outputs and codes, and used codes, beside the loss",
-    )  # fmt: skip
+    )
 
 
 def evaluation_changes_counts(log: Log) -> Finding:
@@ -161,9 +189,12 @@ def evaluation_changes_counts(log: Log) -> Finding:
         return _evaluation_learns("critical", change)
     jumps = _jumps_after_validation(log)
     if jumps is None:
-        return unknown(name, "Too few validations, or training rows around them too sparse.",
-                       "train rows each step or so around 3 validations, or eval_change "
-                       "(vqlib.watch measures it)")  # fmt: skip
+        return unknown(
+            name,
+            "Too few validations, or training rows around them too sparse.",
+            "train rows each step or so around 3 validations, or eval_change "
+            "(vqlib.watch measures it)",
+        )
     if jumps[0].value >= JUMP and jumps[1].value >= 0.6:
         return _evaluation_learns("warning", *jumps)  # something else may keep the same beat
     return clear(name, *jumps)
@@ -171,12 +202,14 @@ def evaluation_changes_counts(log: Log) -> Finding:
 
 def _evaluation_learns(severity: Severity, *evidence: Evidence) -> Finding:
     return fired(
-        "evaluation-changes-counts", severity, *evidence,
+        "evaluation-changes-counts",
+        severity,
+        *evidence,
         cause="A validation pass changes the quantizer's counts or codes; codes that it does not "
         "use are then reset at the next training step.",
         remedy="call model.eval() before validation, and update counts and codes only "
         "`if self.training`",
-    )  # fmt: skip
+    )
 
 
 def _jumps_after_validation(log: Log) -> tuple[Evidence, Evidence] | None:
@@ -198,11 +231,19 @@ def _jumps_after_validation(log: Log) -> tuple[Evidence, Evidence] | None:
     usual = float(rest.quantile(0.95))
     window = f"{len(after)} validations"
     return (
-        Evidence("rise of use after a validation, gone 20 steps later",
-                 float(after.median()), "of the codebook", f"median of {window}"),
-        Evidence("rises above what 95 % of other moments show", float((after > usual).mean()),
-                 f"of {window}", f"there at most {usual:.3g}"),
-    )  # fmt: skip
+        Evidence(
+            "rise of use after a validation, gone 20 steps later",
+            float(after.median()),
+            "of the codebook",
+            f"median of {window}",
+        ),
+        Evidence(
+            "rises above what 95 % of other moments show",
+            float((after > usual).mean()),
+            f"of {window}",
+            f"there at most {usual:.3g}",
+        ),
+    )
 
 
 def _peak_above(use: pd.Series) -> pd.Series:
@@ -224,17 +265,28 @@ def _peak_above(use: pd.Series) -> pd.Series:
 def ranks_disagree(log: Log) -> Finding:
     name = "ranks-disagree"
     if not log.has("rank_difference"):
-        return unknown(name, "One history shows one process.",
-                       "vqlib.audit(quantizer), which runs two processes")  # fmt: skip
+        return unknown(
+            name,
+            "One history shows one process.",
+            "vqlib.audit(quantizer), which runs two processes",
+        )
     worst = log.late("rank_difference")
     if worst.value < ROUNDING:
         return clear(name, worst)
     return fired(
-        name, "critical", worst,
+        name,
+        "critical",
+        worst,
         cause="Processes draw or count for themselves, so that each learns its own codebook.",
         remedy="sum counts and sums over ranks, and broadcast the rows of a reset from rank 0",
-    )  # fmt: skip
+    )
 
 
-RULES = (encoder_collapse, encoder_drift, unstable_training, loss_hides_collapse,
-         evaluation_changes_counts, ranks_disagree)  # fmt: skip
+RULES = (
+    encoder_collapse,
+    encoder_drift,
+    unstable_training,
+    loss_hides_collapse,
+    evaluation_changes_counts,
+    ranks_disagree,
+)

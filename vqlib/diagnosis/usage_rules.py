@@ -115,27 +115,41 @@ def codebook_collapse(log: Log) -> Finding:
     if share.value >= LOW:
         plain = log.very_end("utilization", split)
         if uniform(log, split) is None and plain.value < LOW:
-            return unknown("codebook-collapse", f"{plain.value:.1%} of the codes are in use, which "
-                           "may be all that a small window can show.", "window_tokens")  # fmt: skip
+            return unknown(
+                "codebook-collapse",
+                f"{plain.value:.1%} of the codes are in use, which "
+                "may be all that a small window can show.",
+                "window_tokens",
+            )
         return clear("codebook-collapse", share, codes)
     severity: Severity = "critical" if share.value < COLLAPSED else "warning"
     return fired(
-        "codebook-collapse", severity, codes, share, past, log.late("perplexity", split),
-        cause=_cause_of_collapse(log, past), remedy=_remedy_of_collapse(log),
-    )  # fmt: skip
+        "codebook-collapse",
+        severity,
+        codes,
+        share,
+        past,
+        log.late("perplexity", split),
+        cause=_cause_of_collapse(log, past),
+        remedy=_remedy_of_collapse(log),
+    )
 
 
 def _collapse_without_size(log: Log) -> Finding:
     """K is at least the most codes ever used, which bounds utilization from above."""
     now, past = log.late("used_codes"), _highest(log)
     if now is None or past is None or now.value >= COLLAPSED * past.value:
-        return unknown("codebook-collapse", "The size of the codebook is not known.",
-                       "codebook_size, K")  # fmt: skip
+        return unknown(
+            "codebook-collapse", "The size of the codebook is not known.", "codebook_size, K"
+        )
     return fired(
-        "codebook-collapse", "critical", now, past,
+        "codebook-collapse",
+        "critical",
+        now,
+        past,
         cause="Whatever K is, at least the most codes ever used: far fewer are in use now.",
         remedy=_remedy_of_collapse(log),
-    )  # fmt: skip
+    )
 
 
 def _highest(log: Log) -> Evidence | None:
@@ -183,25 +197,36 @@ def train_validation_gap(log: Log) -> Finding:
     if train.value - val.value <= GAP:
         return clear(name, gap)
     if is_stale(log):
-        return unknown(name, "The last validation lies far before the last training row.",
-                       "a validation at the end")  # fmt: skip
+        return unknown(
+            name,
+            "The last validation lies far before the last training row.",
+            "a validation at the end",
+        )
     tokens = window_tokens(log, "train"), window_tokens(log, "val")
     if None in tokens or tokens[1] < SAME_WINDOW * tokens[0]:
         return unknown(
-            name, f"They differ by {gap.value:.0f} points, but a smaller window shows fewer codes.",
+            name,
+            f"They differ by {gap.value:.0f} points, but a smaller window shows fewer codes.",
             "window_tokens of both splits, with at least as many in val as in train",
-        )  # fmt: skip
+        )
     severity: Severity = "critical" if train.value - val.value > WIDE_GAP else "warning"
     mature = log.late("mature_utilization", "train")
     fresh = mature is not None and mature.value < 0.8 * train.value
     return fired(
-        name, severity, gap, train, val, mature,
+        name,
+        severity,
+        gap,
+        train,
+        val,
+        mature,
         cause="Training counts codes that were reset a moment ago and got a hit there."
-        if fresh else "Pictures never trained on reach fewer codes: codes fit single batches.",
+        if fresh
+        else "Pictures never trained on reach fewer codes: codes fit single batches.",
         remedy="judge by validation, or by mature_utilization; reset less often, and let the "
-        "learning rate fall at the end" if fresh else "more training pictures, or a smaller "
-        f"codebook than {log.settings.codebook_size}",
-    )  # fmt: skip
+        "learning rate fall at the end"
+        if fresh
+        else f"more training pictures, or a smaller codebook than {log.settings.codebook_size}",
+    )
 
 
 def top_code_dominates(log: Log) -> Finding:
@@ -211,8 +236,9 @@ def top_code_dominates(log: Log) -> Finding:
     if ratio is None or size is None:
         needs = "top_code_ratio" if size else "top_code_ratio and codebook_size"
         return unknown(name, "The use of single codes is not in the data.", needs)
-    share = Evidence("share of the most used code", ratio.value / size, "of the tokens",
-                     ratio.window)  # fmt: skip
+    share = Evidence(
+        "share of the most used code", ratio.value / size, "of the tokens", ratio.window
+    )
     effective = _effective(log, split)
     excess = (share.value - 1 / size) / (1 - 1 / size) if size > 1 else 0.0
     by_top = excess >= max(TOP_EXCESS, min(MOST, 5 / size))
@@ -221,12 +247,16 @@ def top_code_dominates(log: Log) -> Finding:
         return clear(name, ratio, share)
     grave = excess >= (MOST if size >= SMALL else NEARLY_ALL)
     return fired(
-        name, "critical" if grave else "warning", ratio, share, effective,
+        name,
+        "critical" if grave else "warning",
+        ratio,
+        share,
+        effective,
         cause="Many inputs are alike for the encoder (flat regions, silence, padding), or few "
         "codes are left to share them: utilization alone flatters.",
         remedy="mask out padding; look at which inputs the top code takes; split it: "
         "DeadCodeReset(donors='usage') gives dead codes to crowded ones",
-    )  # fmt: skip
+    )
 
 
 def _effective(log: Log, split: str) -> Evidence | None:
@@ -239,13 +269,20 @@ def _effective(log: Log, split: str) -> Evidence | None:
 
 def window_too_small(log: Log) -> Finding:
     name, size = "window-too-small", log.settings.codebook_size
-    shows = {split: uniform(log, split) for split in ("train", "val")
-             if log.has("utilization", split)}  # fmt: skip
-    split, possible = min(((s, p) for s, p in shows.items() if p is not None),
-                          key=lambda pair: pair[1], default=(None, None))  # fmt: skip
+    shows = {
+        split: uniform(log, split) for split in ("train", "val") if log.has("utilization", split)
+    }
+    split, possible = min(
+        ((s, p) for s, p in shows.items() if p is not None),
+        key=lambda pair: pair[1],
+        default=(None, None),
+    )
     if possible is None or size is None:
-        return unknown(name, "How many tokens a row counts is not known.",
-                       "window_tokens, or tokens_per_step and codebook_size")  # fmt: skip
+        return unknown(
+            name,
+            "How many tokens a row counts is not known.",
+            "window_tokens, or tokens_per_step and codebook_size",
+        )
     tokens = window_tokens(log, split)
     window = f"{split}, a window of {tokens:.0f} tokens" if tokens else split
     evidence = Evidence("uniform use would show", possible, "of the codebook", window)
@@ -255,11 +292,13 @@ def window_too_small(log: Log) -> Finding:
     every = log.settings.tokens_per_step or tokens
     windows = f" (usage_window={math.ceil(enough / every)})" if split == "train" and every else ""
     return fired(
-        name, "warning" if possible < LOW else "note", evidence,
+        name,
+        "warning" if possible < LOW else "note",
+        evidence,
         cause=f"Even perfectly uniform use shows only {possible:.1%} of {size} codes in it.",
         remedy=f"count over at least {enough} tokens{windows}, and compare with "
         "usage.uniform_utilization(K, N), not with 100 %",
-    )  # fmt: skip
+    )
 
 
 RULES = (codebook_collapse, train_validation_gap, top_code_dominates, window_too_small)

@@ -59,91 +59,162 @@ class Hypothesis(NamedTuple):
         return self.arms[0]
 
 
-ARMS = {a.name: a for a in (
-    Arm("baseline", "nothing is changed"),
-    Arm("random counts", "every count is replaced by a random number after each step",
-        {"variant": "random-counts"}),
-    Arm("zeroed counts", "every count is set to 0 after each step", {"variant": "zeroed-counts"}),
-    Arm("decay 0", "no memory at all", {"decay": 0.0}),
-    Arm("decay 0.99", "a memory of 100 steps", {"decay": 0.99}),
-    Arm("decay 0.999", "a memory of 1,000 steps", {"decay": 0.999}),
-    Arm("leaders held", "the tenth of the codes with the highest counts is not moved",
-        {"variant": "leaders-held"}),
-    Arm("swapped places", "leaders and trailers exchange their vectors after 25 steps",
-        {"variant": "swapped-places"}),
-    Arm("codes never move", "no code is strengthened (decay 1)", {"decay": 1.0}),
-    Arm("count-weighted", "hits do strengthen: EMA of sums over EMA of counts",
-        {"variant": "count-weighted"}),
-    Arm("gradient codebook", "codes descend the codebook loss instead of EMA",
-        {"variant": "gradient-codebook"}),
-    Arm("unused drift", "unused codes follow the mean movement of the used ones",
-        {"variant": "unused-drift"}),
-    Arm("unused pulled", "unused codes move to their nearest input, at EMA's rate",
-        {"variant": "unused-pulled"}),
-    Arm("random start", "random unit vectors instead of k-means", {"kmeans_init": False}),
-    Arm("random inputs", "random inputs instead of k-means", {"variant": "random-inputs"}),
-    Arm("unbalanced start", "k-means of one corner of the batch", {"variant": "unbalanced-start"}),
-    Arm("frozen encoder", "the encoder does not learn", {"freeze_encoder_at": 0}),
-    Arm("frozen at 1/4", "the encoder stops after a quarter of the steps", slowed=4),
-    Arm("frozen at 1/2", "the encoder stops after half of the steps", slowed=2),
-    Arm("slow encoder", "a tenth of the learning rate", {"learning_rate": 1e-4}),
-    Arm("beta 0", "no commitment loss: nothing pulls outputs to codes", {"beta": 0.0}),
-    Arm("beta 0.1", "a weaker commitment loss", {"beta": 0.1}),
-    Arm("beta 1", "a stronger commitment loss", {"beta": 1.0}),
-)}  # fmt: skip
+ARMS = {
+    a.name: a
+    for a in (
+        Arm("baseline", "nothing is changed"),
+        Arm(
+            "random counts",
+            "every count is replaced by a random number after each step",
+            {"variant": "random-counts"},
+        ),
+        Arm(
+            "zeroed counts", "every count is set to 0 after each step", {"variant": "zeroed-counts"}
+        ),
+        Arm("decay 0", "no memory at all", {"decay": 0.0}),
+        Arm("decay 0.99", "a memory of 100 steps", {"decay": 0.99}),
+        Arm("decay 0.999", "a memory of 1,000 steps", {"decay": 0.999}),
+        Arm(
+            "leaders held",
+            "the tenth of the codes with the highest counts is not moved",
+            {"variant": "leaders-held"},
+        ),
+        Arm(
+            "swapped places",
+            "leaders and trailers exchange their vectors after 25 steps",
+            {"variant": "swapped-places"},
+        ),
+        Arm("codes never move", "no code is strengthened (decay 1)", {"decay": 1.0}),
+        Arm(
+            "count-weighted",
+            "hits do strengthen: EMA of sums over EMA of counts",
+            {"variant": "count-weighted"},
+        ),
+        Arm(
+            "gradient codebook",
+            "codes descend the codebook loss instead of EMA",
+            {"variant": "gradient-codebook"},
+        ),
+        Arm(
+            "unused drift",
+            "unused codes follow the mean movement of the used ones",
+            {"variant": "unused-drift"},
+        ),
+        Arm(
+            "unused pulled",
+            "unused codes move to their nearest input, at EMA's rate",
+            {"variant": "unused-pulled"},
+        ),
+        Arm("random start", "random unit vectors instead of k-means", {"kmeans_init": False}),
+        Arm("random inputs", "random inputs instead of k-means", {"variant": "random-inputs"}),
+        Arm(
+            "unbalanced start",
+            "k-means of one corner of the batch",
+            {"variant": "unbalanced-start"},
+        ),
+        Arm("frozen encoder", "the encoder does not learn", {"freeze_encoder_at": 0}),
+        Arm("frozen at 1/4", "the encoder stops after a quarter of the steps", slowed=4),
+        Arm("frozen at 1/2", "the encoder stops after half of the steps", slowed=2),
+        Arm("slow encoder", "a tenth of the learning rate", {"learning_rate": 1e-4}),
+        Arm("beta 0", "no commitment loss: nothing pulls outputs to codes", {"beta": 0.0}),
+        Arm("beta 0.1", "a weaker commitment loss", {"beta": 0.1}),
+        Arm("beta 1", "a stronger commitment loss", {"beta": 1.0}),
+    )
+}
 """The baseline and every intervention, by name."""
 
 LEADERS_SHARE = "leaders' share of tokens"  # no arm: observed in the baseline, see `leaders_gain`
 
 HYPOTHESES = {
     "counts": Hypothesis(
-        "claim 1", "what cluster_size remembers keeps dominant codes dominant",
+        "claim 1",
+        "what cluster_size remembers keeps dominant codes dominant",
         "the counts' memory",
-        "with random counts more codes stay in use", +1, ("random counts",)),
+        "with random counts more codes stay in use",
+        +1,
+        ("random counts",),
+    ),
     "1-2": Hypothesis(
-        "arrow 1-2", "EMA strengthens the codes that were used a lot early",
+        "arrow 1-2",
+        "EMA strengthens the codes that were used a lot early",
         "the strengthening of early leaders",
-        "without EMA on the leaders more codes stay", +1, ("leaders held", "swapped places")),
+        "without EMA on the leaders more codes stay",
+        +1,
+        ("leaders held", "swapped places"),
+    ),
     "2-3": Hypothesis(
-        "arrow 2-3", "a strengthened code draws ever more inputs",
+        "arrow 2-3",
+        "a strengthened code draws ever more inputs",
         "the strengthening of codes by EMA",
-        "where no code is strengthened more codes stay", +1,
-        ("codes never move", "count-weighted")),
+        "where no code is strengthened more codes stay",
+        +1,
+        ("codes never move", "count-weighted"),
+    ),
     "3-4": Hypothesis(
-        "arrow 3-4", "what leads takes the inputs of the others",
+        "arrow 3-4",
+        "what leads takes the inputs of the others",
         "the leaders' growing share",
-        "the early leaders' share of the tokens grows", +1, (LEADERS_SHARE,)),
+        "the early leaders' share of the tokens grows",
+        +1,
+        (LEADERS_SHARE,),
+    ),
     "4-5": Hypothesis(
-        "arrow 4-5", "a code is dead once its cluster_size is 0",
+        "arrow 4-5",
+        "a code is dead once its cluster_size is 0",
         "a count of 0",
-        "with all counts at 0 fewer codes stay", -1, ("zeroed counts",)),
+        "with all counts at 0 fewer codes stay",
+        -1,
+        ("zeroed counts",),
+    ),
     "5-6": Hypothesis(
-        "arrow 5-6", "an unused code is not updated, so it never comes back",
+        "arrow 5-6",
+        "an unused code is not updated, so it never comes back",
         "that nothing moves unused codes",
-        "where unused codes are moved more codes stay", +1, ("unused pulled", "unused drift")),
+        "where unused codes are moved more codes stay",
+        +1,
+        ("unused pulled", "unused drift"),
+    ),
     "memory": Hypothesis(
-        "root cause", "EMA's memory (a high decay, smoothing) makes it worse",
+        "root cause",
+        "EMA's memory (a high decay, smoothing) makes it worse",
         "the length of EMA's memory",
-        "without memory more codes stay", +1, ("decay 0", "decay 0.99", "decay 0.999")),
+        "without memory more codes stay",
+        +1,
+        ("decay 0", "decay 0.99", "decay 0.999"),
+    ),
     "start": Hypothesis(
-        "root cause", "an unbalanced start stays unbalanced",
+        "root cause",
+        "an unbalanced start stays unbalanced",
         "the initialisation",
-        "from an unbalanced start fewer codes stay", -1,
-        ("unbalanced start", "random inputs", "random start")),
+        "from an unbalanced start fewer codes stay",
+        -1,
+        ("unbalanced start", "random inputs", "random start"),
+    ),
     "gradient": Hypothesis(
-        "root cause", "no gradient reaches the codes, so nothing corrects them",
+        "root cause",
+        "no gradient reaches the codes, so nothing corrects them",
         "the missing gradient",
-        "with a gradient more codes stay", +1, ("gradient codebook",)),
+        "with a gradient more codes stay",
+        +1,
+        ("gradient codebook",),
+    ),
     "drift": Hypothesis(
-        "ours", "the encoder's outputs move away from codes that nothing moves",
+        "ours",
+        "the encoder's outputs move away from codes that nothing moves",
         "the movement of the encoder",
-        "with a still encoder more codes stay", +1,
-        ("frozen encoder", "frozen at 1/4", "frozen at 1/2", "slow encoder")),
+        "with a still encoder more codes stay",
+        +1,
+        ("frozen encoder", "frozen at 1/4", "frozen at 1/2", "slow encoder"),
+    ),
     "pull": Hypothesis(
-        "ours", "the commitment loss gathers the outputs at few codes",
+        "ours",
+        "the commitment loss gathers the outputs at few codes",
         "the commitment loss",
-        "without that loss more codes stay", +1, ("beta 0", "beta 0.1", "beta 1")),
-}  # fmt: skip
+        "without that loss more codes stay",
+        +1,
+        ("beta 0", "beta 0.1", "beta 1"),
+    ),
+}
 """Each claim by a short name, with the intervention that would refute it."""
 
 
@@ -200,9 +271,15 @@ def mechanisms(runs: Mapping[tuple[str, int], Run]) -> pd.DataFrame:
     rows = []
     for (arm, seed), run in runs.items():
         val, end = run.split("val"), run.split("val").iloc[-1]
-        rows.append({
-            "arm": arm, "seed": seed, "drift": run.split("train")["drift"].mean(),
-            "lag": val["lag"].mean(), "dead_codes": run.config.codebook_size - end["used_codes"],
-            "dead_distance": end["dead_distance"], "utilization": end["utilization"],
-        })  # fmt: skip
+        rows.append(
+            {
+                "arm": arm,
+                "seed": seed,
+                "drift": run.split("train")["drift"].mean(),
+                "lag": val["lag"].mean(),
+                "dead_codes": run.config.codebook_size - end["used_codes"],
+                "dead_distance": end["dead_distance"],
+                "utilization": end["utilization"],
+            }
+        )
     return pd.DataFrame(rows)

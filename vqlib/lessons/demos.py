@@ -47,19 +47,38 @@ def window() -> Demo:
     fewest = next(n for n in range(10**6) if usage.uniform_utilization(CODES, n) >= SHOWN)
     return Demo(
         [
-            Slider("tokens", "window", 1000, 100, 100_000, 0.005, "tokens", log=True,
-                   help="how many tokens are counted"),
-            Slider("skew", "skew of use", 1.0, 0.0, 2.0, 0.1, "exponent",
-                   help="a code's share falls as its rank to this power; 0: all alike"),
+            Slider(
+                "tokens",
+                "window",
+                1000,
+                100,
+                100_000,
+                0.005,
+                "tokens",
+                log=True,
+                help="how many tokens are counted",
+            ),
+            Slider(
+                "skew",
+                "skew of use",
+                1.0,
+                0.0,
+                2.0,
+                0.1,
+                "exponent",
+                help="a code's share falls as its rank to this power; 0: all alike",
+            ),
         ],
         lambda tokens, skew: Window(round(tokens), skew, _zipf(skew)),
         _draw_window,
-        lambda w: f"A codebook of {CODES} codes, all in use with skew {w.skew:.1f}, shows "
-        f"{percent(w.shown(w.tokens))} in a window of {w.tokens:,} tokens.",
+        lambda w: (
+            f"A codebook of {CODES} codes, all in use with skew {w.skew:.1f}, shows "
+            f"{percent(w.shown(w.tokens))} in a window of {w.tokens:,} tokens."
+        ),
         target=f"with perfectly even use, the fewest tokens that show {100 * SHOWN:.0f} % (within "
         f"{100 * (SPARE - 1):.0f} %)",
         reached=lambda w: w.skew == 0 and fewest <= w.tokens <= SPARE * fewest,
-    )  # fmt: skip
+    )
 
 
 def _zipf(skew: float) -> np.ndarray:
@@ -93,42 +112,72 @@ def drift() -> Demo:
     """Lesson 02: drift of the encoder against decay, without a reset."""
     return Demo(
         [
-            Slider("drift", "encoder drift", 1.0, 0.0, 3.0, 0.05, "% of radius a step",
-                   help="how far the cloud of encoder outputs moves in a step"),
-            Slider("decay", "decay", 0.9, 0.0, 0.99, 0.01, "of the old",
-                   help="of the moving averages"),
+            Slider(
+                "drift",
+                "encoder drift",
+                1.0,
+                0.0,
+                3.0,
+                0.05,
+                "% of radius a step",
+                help="how far the cloud of encoder outputs moves in a step",
+            ),
+            Slider(
+                "decay", "decay", 0.9, 0.0, 0.99, 0.01, "of the old", help="of the moving averages"
+            ),
             SEED,
         ],
         lambda **values: run(Setting(**values), 100),
         _draw_world,
-        lambda w: f"Drift {w.setting.drift:g} %, decay {w.setting.decay:g}, no reset: "
-        f"{percent(alive(w))} of {w.setting.codebook_size} codes are in use at the end.",
+        lambda w: (
+            f"Drift {w.setting.drift:g} %, decay {w.setting.decay:g}, no reset: "
+            f"{percent(alive(w))} of {w.setting.codebook_size} codes are in use at the end."
+        ),
         target=f"{100 * ALIVE_2:.0f} % in use at a drift of {DRIFT:g} % or more",
         reached=lambda w: alive(w) >= ALIVE_2 and w.setting.drift >= DRIFT,
-    )  # fmt: skip
+    )
 
 
 def resets() -> Demo:
     """Lesson 03: threshold, interval and donors of a reset while the encoder drifts."""
-    donors = {"most used code": "most_used", "eight most used": "top", "whole batch": "batch",
-              "by long-run use": "usage"}  # fmt: skip
+    donors = {
+        "most used code": "most_used",
+        "eight most used": "top",
+        "whole batch": "batch",
+        "by long-run use": "usage",
+    }
     return Demo(
         [
-            Slider("threshold", "threshold", 1.0, 0.0, 8.0, 0.1, "hits a step",
-                   help="a code with a smaller count is dead"),
+            Slider(
+                "threshold",
+                "threshold",
+                1.0,
+                0.0,
+                8.0,
+                0.1,
+                "hits a step",
+                help="a code with a smaller count is dead",
+            ),
             Slider("every", "reset every", 1, 1, 30, 1, "steps", help="steps between resets"),
-            Choice("donors", "donors", "most_used", donors,
-                   help="whose outputs dead codes are moved to"),
+            Choice(
+                "donors",
+                "donors",
+                "most_used",
+                donors,
+                help="whose outputs dead codes are moved to",
+            ),
             SEED,
         ],
         lambda **values: run(Setting(drift=1.0, **values), 150),
         _draw_world,
-        lambda w: f"Threshold {w.setting.threshold:g}, every {w.setting.every} step(s), donors "
-        f"{w.setting.donors}: {percent(alive(w))} in use at the end, for {w.resets} resets of "
-        f"{w.setting.codebook_size} codes.",
+        lambda w: (
+            f"Threshold {w.setting.threshold:g}, every {w.setting.every} step(s), donors "
+            f"{w.setting.donors}: {percent(alive(w))} in use at the end, for {w.resets} resets of "
+            f"{w.setting.codebook_size} codes."
+        ),
         target=f"keep {100 * ALIVE_3:.0f} % in use with at most {RESETS} resets",
         reached=lambda w: alive(w) >= ALIVE_3 and w.resets <= RESETS,
-    )  # fmt: skip
+    )
 
 
 def alive(world: World) -> float:
@@ -157,8 +206,11 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, codebook_size: int) -> None:
 
 # 04: where to stop and compare
 
-MEASURES = {"reconstruction error": ("recon_loss", -1), "utilization": ("utilization", +1),
-            "perplexity": ("perplexity", +1)}  # fmt: skip
+MEASURES = {
+    "reconstruction error": ("recon_loss", -1),
+    "utilization": ("utilization", +1),
+    "perplexity": ("perplexity", +1),
+}
 
 
 class Stop(NamedTuple):
@@ -189,26 +241,43 @@ def stopping(table: pd.DataFrame, before: str, after: str) -> Demo:
 
     def compute(step: int, measure: str) -> Stop:
         column, _ = MEASURES[measure]
-        of = {a: val[val["arm"] == a].pivot(index="step", columns="seed", values=column)
-              for a in (before, after)}  # fmt: skip
+        of = {
+            a: val[val["arm"] == a].pivot(index="step", columns="seed", values=column)
+            for a in (before, after)
+        }
         nearest = min(steps, key=lambda s: abs(s - step))
         return Stop(int(nearest), measure, of[after] / of[before])
 
     return Demo(
         [
-            Slider("step", "compare at", int(steps[-1]), int(steps[0]), int(steps[-1]), apart,
-                   "training step", help="the validation at which both arms are read"),
-            Choice("measure", "measure", "utilization", {m: m for m in MEASURES},
-                   help="what is compared"),
+            Slider(
+                "step",
+                "compare at",
+                int(steps[-1]),
+                int(steps[0]),
+                int(steps[-1]),
+                apart,
+                "training step",
+                help="the validation at which both arms are read",
+            ),
+            Choice(
+                "measure",
+                "measure",
+                "utilization",
+                {m: m for m in MEASURES},
+                help="what is compared",
+            ),
         ],
         compute,
         _draw_stop,
-        lambda s: f"At step {s.step}, {after} has {s.ratio.loc[s.step].mean():.2f} x the "
-        f"{s.measure} of {before}, and is better on {(s.gain.loc[s.step] > 0).sum()} of "
-        f"{s.ratio.shape[1]} seed(s).",
+        lambda s: (
+            f"At step {s.step}, {after} has {s.ratio.loc[s.step].mean():.2f} x the "
+            f"{s.measure} of {before}, and is better on {(s.gain.loc[s.step] > 0).sum()} of "
+            f"{s.ratio.shape[1]} seed(s)."
+        ),
         target=f"the step at which {after} looks best by its reconstruction error",
         reached=lambda s: s.measure == "reconstruction error" and s.step == s.best,
-    )  # fmt: skip
+    )
 
 
 def _draw_stop(s: Stop) -> Figure:
@@ -236,9 +305,14 @@ GROUPS = {
     "codes": ("lengths, duplicates", ("duplicates", "longest_code")),
 }
 CAUSES, FURTHER = {"encoder-drift", "reset-never-fires"}, 2
-MARKS = {"critical": ("#B3261E", "X"), "warning": ("#E69F00", "^"), "note": ("#0072B2", "s"),
-         "clear": ("#009E73", "o"), "unknown": (UNUSED, "$?$"),
-         "not applicable": (UNUSED, "_")}  # fmt: skip
+MARKS = {
+    "critical": ("#B3261E", "X"),
+    "warning": ("#E69F00", "^"),
+    "note": ("#0072B2", "s"),
+    "clear": ("#009E73", "o"),
+    "unknown": (UNUSED, "$?$"),
+    "not applicable": (UNUSED, "_"),
+}
 
 
 class Reading(NamedTuple):
@@ -257,14 +331,19 @@ def columns(history: pd.DataFrame, codebook_size: int) -> Demo:
         given = tuple(name for name, on in switches.items() if on)
         wanted = [c for name in given for c in GROUPS[name][1] if c in history]
         kept = history[(history["split"] == "val") | (history["step"] % every == 0)]
-        found = diagnose(kept[["step", "split", "used_codes", *wanted]],
-                         codebook_size=codebook_size, title="the log")  # fmt: skip
+        found = diagnose(
+            kept[["step", "split", "used_codes", *wanted]],
+            codebook_size=codebook_size,
+            title="the log",
+        )
         return Reading(given, every, found)
 
     return Demo(
         [
-            *(Switch(name, label, False, help="log " + ", ".join(cols))
-              for name, (label, cols) in GROUPS.items()),
+            *(
+                Switch(name, label, False, help="log " + ", ".join(cols))
+                for name, (label, cols) in GROUPS.items()
+            ),
             Slider("every", "a row every", 1, 1, 50, 1, "steps", help="how often you log"),
         ],
         compute,
@@ -272,7 +351,7 @@ def columns(history: pd.DataFrame, codebook_size: int) -> Demo:
         _say_reading,
         target=f"find {' and '.join(sorted(CAUSES))} with {FURTHER} further groups of columns",
         reached=lambda r: r.diagnosis.ids() >= CAUSES and len(r.given) <= FURTHER,
-    )  # fmt: skip
+    )
 
 
 def _say_reading(r: Reading) -> str:

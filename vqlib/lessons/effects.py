@@ -126,10 +126,21 @@ def judge(effects: pd.DataFrame, lost: float) -> pd.DataFrame:
     for key, h in HYPOTHESES.items():
         mean, low, high = effects.loc[h.decisive, ["mean", "low", "high"]]
         found, shown_by = _role_of(h.arms, effects, lost)
-        rows.append({"key": key, "place": h.place, "claim": h.claim, "cause": h.cause,
-                     "arm": h.decisive, "mean": mean, "low": low, "high": high,
-                     "verdict": verdict(low, high, h.sign), "role": found,
-                     "shown_by": shown_by})  # fmt: skip
+        rows.append(
+            {
+                "key": key,
+                "place": h.place,
+                "claim": h.claim,
+                "cause": h.cause,
+                "arm": h.decisive,
+                "mean": mean,
+                "low": low,
+                "high": high,
+                "verdict": verdict(low, high, h.sign),
+                "role": found,
+                "shown_by": shown_by,
+            }
+        )
     return pd.DataFrame(rows).set_index("key")
 
 

@@ -8,13 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SETTING = {
-    "codebook_size": 512,
-    "batch_size": 32,
-    "decay": 0.9,
-    "beta": 0.25,
-    "kmeans_init": True,
-}
+SETTING = {"codebook_size": 512, "batch_size": 32, "decay": 0.9, "beta": 0.25, "kmeans_init": True}
 """The settings that the guide states. It leaves open model, learning rate and warm-up length."""
 
 CURVE_BEFORE = {0: 1.0, 50: 0.887, 100: 0.492, 200: 0.238}

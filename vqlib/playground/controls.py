@@ -139,10 +139,7 @@ class Panel:
     """
 
     def __init__(
-        self,
-        controls: Iterable[Control],
-        title: str = "",
-        lock: threading.RLock | None = None,
+        self, controls: Iterable[Control], title: str = "", lock: threading.RLock | None = None
     ):
         self.lock = lock or threading.RLock()
         self.controls = {control.name: control for control in controls}

@@ -20,39 +20,104 @@ from vqlib.quantization.faults import FAULTS
 from vqlib.quantization.names import near
 
 DATA: tuple[Control, ...] = (
-    Choice("surface", "world", "plane", {"a plane": "plane", "the unit circle": "circle"},
-           "How points reach the quantizer: as a flat patch of the sphere, or on a circle."),
+    Choice(
+        "surface",
+        "world",
+        "plane",
+        {"a plane": "plane", "the unit circle": "circle"},
+        "How points reach the quantizer: as a flat patch of the sphere, or on a circle.",
+    ),
     Slider("tokens", "tokens N", 784, 16, 4096, 1, "a step", "Points quantized in each step."),
-    Slider("drift", "drift", 2.0, 0, 10, 0.1, "% of radius",
-           "How far the encoder moves in a step, in percent of the cloud's first radius."),
-    Choice("pattern", "pattern", "translate", {p: p for p in
-           ("translate", "rotate", "shrink", "spread")}, "How the encoder moves."),
+    Slider(
+        "drift",
+        "drift",
+        2.0,
+        0,
+        10,
+        0.1,
+        "% of radius",
+        "How far the encoder moves in a step, in percent of the cloud's first radius.",
+    ),
+    Choice(
+        "pattern",
+        "pattern",
+        "translate",
+        {p: p for p in ("translate", "rotate", "shrink", "spread")},
+        "How the encoder moves.",
+    ),
     Switch("freeze", "freeze encoder", False, "From now on the encoder stands still."),
-    Slider("seed", "seed", 0, 0, 99, 1, "of all draws",
-           "Of the points and of the quantizer's draws."),
+    Slider(
+        "seed", "seed", 0, 0, 99, 1, "of all draws", "Of the points and of the quantizer's draws."
+    ),
     Switch("compare", "compare A and B", False, "A second codebook on the same points."),
-)  # fmt: skip
+)
 CODEBOOK: tuple[Control, ...] = (
     Slider("codebook_size", "codes K", 64, 2, 512, 1, "codes", "The size of the codebook."),
-    Slider("decay", "decay", 0.9, 0, 1, 0.005, "of the old",
-           "Memory of codes and counts: the share of the old value kept in a step."),
-    Slider("threshold", "threshold", 0.0, 0, 50, 0.1, "hits a step",
-           "A code with a lower count (EMA) is dead and is reset. 0: no reset."),
-    Switch("relative", "as multiples of N/K", False,
-           "Threshold and refill count in shares of equal use, so they fit any N and K."),
+    Slider(
+        "decay",
+        "decay",
+        0.9,
+        0,
+        1,
+        0.005,
+        "of the old",
+        "Memory of codes and counts: the share of the old value kept in a step.",
+    ),
+    Slider(
+        "threshold",
+        "threshold",
+        0.0,
+        0,
+        50,
+        0.1,
+        "hits a step",
+        "A code with a lower count (EMA) is dead and is reset. 0: no reset.",
+    ),
+    Switch(
+        "relative",
+        "as multiples of N/K",
+        False,
+        "Threshold and refill count in shares of equal use, so they fit any N and K.",
+    ),
     Slider("every", "every", 1, 1, 50, 1, "steps", "Reset only on each n-th step."),
-    Choice("donors", "donors", "most_used", {"the most used code": "most_used",
-           "the eight most used": "top", "any token": "batch", "by long-run use": "usage"},
-           "Whose tokens a dead code is moved to."),
-    Slider("refill", "refill", 0.0, 0, 60, 0.1, "hits (0: thr. + 1)",
-           "The count that a reset code starts with; 0 stands for the threshold + 1."),
+    Choice(
+        "donors",
+        "donors",
+        "most_used",
+        {
+            "the most used code": "most_used",
+            "the eight most used": "top",
+            "any token": "batch",
+            "by long-run use": "usage",
+        },
+        "Whose tokens a dead code is moved to.",
+    ),
+    Slider(
+        "refill",
+        "refill",
+        0.0,
+        0,
+        60,
+        0.1,
+        "hits (0: thr. + 1)",
+        "The count that a reset code starts with; 0 stands for the threshold + 1.",
+    ),
     Switch("distinct", "no token twice", False, "Two dead codes never move to one token."),
-    Choice("start", "start", "k-means", {s: s for s in
-           ("k-means", "random inputs", "random directions", "unbalanced")},
-           "Where the codes begin: a new start begins anew."),
-    Choice("variant", "quantizer", "sound", {n: n for n in ("sound", *FAULTS)},
-           "The sound quantizer, or one with a fault seen in public code."),
-)  # fmt: skip
+    Choice(
+        "start",
+        "start",
+        "k-means",
+        {s: s for s in ("k-means", "random inputs", "random directions", "unbalanced")},
+        "Where the codes begin: a new start begins anew.",
+    ),
+    Choice(
+        "variant",
+        "quantizer",
+        "sound",
+        {n: n for n in ("sound", *FAULTS)},
+        "The sound quantizer, or one with a fault seen in public code.",
+    ),
+)
 OWN = "a setting of your own"
 SPEED = Slider("speed", "speed", 30, 1, 240, 1, "steps/s", "How fast the play goes.")
 TABS = ("Codebook A", "Codebook B")

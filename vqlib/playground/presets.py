@@ -105,9 +105,7 @@ PRESETS: dict[str, Preset] = {
     "a still encoder": Preset("Nothing drifts: nothing dies, with no reset at all.", {"drift": 0}),
     **{
         f"fault: {name}": Preset(
-            f"{look} (The diagnosis calls it {EXPECTED[name]}.)",
-            RESET | changes,
-            {"variant": name},
+            f"{look} (The diagnosis calls it {EXPECTED[name]}.)", RESET | changes, {"variant": name}
         )
         for name, (changes, look) in _FAULTS.items()
     },

@@ -28,8 +28,11 @@ def worlds(shown: Mapping[str, World]) -> Figure:
     above, below = grid[0].subgridspec(1, len(shown)), grid[1].subgridspec(1, columns)
     for i, (side, world) in enumerate(shown.items()):
         picture(figure.add_subplot(above[i]), world, side)
-    named = (("utilization", "codes in use"), ("perplexity", "perplexity / K"),
-             ("top_code_ratio", "top code / average"))  # fmt: skip
+    named = (
+        ("utilization", "codes in use"),
+        ("perplexity", "perplexity / K"),
+        ("top_code_ratio", "top code / average"),
+    )
     for i, (name, text) in enumerate(named):
         _curves(figure.add_subplot(below[i]), shown, name, text)
     return figure

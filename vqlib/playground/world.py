@@ -79,14 +79,22 @@ class Setting:
     """A fault or an intervention by name; None: the sound quantizer."""
 
     def __post_init__(self):
-        for name, choices in (("surface", Surface), ("pattern", Pattern), ("start", Start),
-                              ("donors", Donors)):  # fmt: skip
+        for name, choices in (
+            ("surface", Surface),
+            ("pattern", Pattern),
+            ("start", Start),
+            ("donors", Donors),
+        ):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(
                     f"{name} must be one of {get_args(choices)}, got {getattr(self, name)!r}"
                 )
-        for name, low, high in (("tokens", 1, 2**16), ("codebook_size", 1, 2**12),
-                                ("drift", 0, 100), ("decay", 0, 1)):  # fmt: skip
+        for name, low, high in (
+            ("tokens", 1, 2**16),
+            ("codebook_size", 1, 2**12),
+            ("drift", 0, 100),
+            ("decay", 0, 1),
+        ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(
                     f"{name} must be from {low} to {high}, got {getattr(self, name)!r}"
@@ -140,8 +148,9 @@ class Encoder:
         if pattern == "translate":
             self.centre = self.centre + way * self.heading
             outside = self.centre.abs() > WALL
-            self.heading = torch.where(outside, -self.centre.sign() * self.heading.abs(),
-                                       self.heading)  # fmt: skip
+            self.heading = torch.where(
+                outside, -self.centre.sign() * self.heading.abs(), self.heading
+            )
         elif pattern == "rotate":
             self.angle += way
         else:
@@ -290,9 +299,16 @@ class World:
 
 SHARES = torch.tensor([0.30, 0.20, 0.15, 0.12, 0.10, 0.08, 0.05])
 MEANS = torch.tensor(
-    [[0.0, 0.1], [-0.55, 0.35], [0.5, 0.45], [-0.35, -0.5], [0.6, -0.3], [0.05, -0.75],
-     [-0.8, -0.2]]
-)  # fmt: skip
+    [
+        [0.0, 0.1],
+        [-0.55, 0.35],
+        [0.5, 0.45],
+        [-0.35, -0.5],
+        [0.6, -0.3],
+        [0.05, -0.75],
+        [-0.8, -0.2],
+    ]
+)
 WIDTHS = torch.tensor([0.16, 0.11, 0.13, 0.10, 0.09, 0.07, 0.06])
 
 

@@ -155,10 +155,7 @@ class DeadCodeReset:
         rest[pool] = False
         rest = rest.nonzero().flatten()
         order = torch.cat(
-            [
-                _sample(len(pool), pool, weight, generator),
-                _sample(len(rest), rest, None, generator),
-            ]
+            [_sample(len(pool), pool, weight, generator), _sample(len(rest), rest, None, generator)]
         )
         different = _first_of_each(order, x)
         return different[torch.arange(n, device=x.device) % len(different)]

@@ -63,12 +63,7 @@ def run(
     return results
 
 
-def check(
-    notebooks: Sequence[Path] | None,
-    profile: str,
-    out: Path,
-    **options,
-) -> int:
+def check(notebooks: Sequence[Path] | None, profile: str, out: Path, **options) -> int:
     """`run`, then print every gate with its value. Options are those of `run`.
 
     Returns 0 where all gates pass, 1 where one fails, 2 where a notebook could not run.

@@ -57,6 +57,7 @@ ARMS: dict[str, dict] = {
 }
 """What each named arm changes against `PRESET`."""
 
+
 def _code_checksum() -> str:
     """Of every file that may change a run's bits."""
     package = Path(__file__).resolve().parents[1]

@@ -272,8 +272,9 @@ class Trainer:
     def kept(self) -> Run:
         """The run as it stands."""
         history = self.recorder.history()
-        return Run(self.config, history, self._summary(history), self.model.eval(),
-                   self.trace.stacked())  # fmt: skip
+        return Run(
+            self.config, history, self._summary(history), self.model.eval(), self.trace.stacked()
+        )
 
     def _summary(self, history: pd.DataFrame) -> dict:
         return {

@@ -55,11 +55,15 @@ class Adapter:
 def _norm_ema_settings(q: NormEMAQuantizer) -> dict:
     threshold = q.reset.threshold if q.reset else 0.0
     return {
-        "codebook_size": q.codebook_size, "dim": q.dim, "decay": q.decay, "beta": q.beta,
-        "kmeans_init": q.kmeans_init, "dead_code_threshold": threshold,
+        "codebook_size": q.codebook_size,
+        "dim": q.dim,
+        "decay": q.decay,
+        "beta": q.beta,
+        "kmeans_init": q.kmeans_init,
+        "dead_code_threshold": threshold,
         "reset_relative": bool(q.reset and q.reset.relative),
         "reset_interval": q.reset.every if q.reset else 1,
-    } | ({"reset_refill": q.reset.limits(1, 1)[1]} if q.reset else {})  # fmt: skip
+    } | ({"reset_refill": q.reset.limits(1, 1)[1]} if q.reset else {})
 
 
 NORM_EMA = Adapter(
@@ -88,11 +92,13 @@ BEAM_RESIDUAL = Adapter(  # its layers see candidates; only the whole knows the 
 SIM_VQ = Adapter(
     indices=lambda module, output: output[1],
     codebook=libraries.sim_vq_codebook,
-    settings=lambda module: {"codebook_size": module.codebook_size,
-                             "dim": len(libraries.sim_vq_codebook(module)[0])},
+    settings=lambda module: {
+        "codebook_size": module.codebook_size,
+        "dim": len(libraries.sim_vq_codebook(module)[0]),
+    },
     call=libraries.call_in_layout,
     name="vector-quantize-pytorch SimVQ",
-)  # fmt: skip
+)
 LATTICE = Adapter(
     indices=libraries.lattice_indices,
     codebook=_none,  # an implied grid: nothing in it is learned

@@ -52,10 +52,18 @@ class Layer:
         self.observed = self.ours or bool(averaged)
         names = [name] if len(sizes) == 1 else [f"{name}[{i}]" for i in range(len(sizes))]
         self.tracks = [
-            Track(n, k, self.settings, every=every, window=window, observed=self.observed,
-                  stateful=bool(books or counts), counted=bool(counts))
+            Track(
+                n,
+                k,
+                self.settings,
+                every=every,
+                window=window,
+                observed=self.observed,
+                stateful=bool(books or counts),
+                counted=bool(counts),
+            )
             for n, k in zip(names, sizes, strict=True)
-        ]  # fmt: skip
+        ]
         self.given_up = False
         self.state: list[Tensor] | None = None  # books and counts when evaluation began
         self.start: list[Tensor] = []  # codebooks when this forward began

@@ -84,10 +84,13 @@ def vqp_settings(vq: nn.Module) -> dict:
     book = vq._codebook
     threshold = float(book.threshold_ema_dead_code)
     known = {
-        "codebook_size": vq.codebook_size, "dim": book.embed.shape[-1],
-        "beta": float(vq.commitment_weight), "dead_code_threshold": threshold,
-        "reset_relative": False, "reset_interval": 1,
-    }  # fmt: skip
+        "codebook_size": vq.codebook_size,
+        "dim": book.embed.shape[-1],
+        "beta": float(vq.commitment_weight),
+        "dead_code_threshold": threshold,
+        "reset_relative": False,
+        "reset_interval": 1,
+    }
     if threshold:
         known["reset_refill"] = float(book.reset_cluster_size)
     if book.ema_update:

@@ -14,8 +14,12 @@ from vqlib.watching.libraries import INTEGERS
 
 WHOLE = ("codebook_size", "dim", "reset_interval")
 YES_OR_NO = ("reset_relative", "kmeans_init")
-LARGEST = {"decay": 1.0, "beta": float("inf"), "dead_code_threshold": float("inf"),
-           "reset_refill": float("inf")}  # fmt: skip
+LARGEST = {
+    "decay": 1.0,
+    "beta": float("inf"),
+    "dead_code_threshold": float("inf"),
+    "reset_refill": float("inf"),
+}
 
 
 class Reader:
@@ -36,8 +40,12 @@ class Reader:
         """(K, D) each, as the layer holds them; empty where it holds none."""
         books = self._held("codebook", module)
         for book in books:
-            if not (isinstance(book, Tensor) and book.dim() == 2 and book.numel()
-                    and book.is_floating_point()):  # fmt: skip
+            if not (
+                isinstance(book, Tensor)
+                and book.dim() == 2
+                and book.numel()
+                and book.is_floating_point()
+            ):
                 raise self._wrong(
                     "codebook", "a tensor (K, D) of floats, a list of them, or None", book
                 )

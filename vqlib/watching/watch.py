@@ -73,14 +73,17 @@ def watch(
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     if not isinstance(adapters, Mapping | None):
-        raise TypeError("adapters must be a dict {class: vqlib.Adapter} or None, "
-                        f"got {type(adapters).__name__}")  # fmt: skip
+        raise TypeError(
+            "adapters must be a dict {class: vqlib.Adapter} or None, "
+            f"got {type(adapters).__name__}"
+        )
     for kind, adapter in (adapters or {}).items():
         if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
             raise TypeError(f"adapters: expected a class of modules as key, got {kind!r}")
         if not isinstance(adapter, Adapter):
-            raise TypeError(f"adapters: expected a vqlib.Adapter for {kind.__name__}, "
-                            f"got {adapter!r}")  # fmt: skip
+            raise TypeError(
+                f"adapters: expected a vqlib.Adapter for {kind.__name__}, got {adapter!r}"
+            )
     compiled = _refuse(model)
     layers = [
         Layer(name, module, adapter, sure, every, window)
@@ -195,8 +198,9 @@ def _last_rows(table: pd.DataFrame) -> str:
     parts = [f"step {table['step'].iloc[-1]}"]
     for split, rows in table.groupby("split"):
         last = rows.iloc[-1]
-        parts.append(f"{split} utilization {last['utilization']:.1%} "
-                     f"(perplexity {last['perplexity']:.1f})")  # fmt: skip
+        parts.append(
+            f"{split} utilization {last['utilization']:.1%} (perplexity {last['perplexity']:.1f})"
+        )
     return ", ".join(parts)
 
 

@@ -13,9 +13,11 @@ SIZE, DIM = 64, 16
 def _vq_settings(vq):
     book = vq._codebook
     return {
-        "codebook_size": vq.codebook_size, "dim": vq.dim, "decay": book.decay,
+        "codebook_size": vq.codebook_size,
+        "dim": vq.dim,
+        "decay": book.decay,
         "dead_code_threshold": float(book.threshold_ema_dead_code),
-    }  # fmt: skip
+    }
 
 
 def _flat(output):
@@ -79,18 +81,24 @@ def _chameleon():
 
 PEERS = {
     "VectorQuantize": (lambda: VectorQuantize(DIM, SIZE), VQ),
-    "VectorQuantize, expiry 2": (
-        lambda: VectorQuantize(DIM, SIZE, threshold_ema_dead_code=2), VQ),
+    "VectorQuantize, expiry 2": (lambda: VectorQuantize(DIM, SIZE, threshold_ema_dead_code=2), VQ),
     "VectorQuantize, k-means, expiry 2": (
-        lambda: VectorQuantize(DIM, SIZE, kmeans_init=True, threshold_ema_dead_code=2), VQ),
+        lambda: VectorQuantize(DIM, SIZE, kmeans_init=True, threshold_ema_dead_code=2),
+        VQ,
+    ),
     "VectorQuantize, cosine, expiry 2": (
-        lambda: VectorQuantize(DIM, SIZE, use_cosine_sim=True, threshold_ema_dead_code=2), VQ),
+        lambda: VectorQuantize(DIM, SIZE, use_cosine_sim=True, threshold_ema_dead_code=2),
+        VQ,
+    ),
     "ResidualVQ, expiry 2": (
-        lambda: ResidualVQ(dim=DIM, codebook_size=SIZE, num_quantizers=3,
-                           threshold_ema_dead_code=2), RESIDUAL),
+        lambda: ResidualVQ(
+            dim=DIM, codebook_size=SIZE, num_quantizers=3, threshold_ema_dead_code=2
+        ),
+        RESIDUAL,
+    ),
     "SimVQ": (lambda: SimVQ(DIM, SIZE), SIM),
     "FSQ": (lambda: FSQ(levels=[4, 4, 4], dim=DIM), FINITE),
     "diffusers": (lambda: VectorQuantizer(SIZE, DIM, beta=0.25, legacy=False), DIFFUSERS),
     "transformers": (_chameleon, TRANSFORMERS),
-}  # fmt: skip
+}
 """{name: (factory, adapter)}"""

@@ -87,14 +87,15 @@ def test_the_answers_hold_the_numbers_that_decided():
     assert number(found["cold-start"], "their counts over their hits") == pytest.approx(1)
     assert number(found["threshold-above-share"], "uniform share") == 4
     # beta 0.25, twice (1 - cosine) over 16 features
-    reads = number(found["loss-hides-collapse"],
-                   "loss that a total collapse (1 - cosine = 1) would read")  # fmt: skip
+    reads = number(
+        found["loss-hides-collapse"], "loss that a total collapse (1 - cosine = 1) would read"
+    )
     assert reads == pytest.approx(0.25 * 2 / 16, rel=1e-3)
 
 
-@pytest.mark.parametrize(("reset", "steps"), [
-    (DeadCodeReset(0.5), 11), (DeadCodeReset(1.0), 7), (DeadCodeReset(2.0), 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reset", "steps"), [(DeadCodeReset(0.5), 11), (DeadCodeReset(1.0), 7), (DeadCodeReset(2.0), 4)]
+)
 def test_the_grace_of_a_reset_code_is_measured_right(reset, steps):
     found = audit(sound(reset=reset))["reset-does-not-survive"]
     assert number(found, "steps until reset again without a hit") == steps
@@ -128,8 +129,9 @@ def test_a_loss_that_falls_with_the_tokens_is_found_even_where_it_is_not_small()
     found = audit(made)["loss-hides-collapse"]
     assert found.severity == "warning" and "number of tokens" in found.cause
     assert number(found, "loss where every token comes twice") == pytest.approx(0.5, rel=1e-3)
-    assert number(audit(sound())["loss-hides-collapse"],
-                  "loss where every token comes twice") == pytest.approx(1, rel=1e-3)  # fmt: skip
+    assert number(
+        audit(sound())["loss-hides-collapse"], "loss where every token comes twice"
+    ) == pytest.approx(1, rel=1e-3)
 
 
 def test_a_threshold_is_judged_by_the_tokens_of_the_training():
@@ -165,8 +167,11 @@ GRID = Adapter(indices=lambda m, out: out[1], codebook=lambda m: None, name="gri
 def test_without_a_codebook_most_questions_do_not_apply_and_say_why():
     found = audit(Grid(), adapter=GRID, dim=4)
     idle = {a.id: a for a in found.answers if a.severity == "not applicable"}
-    assert set(idle) == QUESTIONS - {"ranks-disagree", "evaluation-changes-counts",
-                                     "not-reproducible"}  # fmt: skip
+    assert set(idle) == QUESTIONS - {
+        "ranks-disagree",
+        "evaluation-changes-counts",
+        "not-reproducible",
+    }
     assert "no codebook" in idle["cold-start"].cause
     assert "no loss" in idle["loss-hides-collapse"].cause
     assert found["not-reproducible"].severity == "clear"
@@ -212,8 +217,7 @@ def test_a_module_that_has_learned_is_not_asked_how_it_starts():
 
 
 def test_without_settings_and_counts_behaviour_still_decides():
-    blind = Adapter(indices=NORM_EMA.indices, codebook=NORM_EMA.codebook,
-                    loss=lambda out: out.loss)  # fmt: skip
+    blind = Adapter(indices=NORM_EMA.indices, codebook=NORM_EMA.codebook, loss=lambda out: out.loss)
     assert audit(sound(), adapter=blind).ids(*GRAVE) == set()
     for name in ("forgets-the-count", "counts-in-evaluation", "draws-with-replacement"):
         made = lambda name=name: FAULTS[name](64, 16, reset=DeadCodeReset(2.0))  # noqa: E731
@@ -237,9 +241,12 @@ class Projected(nn.Module):
 
 
 def test_a_layer_that_projects_its_inputs():
-    adapter = Adapter(indices=lambda m, out: out[1], codebook=lambda m: m.inner.codebook,
-                      counts=lambda m: m.inner.cluster_size,
-                      settings=lambda m: NORM_EMA.settings(m.inner) | {"dim": 6})  # fmt: skip
+    adapter = Adapter(
+        indices=lambda m, out: out[1],
+        codebook=lambda m: m.inner.codebook,
+        counts=lambda m: m.inner.cluster_size,
+        settings=lambda m: NORM_EMA.settings(m.inner) | {"dim": 6},
+    )
     found = audit(Projected, adapter=adapter)
     assert found.ids(*GRAVE) == set()
     for question in ("cold-start", "threshold-above-share"):
@@ -372,10 +379,15 @@ class Broken(NormEMAQuantizer):
         return out._replace(**{self.part: getattr(out, self.part) * torch.nan})
 
 
-@pytest.mark.parametrize(("part", "name", "mode"), [
-    ("quantized", "output", "training"), ("quantized", "output", "evaluation"),
-    ("loss", "loss", "training"), ("codebook", "codebook", "training"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("part", "name", "mode"),
+    [
+        ("quantized", "output", "training"),
+        ("quantized", "output", "evaluation"),
+        ("loss", "loss", "training"),
+        ("codebook", "codebook", "training"),
+    ],
+)
 def test_what_is_not_finite_is_critical_and_ends_the_examination(part, name, mode):
     found = audit(lambda: Broken(part, mode))
     assert found.verdict == "critical" and found.ids(*GRAVE) == {"unstable-training"}
@@ -417,22 +429,29 @@ class Uncopyable(nn.Linear):
         raise TypeError("holds a lock")
 
 
-@pytest.mark.parametrize(("subject", "settings", "error", "text"), [
-    (3, {}, TypeError, "expected a module, or a function.*got 3"),
-    (lambda: 3, {}, TypeError, "this one made 3"),
-    (nn.Linear(4, 4), {}, TypeError, "Linear is of no kind that is recognised.*adapter="),
-    (Uncopyable(4, 4), {}, TypeError, "cannot be copied .holds a lock.; give a function"),
-    (sound(), {"dim": 7}, ValueError, r"refuses tokens of shape \(256, 7\)"),
-    (sound(), {"dim": 0}, ValueError, "dim must be a whole number of at least 1, got 0"),
-    (sound(), {"tokens": 2.5}, ValueError, "tokens must be a whole number.*got 2.5"),
-    (Grid(), {"adapter": GRID}, ValueError, "give dim="),
-    (Grid(), {"adapter": Adapter(GRID.indices, GRID.codebook, quantized=lambda out: None),
-              "dim": 4}, ValueError, r"quantized must give .*\(256, 4\); got None"),
-    (sound(), {"tokens": True}, ValueError, "tokens must be a whole number.*got True"),
-    (sound(), {"adapter": "x"}, TypeError, "must be a vqlib.Adapter or None, got 'x'"),
-    (sound()().to("meta"), {}, ValueError, "meta device: its codebook holds no values"),
-    (lambda: sound()().to("meta"), {}, ValueError, "meta device"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("subject", "settings", "error", "text"),
+    [
+        (3, {}, TypeError, "expected a module, or a function.*got 3"),
+        (lambda: 3, {}, TypeError, "this one made 3"),
+        (nn.Linear(4, 4), {}, TypeError, "Linear is of no kind that is recognised.*adapter="),
+        (Uncopyable(4, 4), {}, TypeError, "cannot be copied .holds a lock.; give a function"),
+        (sound(), {"dim": 7}, ValueError, r"refuses tokens of shape \(256, 7\)"),
+        (sound(), {"dim": 0}, ValueError, "dim must be a whole number of at least 1, got 0"),
+        (sound(), {"tokens": 2.5}, ValueError, "tokens must be a whole number.*got 2.5"),
+        (Grid(), {"adapter": GRID}, ValueError, "give dim="),
+        (
+            Grid(),
+            {"adapter": Adapter(GRID.indices, GRID.codebook, quantized=lambda out: None), "dim": 4},
+            ValueError,
+            r"quantized must give .*\(256, 4\); got None",
+        ),
+        (sound(), {"tokens": True}, ValueError, "tokens must be a whole number.*got True"),
+        (sound(), {"adapter": "x"}, TypeError, "must be a vqlib.Adapter or None, got 'x'"),
+        (sound()().to("meta"), {}, ValueError, "meta device: its codebook holds no values"),
+        (lambda: sound()().to("meta"), {}, ValueError, "meta device"),
+    ],
+)
 def test_what_cannot_be_audited_is_refused_clearly(subject, settings, error, text):
     with pytest.raises(error, match=text):
         audit(subject, **settings)
@@ -442,32 +461,49 @@ def fails(*given):
     raise KeyError("nothing here")
 
 
-@pytest.mark.parametrize(("changes", "error", "text"), [
-    ({"indices": lambda m, out: out.indices - 1000}, ValueError, "codes from -1 to 63; got -9"),
-    ({"indices": lambda m, out: out.indices + 64}, ValueError, "codes from -1 to 63"),
-    ({"indices": lambda m, out: out.indices[:3]}, ValueError, r"256 tokens; got .* \(3,\)"),
-    ({"indices": lambda m, out: out.indices.repeat(2)}, ValueError, r"256 tokens; got .*\(512,\)"),
-    ({"indices": lambda m, out: [out.indices] * 2}, ValueError, "1 tensors, one a codebook; got 2"),
-    ({"indices": lambda m, out: None}, TypeError, "indices must give integers.*got None"),
-    ({"indices": lambda m, out: out.indices.float()}, TypeError, "integers.*float32"),
-    ({"codebook": lambda m: m.codebook[None]}, TypeError, r"\(K, D\).*got .*\(1, 64, 16\)"),
-    ({"codebook": lambda m: m.codebook.numpy()}, TypeError, r"codebook must give a tensor"),
-    ({"counts": lambda m: m.cluster_size[:3]}, ValueError, r"as codes, \[64\]; got \[3\]"),
-    ({"counts": lambda m: m.codebook[:, :2]}, TypeError, r"tensor \(K,\).*got .*\(64, 2\)"),
-    ({"settings": lambda m: None}, TypeError, "settings must give a dict.*got None"),
-    ({"settings": lambda m: {"decay": "0.9"}}, ValueError, "decay as a number from 0 to 1.*'0.9'"),
-    ({"settings": lambda m: {"decay": 9.0}}, ValueError, "decay as a number from 0 to 1.*9.0"),
-    ({"settings": lambda m: {"dead_code_threshold": -1}}, ValueError, "at least 0; got -1"),
-    ({"settings": lambda m: {"reset_interval": 0.5}}, ValueError, "whole number.*0.5"),
-    ({"settings": lambda m: {"reset_relative": "no"}}, ValueError, "True or False; got 'no'"),
-    ({"loss": lambda out: "0.1"}, TypeError, "loss must give a tensor of floats.*got '0.1'"),
-    ({"resets": lambda m: m.cluster_size > 0}, TypeError, "resets must give integers.*bool"),
-    ({"resets": lambda m: "none"}, TypeError, "resets must give integers.*got 'none'"),
-    ({"resets": lambda m: torch.tensor([64])}, ValueError, "codes from 0 to 63; got 64"),
-    ({"call": fails}, ValueError, "in evaluation mode .* refuses tokens .*nothing here"),
-    *[({name: fails}, TypeError, f"adapter's {name} fails: KeyError: 'nothing here'")
-      for name in ("indices", "codebook", "counts", "settings", "quantized", "loss", "resets")],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"indices": lambda m, out: out.indices - 1000}, ValueError, "codes from -1 to 63; got -9"),
+        ({"indices": lambda m, out: out.indices + 64}, ValueError, "codes from -1 to 63"),
+        ({"indices": lambda m, out: out.indices[:3]}, ValueError, r"256 tokens; got .* \(3,\)"),
+        (
+            {"indices": lambda m, out: out.indices.repeat(2)},
+            ValueError,
+            r"256 tokens; got .*\(512,\)",
+        ),
+        (
+            {"indices": lambda m, out: [out.indices] * 2},
+            ValueError,
+            "1 tensors, one a codebook; got 2",
+        ),
+        ({"indices": lambda m, out: None}, TypeError, "indices must give integers.*got None"),
+        ({"indices": lambda m, out: out.indices.float()}, TypeError, "integers.*float32"),
+        ({"codebook": lambda m: m.codebook[None]}, TypeError, r"\(K, D\).*got .*\(1, 64, 16\)"),
+        ({"codebook": lambda m: m.codebook.numpy()}, TypeError, r"codebook must give a tensor"),
+        ({"counts": lambda m: m.cluster_size[:3]}, ValueError, r"as codes, \[64\]; got \[3\]"),
+        ({"counts": lambda m: m.codebook[:, :2]}, TypeError, r"tensor \(K,\).*got .*\(64, 2\)"),
+        ({"settings": lambda m: None}, TypeError, "settings must give a dict.*got None"),
+        (
+            {"settings": lambda m: {"decay": "0.9"}},
+            ValueError,
+            "decay as a number from 0 to 1.*'0.9'",
+        ),
+        ({"settings": lambda m: {"decay": 9.0}}, ValueError, "decay as a number from 0 to 1.*9.0"),
+        ({"settings": lambda m: {"dead_code_threshold": -1}}, ValueError, "at least 0; got -1"),
+        ({"settings": lambda m: {"reset_interval": 0.5}}, ValueError, "whole number.*0.5"),
+        ({"settings": lambda m: {"reset_relative": "no"}}, ValueError, "True or False; got 'no'"),
+        ({"loss": lambda out: "0.1"}, TypeError, "loss must give a tensor of floats.*got '0.1'"),
+        ({"resets": lambda m: m.cluster_size > 0}, TypeError, "resets must give integers.*bool"),
+        ({"resets": lambda m: "none"}, TypeError, "resets must give integers.*got 'none'"),
+        ({"resets": lambda m: torch.tensor([64])}, ValueError, "codes from 0 to 63; got 64"),
+        ({"call": fails}, ValueError, "in evaluation mode .* refuses tokens .*nothing here"),
+        *[
+            ({name: fails}, TypeError, f"adapter's {name} fails: KeyError: 'nothing here'")
+            for name in ("indices", "codebook", "counts", "settings", "quantized", "loss", "resets")
+        ],
+    ],
+)
 def test_a_wrong_adapter_is_no_sound_layer_and_no_fault(changes, error, text):
     with pytest.raises(error, match=text):
         audit(sound(), adapter=replace(NORM_EMA, **changes))
@@ -508,8 +544,12 @@ def test_it_prints_and_goes_into_json():
     assert "CRITICAL cold-start" in str(found)
     plain = json.loads(found.to_json())
     assert plain["verdict"] == "critical"
-    assert all(math.isfinite(e["value"]) for a in plain["answers"] for e in a["evidence"]
-               if not isinstance(e["value"], str))  # fmt: skip
+    assert all(
+        math.isfinite(e["value"])
+        for a in plain["answers"]
+        for e in a["evidence"]
+        if not isinstance(e["value"], str)
+    )
 
 
 # --- what is seen of one step ---
@@ -530,8 +570,13 @@ def test_what_counts_as_put_elsewhere():
     after[3] = torch.tensor([0.5, 0.5])  # no hit, turned
     after[4] = before[4]  # no hit, untouched, though on an input
     assert seen(before, after, z, [0, 1, 1]).put_elsewhere.tolist() == [
-        False, True, False, True, False, False,
-    ]  # fmt: skip
+        False,
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_short_move_onto_an_input_counts_and_one_beside_it_does_not():

@@ -70,10 +70,15 @@ def test_counts_that_start_at_one_cost_random_codes_and_no_others():
     assert audit("VectorQuantize, k-means, expiry 2")["cold-start"].severity == "clear"
 
 
-@pytest.mark.parametrize(("name", "why"), [
-    ("FSQ", "holds no codebook"), ("SimVQ", "an optimizer may"),
-    ("diffusers", "an optimizer may"), ("transformers", "an optimizer may"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("FSQ", "holds no codebook"),
+        ("SimVQ", "an optimizer may"),
+        ("diffusers", "an optimizer may"),
+        ("transformers", "an optimizer may"),
+    ],
+)
 def test_without_an_average_resets_are_not_applicable(name, why):
     for question in ("cold-start", "reset-never-fires", "threshold-above-share"):
         assert audit(name)[question].severity == "not applicable"

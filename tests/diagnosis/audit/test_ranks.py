@@ -79,16 +79,24 @@ def test_processes_that_started_and_do_not_end_wait_for_each_other(tmp_path):
     assert answer.severity == "warning" and numbers(answer) == [5.0]
 
 
-@pytest.mark.parametrize(("early", "late", "counts", "built_there", "severity"), [
-    (0.0, 0.0, 0.0, True, "clear"), (1.0, 1.0, 1.0, True, "critical"),
-    (1.0, 1.0, 1.0, False, "unknown"), (0.0, 1.0, 0.0, False, "critical"),
-    (0.0, 0.0, 1.0, True, "critical"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("early", "late", "counts", "built_there", "severity"),
+    [
+        (0.0, 0.0, 0.0, True, "clear"),
+        (1.0, 1.0, 1.0, True, "critical"),
+        (1.0, 1.0, 1.0, False, "unknown"),
+        (0.0, 1.0, 0.0, False, "critical"),
+        (0.0, 0.0, 1.0, True, "critical"),
+    ],
+)
 def test_what_two_processes_ended_with_is_judged(early, late, counts, built_there, severity):
-    first = {"early": torch.ones(8, 2), "late": torch.ones(8, 2), "put": 0,
-             "counts": torch.ones(8)}  # fmt: skip
-    other = {"early": first["early"] + early, "late": first["late"] + late, "put": 0,
-             "counts": first["counts"] + counts}  # fmt: skip
+    first = {"early": torch.ones(8, 2), "late": torch.ones(8, 2), "put": 0, "counts": torch.ones(8)}
+    other = {
+        "early": first["early"] + early,
+        "late": first["late"] + late,
+        "put": 0,
+        "counts": first["counts"] + counts,
+    }
     answer = _compared([first, other], bench(NormEMAQuantizer(8, 2)), 3, built_there=built_there)
     assert answer.severity == severity
     assert numbers(answer) == [8 * early, 8 * late, 0, 8 * counts]

@@ -81,9 +81,16 @@ def test_the_forest_draws_mean_interval_and_role_of_each_arm():
 
 
 def test_dots_show_each_seed_and_the_mean():
-    table = pd.DataFrame({"arm": ["baseline", "baseline", "beta 0", "beta 0"], "seed": [0, 1, 0, 1],
-                          "utilization": [0.1, 0.2, 0.3, 0.5], "drift": 1.0, "lag": 5.0,
-                          "dead_distance": [math.nan, math.nan, 3.0, 5.0]})  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "arm": ["baseline", "baseline", "beta 0", "beta 0"],
+            "seed": [0, 1, 0, 1],
+            "utilization": [0.1, 0.2, 0.3, 0.5],
+            "drift": 1.0,
+            "lag": 5.0,
+            "dead_distance": [math.nan, math.nan, 3.0, 5.0],
+        }
+    )
     panels = claims.mechanism_dots(table).axes
     reference, dots, means = panels[0].lines
     assert reference.get_xdata()[0] == pytest.approx(0.15)

@@ -26,10 +26,18 @@ def close_figures():
 def table():
     """Two arms, three seeds, four steps; arm b lies 0.1 above arm a."""
     rows = [
-        {"arm": arm, "seed": seed, "step": step, "split": "train", "drift": 1.0 * step,
-         "utilization": 0.1 * seed + 0.1 * (arm == "reset") + 0.01 * step}
-        for arm in ("baseline", "reset") for seed in range(3) for step in range(1, 5)
-    ]  # fmt: skip
+        {
+            "arm": arm,
+            "seed": seed,
+            "step": step,
+            "split": "train",
+            "drift": 1.0 * step,
+            "utilization": 0.1 * seed + 0.1 * (arm == "reset") + 0.01 * step,
+        }
+        for arm in ("baseline", "reset")
+        for seed in range(3)
+        for step in range(1, 5)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -82,8 +90,15 @@ def test_effects_draw_the_mean_of_each_arm():
 
 
 def test_reset_bars_stack_first_and_repeated_resets():
-    history = pd.DataFrame({"step": [1, 2], "split": "train", "resets": [5, 3],
-                            "re_resets": [0, 2], "survived": [np.nan, 0.5]})  # fmt: skip
+    history = pd.DataFrame(
+        {
+            "step": [1, 2],
+            "split": "train",
+            "resets": [5, 3],
+            "re_resets": [0, 2],
+            "survived": [np.nan, 0.5],
+        }
+    )
     first, repeated = curves.reset_activity(history, 64).axes[0].containers
     assert [b.get_height() for b in first] == [5, 1]
     assert [b.get_height() for b in repeated] == [0, 2]
@@ -143,11 +158,17 @@ def test_token_maps_count_their_codes():
 
 def test_the_confusion_matrix_frames_what_a_fault_must_lead_to():
     table = pd.DataFrame(
-        {"runs": [3, 2], "by": "history", "must find": ["nothing critical", "reset-churn"],
-         "found": [0.0, 1.0], "cold-start": [0.0, 0.5], "reset-churn": [0.0, 1.0],
-         "duplicate-codes": [0.0, 0.0]},
+        {
+            "runs": [3, 2],
+            "by": "history",
+            "must find": ["nothing critical", "reset-churn"],
+            "found": [0.0, 1.0],
+            "cold-start": [0.0, 0.5],
+            "reset-churn": [0.0, 1.0],
+            "duplicate-codes": [0.0, 0.0],
+        },
         index=["healthy", "planted"],
-    )  # fmt: skip
+    )
     (ax,) = curves.confusion(table).axes
     assert [t.get_text() for t in ax.get_xticklabels()] == ["cold-start", "reset-churn"]
     assert [t.get_text() for t in ax.texts] == ["0", "0", "50", "100"]

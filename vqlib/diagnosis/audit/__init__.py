@@ -29,9 +29,13 @@ from vqlib.watching.adapters import Adapter, adapter_for
 __all__ = ["audit", "audit_table"]
 
 CODEBOOK = (
-    "cold-start", "first-step-explosion", "reset-never-fires", "reset-does-not-survive",
-    "duplicate-codes", "threshold-above-share",
-)  # fmt: skip
+    "cold-start",
+    "first-step-explosion",
+    "reset-never-fires",
+    "reset-does-not-survive",
+    "duplicate-codes",
+    "threshold-above-share",
+)
 ALWAYS = ("evaluation-changes-counts", "not-reproducible", "loss-hides-collapse")
 
 
@@ -107,9 +111,11 @@ def _until_not_finite(answers: Iterator[Finding], ranks: bool) -> list[Finding]:
         asked = {answer.id for answer in done}
         why = "The layer gives numbers that are not finite: see unstable-training."
         done.append(stop.finding)
-        done += [unknown(question, why, "a layer whose numbers stay finite")
-                 for question in (*CODEBOOK, *ALWAYS, *([RANKS] if ranks else []))
-                 if question not in asked]  # fmt: skip
+        done += [
+            unknown(question, why, "a layer whose numbers stay finite")
+            for question in (*CODEBOOK, *ALWAYS, *([RANKS] if ranks else []))
+            if question not in asked
+        ]
     return done
 
 
@@ -117,9 +123,10 @@ def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Findin
     started = start(bench) if bench.book(bench.pristine) is not None else None
     if started is None or not started.moves:
         cause = (
-            "It holds no codebook." if started is None
+            "It holds no codebook."
+            if started is None
             else "Its forward pass does not move the codebook; an optimizer may."
-        )  # fmt: skip
+        )
         for question in (*CODEBOOK, *([RANKS] if ranks else [])):
             yield Finding(question, "not applicable", cause=cause)
         settled = bench.copy() if started is None else started.settled

@@ -37,14 +37,19 @@ def finite(what: str, values: Tensor, window: str) -> None:
     """Raises `NotFinite` where one of ``values`` is not."""
     odd = int((~values.isfinite()).sum())
     if odd:
-        counted = Evidence(f"numbers of the {what} that are not finite", odd,
-                           f"of {values.numel()}", window)  # fmt: skip
-        raise NotFinite(Finding(
-            "unstable-training", "critical", (counted,),
-            f"The {what} is NaN or infinite for tokens that are finite, of features of order 1.",
-            "Look for a division by a count or a norm of 0; if the layer itself is right, for "
-            f"what the adapter gives as its {what}.",
-        ))  # fmt: skip
+        counted = Evidence(
+            f"numbers of the {what} that are not finite", odd, f"of {values.numel()}", window
+        )
+        raise NotFinite(
+            Finding(
+                "unstable-training",
+                "critical",
+                (counted,),
+                f"The {what} is NaN or infinite for finite tokens with features of order 1.",
+                "Look for a division by a count or a norm of 0; if the layer itself is right, for "
+                f"what the adapter gives as its {what}.",
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,15 @@ class Bench:
         tokens: a step's tokens N; None: a few for each code. seed: of inputs and draws.
     """
 
-    def __init__(self, pristine: nn.Module, adapter: Adapter, dim: int | None,
-                 fresh: bool | None, tokens: int | None, seed: int):  # fmt: skip
+    def __init__(
+        self,
+        pristine: nn.Module,
+        adapter: Adapter,
+        dim: int | None,
+        fresh: bool | None,
+        tokens: int | None,
+        seed: int,
+    ):
         self.pristine, self.adapter, self.seed = pristine, adapter, seed
         self.reader = Reader(adapter, pristine)
         self.settings, self.codes = self.reader.settings, self.reader.codes
@@ -213,8 +225,15 @@ class Bench:
         after = self.book(module)
         if before.isfinite().all():  # else it may have had no codes yet
             finite("codebook", after, f"after one training step of {len(z)} tokens")
-        return Seen(z, self.indices(module, output, z), before, after,
-                    self.counts(module), self.reader.resets(module), output)  # fmt: skip
+        return Seen(
+            z,
+            self.indices(module, output, z),
+            before,
+            after,
+            self.counts(module),
+            self.reader.resets(module),
+            output,
+        )
 
     # --- inputs: norm sqrt(dim), as outputs of an encoder have whose features are of order 1 ---
 

@@ -26,14 +26,16 @@ def duplicate_codes(bench: Bench, starved: Starving) -> Finding:
     """
     name = "duplicate-codes"
     if starved.after is None:
-        return Finding(name, "not applicable",
-                       cause=f"No reset was seen in {starved.window}.")  # fmt: skip
+        return Finding(name, "not applicable", cause=f"No reset was seen in {starved.window}.")
     together, copies, hit = _in_one_cell(bench, starved)
     if together == 0:
-        return Finding(name, "unknown",
-                       cause="No two codes were reset together onto tokens of one code, or not "
-                       f"again within {bench.patience} steps.",
-                       remedy="a larger codebook, or a shorter decay")  # fmt: skip
+        return Finding(
+            name,
+            "unknown",
+            cause="No two codes were reset together onto tokens of one code, or not "
+            f"again within {bench.patience} steps.",
+            remedy="a larger codebook, or a shorter decay",
+        )
     window = f"{ROUNDS} resets, more tokens in the most used code than codes were dead"
     evidence = [
         Evidence("codes reset", together, "codes", window),
@@ -42,26 +44,38 @@ def duplicate_codes(bench: Bench, starved: Starving) -> Finding:
     if copies:
         evidence.append(Evidence("of these hit at the next step", hit, "codes"))
         return Finding(
-            name, "warning", tuple(evidence),
+            name,
+            "warning",
+            tuple(evidence),
             "Donors are drawn with replacement although there are enough: of equal codes only one "
             "can win.",
             "Draw donors without replacement (a permutation).",
-        )  # fmt: skip
+        )
     scattered = _scattered(bench, starved)
     if scattered is not None and len(_copies(scattered)):
         evidence += [
-            Evidence("codes reset in one step", int(scattered.put_elsewhere.sum()), "codes",
-                     "tokens scattered over many codes"),
-            Evidence("codes equal to one before them", len(_copies(scattered)), "codes",
-                     "tokens scattered over many codes"),
-        ]  # fmt: skip
+            Evidence(
+                "codes reset in one step",
+                int(scattered.put_elsewhere.sum()),
+                "codes",
+                "tokens scattered over many codes",
+            ),
+            Evidence(
+                "codes equal to one before them",
+                len(_copies(scattered)),
+                "codes",
+                "tokens scattered over many codes",
+            ),
+        ]
         return Finding(
-            name, "note", tuple(evidence),
+            name,
+            "note",
+            tuple(evidence),
             "Where the donors' code has fewer tokens than codes are dead, one token is given to "
             "several codes.",
             "Draw the missing donors from the whole batch (in vqlib: distinct=True, or "
             'donors="batch").',
-        )  # fmt: skip
+        )
     return Finding(name, "clear", tuple(evidence))
 
 
@@ -111,8 +125,12 @@ def _scattered(bench: Bench, starved: Starving) -> Seen | None:
     if not bench.visitable or not others.any() or len(starved.codes) <= 4:
         return None
     rows = starved.reset.after[others][: len(starved.codes)]
-    return _next_reset(bench, bench.copy(starved.after), len(starved.codes),
-                       lambda module: jittered(rows.repeat(2, 1), bench))  # fmt: skip
+    return _next_reset(
+        bench,
+        bench.copy(starved.after),
+        len(starved.codes),
+        lambda module: jittered(rows.repeat(2, 1), bench),
+    )
 
 
 def _copies(seen: Seen) -> Tensor:
@@ -135,8 +153,7 @@ def threshold_above_share(bench: Bench, settled: nn.Module, starved: Starving) -
     name = "threshold-above-share"
     threshold, share = bench.threshold(bench.tokens), bench.tokens / bench.codes
     if not threshold and not starved.put:
-        return Finding(name, "not applicable",
-                       cause=f"No reset was seen in {starved.window}.")  # fmt: skip
+        return Finding(name, "not applicable", cause=f"No reset was seen in {starved.window}.")
     if not bench.visitable:
         return Finding(
             name,
@@ -156,15 +173,21 @@ def threshold_above_share(bench: Bench, settled: nn.Module, starved: Starving) -
         return Finding(name, "clear", tuple(evidence))
     if not (bench.tokens_given or relative):
         least = "" if not threshold else f", at least {math.ceil(threshold * bench.codes)}"
-        return Finding(name, "unknown", tuple(evidence),
-                       "The share depends on the tokens of a step, which were not given.",
-                       f"tokens= as in the training{least} for this threshold")  # fmt: skip
+        return Finding(
+            name,
+            "unknown",
+            tuple(evidence),
+            "The share depends on the tokens of a step, which were not given.",
+            f"tokens= as in the training{least} for this threshold",
+        )
     reach = "" if not threshold else f": at most {min(1.0, share / threshold):.0%} of the codes can"
     return Finding(
-        name, "critical" if rate > 0.25 else "warning", tuple(evidence),
+        name,
+        "critical" if rate > 0.25 else "warning",
+        tuple(evidence),
         f"Counts add up to the tokens of a step, so not all codes can stay above{reach}.",
         f"Use {0.1 * share:.2g} hits a step, or a threshold relative to the share: 0.1.",
-    )  # fmt: skip
+    )
 
 
 def _rate_when_uniform(bench: Bench, settled: nn.Module) -> tuple[float, str]:

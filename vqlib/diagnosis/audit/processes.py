@@ -32,8 +32,17 @@ def ranks_disagree(bench: Bench, make, steps: int, timeout: float) -> Finding:
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         return Finding(NAME, "not applicable", cause="This torch has no gloo.")
     try:
-        parcel = cloudpickle.dumps((make, None if make else bench.pristine, bench.adapter,
-                                    bench.dim, bench.tokens, bench.seed, steps))  # fmt: skip
+        parcel = cloudpickle.dumps(
+            (
+                make,
+                None if make else bench.pristine,
+                bench.adapter,
+                bench.dim,
+                bench.tokens,
+                bench.seed,
+                steps,
+            )
+        )
     except Exception as error:
         cause = f"It cannot be sent to another process: {error}".splitlines()[0]
         return Finding(NAME, "not applicable", cause=cause)
@@ -56,9 +65,11 @@ def _run(folder: str, timeout: float) -> Finding | None:
     command = [sys.executable, "-m", "vqlib.diagnosis.audit.worker", folder, str(timeout)]
     logs = [open(Path(folder) / f"{rank}.log", "w") for rank in range(WORLD)]  # noqa: SIM115
     processes = [
-        subprocess.Popen([*command, str(rank)], env=environment, stdin=subprocess.DEVNULL,
-                         stdout=log, stderr=log) for rank, log in enumerate(logs)
-    ]  # fmt: skip
+        subprocess.Popen(
+            [*command, str(rank)], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        for rank, log in enumerate(logs)
+    ]
     try:
         return _waited(processes, folder, timeout)
     finally:
@@ -88,11 +99,16 @@ def _late(folder: str, timeout: float) -> Finding:
     begun = all((Path(folder) / f"{rank}.begun").exists() for rank in range(WORLD))
     evidence = (Evidence("time", timeout, "s"),)
     if begun:
-        return Finding(NAME, "warning", evidence,
-                       "Two processes did not finish: one may wait for the other for ever.",
-                       "Call every collective on every rank, whatever its data.")  # fmt: skip
-    return Finding(NAME, "unknown", evidence, "The processes did not start in time.",
-                   "a longer timeout")  # fmt: skip
+        return Finding(
+            NAME,
+            "warning",
+            evidence,
+            "Two processes did not finish: one may wait for the other for ever.",
+            "Call every collective on every rank, whatever its data.",
+        )
+    return Finding(
+        NAME, "unknown", evidence, "The processes did not start in time.", "a longer timeout"
+    )
 
 
 def _compared(ended: list[dict], bench: Bench, steps: int, *, built_there: bool) -> Finding:
@@ -100,12 +116,20 @@ def _compared(ended: list[dict], bench: Bench, steps: int, *, built_there: bool)
     early = _apart(first["early"], second["early"])
     late = _apart(first["late"], second["late"])
     evidence = [
-        Evidence("codes that differ between two processes", early, f"of {bench.codes}",
-                 "after 2 steps on different data"),
-        Evidence("codes that differ between two processes", late, f"of {bench.codes}",
-                 f"after {steps} more steps"),
+        Evidence(
+            "codes that differ between two processes",
+            early,
+            f"of {bench.codes}",
+            "after 2 steps on different data",
+        ),
+        Evidence(
+            "codes that differ between two processes",
+            late,
+            f"of {bench.codes}",
+            f"after {steps} more steps",
+        ),
         Evidence("codes without a hit that were reset", first["put"], "codes", "until then"),
-    ]  # fmt: skip
+    ]
     counts = 0
     if first["counts"] is not None:
         counts = int((first["counts"] != second["counts"]).sum())

@@ -94,27 +94,39 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
     if threshold == 0:
         share = bench.tokens / bench.codes
         return Finding(
-            "reset-never-fires", "note", tuple(evidence),
+            "reset-never-fires",
+            "note",
+            tuple(evidence),
             "The layer has no reset, or it is off (threshold 0): a code without hits stays lost.",
             f"Set a threshold of about a tenth of the uniform share: {0.1 * share:.2g} hits a "
             f"step at {bench.tokens} tokens for {bench.codes} codes.",
-        )  # fmt: skip
+        )
     if starved.dead:
         evidence += [
-            Evidence("codes without a hit and below the threshold", starved.dead,
-                     f"of {bench.codes} codes", "at the end"),
+            Evidence(
+                "codes without a hit and below the threshold",
+                starved.dead,
+                f"of {bench.codes} codes",
+                "at the end",
+            ),
             Evidence("threshold", threshold, "hits a step"),
-        ]  # fmt: skip
+        ]
         return Finding(
-            "reset-never-fires", "critical", tuple(evidence),
+            "reset-never-fires",
+            "critical",
+            tuple(evidence),
             "Codes are dead by the layer's own threshold, and no code moves: its reset is not "
             "called, waits for what cannot happen, or is undone in the same step.",
             "Compare the counts with the threshold itself, after the moving average's update.",
-        )  # fmt: skip
-    return Finding("reset-never-fires", "unknown", tuple(evidence),
-                   f"No code was dead by the threshold of {threshold:.3g} hits a step so soon, or "
-                   "the layer shows no counts.",
-                   "counts in the adapter, or a shorter decay")  # fmt: skip
+        )
+    return Finding(
+        "reset-never-fires",
+        "unknown",
+        tuple(evidence),
+        f"No code was dead by the threshold of {threshold:.3g} hits a step so soon, or "
+        "the layer shows no counts.",
+        "counts in the adapter, or a shorter decay",
+    )
 
 
 @dataclass(frozen=True)
@@ -191,8 +203,7 @@ def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
         remedy = "Reset after the moving average's update, and write its sums too."
         return Finding(name, "critical", evidence, cause, remedy)
     if starved.after is None:
-        return Finding(name, "not applicable",
-                       cause=f"No reset was seen in {starved.window}.")  # fmt: skip
+        return Finding(name, "not applicable", cause=f"No reset was seen in {starved.window}.")
     lived, module = leave_alone(bench, starved)
     evidence = [Evidence("codes reset in one step", len(starved.codes), f"of {bench.codes} codes")]
     steps = f"more than {bench.patience}" if lived is None else lived
@@ -208,22 +219,29 @@ def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
         part = seen.lost / max(1, seen.taken)
         if part > 0.1:
             return Finding(
-                name, "critical" if part > 0.5 else "warning", tuple(evidence),
-                FORGOTTEN, REFILL,
-            )  # fmt: skip
+                name, "critical" if part > 0.5 else "warning", tuple(evidence), FORGOTTEN, REFILL
+            )
     threshold, counts = bench.threshold(starved.tokens), starved.reset.counts
     if short and threshold and counts is not None:
         low = int((counts[starved.codes] < threshold).sum())
-        evidence.append(Evidence("reset codes whose count is still below the threshold", low,
-                                 "codes", "right after the reset"))  # fmt: skip
+        evidence.append(
+            Evidence(
+                "reset codes whose count is still below the threshold",
+                low,
+                "codes",
+                "right after the reset",
+            )
+        )
         if 2 * low > len(starved.codes):
             return Finding(name, "critical", tuple(evidence), FORGOTTEN, REFILL)
     if short:
         return Finding(
-            name, "note", tuple(evidence),
+            name,
+            "note",
+            tuple(evidence),
             "A reset code that is not hit is reset again at the very next check.",
             f"Refill its count to several times the threshold{_three_times(bench.decay)}.",
-        )  # fmt: skip
+        )
     return Finding(name, "clear", tuple(evidence))
 
 

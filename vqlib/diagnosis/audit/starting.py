@@ -53,13 +53,20 @@ def cold_start(bench: Bench, started: Start) -> Finding:
     first = checked[0]
     used = first.hits >= enough
     if not used.any():
-        return Finding("cold-start", "unknown", cause="No code was hit often enough to tell.",
-                       remedy="a larger batch: tokens=")  # fmt: skip
+        return Finding(
+            "cold-start",
+            "unknown",
+            cause="No code was hit often enough to tell.",
+            remedy="a larger batch: tokens=",
+        )
     codes = _first_codes(bench, first)
     if codes is None:
-        return Finding("cold-start", "unknown",
-                       cause="Of several codebooks, the one that k-means sets cannot be read.",
-                       remedy="one of its layers alone")  # fmt: skip
+        return Finding(
+            "cold-start",
+            "unknown",
+            cause="Of several codebooks, the one that k-means sets cannot be read.",
+            remedy="one of its layers alone",
+        )
     random = float(_turn(codes, first.before)[used].median()) < 1e-3
     thrown = _astray(codes, first) & used
     for seen in checked[1:]:
@@ -80,13 +87,23 @@ def cold_start(bench: Bench, started: Start) -> Finding:
     if part <= 0.05 and begins > 0.75:
         return Finding("cold-start", "clear", evidence)
     if part <= 0.05:
-        return Finding("cold-start", "note", evidence,
-                       "Counts begin below the hits of the first batch; with this batch "
-                       "hardly a code is lost by it.", REMEDY)  # fmt: skip
+        return Finding(
+            "cold-start",
+            "note",
+            evidence,
+            "Counts begin below the hits of the first batch; with this batch "
+            "hardly a code is lost by it.",
+            REMEDY,
+        )
     cause = "Codes that the first batch uses are reset at once: their counts begin too low."
     if random:  # nothing of worth is lost
-        return Finding("cold-start", "note", evidence,
-                       cause + " The codes that are lost were random ones.", REMEDY)  # fmt: skip
+        return Finding(
+            "cold-start",
+            "note",
+            evidence,
+            cause + " The codes that are lost were random ones.",
+            REMEDY,
+        )
     return Finding("cold-start", "critical" if part > 0.5 else "warning", evidence, cause, REMEDY)
 
 
@@ -113,8 +130,12 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
             largest, idle = max(largest, float(norms[alone].max())), max(idle, int(alone.sum()))
     ratio = largest / max(usual, 1e-12)
     if idle == 0:
-        return Finding("first-step-explosion", "unknown", cause="Every code was hit, or reset.",
-                       remedy="the same layer without its reset")  # fmt: skip
+        return Finding(
+            "first-step-explosion",
+            "unknown",
+            cause="Every code was hit, or reset.",
+            remedy="the same layer without its reset",
+        )
     window = f"first {len(steps)} steps of {bench.tokens} tokens in one place"
     evidence = (
         Evidence("largest norm of a code without a hit", ratio, "x that of codes hit", window),
@@ -123,11 +144,13 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
     if ratio <= GROWN:
         return Finding("first-step-explosion", "clear", evidence)
     return Finding(
-        "first-step-explosion", "critical" if ratio > EXPLODED else "warning", evidence,
+        "first-step-explosion",
+        "critical" if ratio > EXPLODED else "warning",
+        evidence,
         "A code is a running sum over a running count, and the two do not begin together.",
         "Begin the counts at 1 where the sums begin at the codes, or both at 0 and skip codes "
         "without a hit.",
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
@@ -146,8 +169,12 @@ def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
     quantized = bench.reader.quantized(output, z)
     wrong = float(1 - F.cosine_similarity(z, quantized, dim=-1).mean())
     if wrong < 1e-3:
-        return Finding("loss-hides-collapse", "unknown", cause="The codes fit every input.",
-                       remedy="a smaller codebook or more dimensions")  # fmt: skip
+        return Finding(
+            "loss-hides-collapse",
+            "unknown",
+            cause="The codes fit every input.",
+            remedy="a smaller codebook or more dimensions",
+        )
     both = bench.reader.loss(bench.call(bench.copy(narrow), torch.cat([z, z]))) or 0.0
     twice = both / loss
     reads = loss / wrong
@@ -160,17 +187,21 @@ def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
     )
     if twice < 0.75:
         return Finding(
-            "loss-hides-collapse", "warning", evidence,
+            "loss-hides-collapse",
+            "warning",
+            evidence,
             "The loss falls with the number of tokens: it is a mean that is divided again.",
             "Average the loss once.",
-        )  # fmt: skip
+        )
     if reads >= LOUD:
         return Finding("loss-hides-collapse", "clear", evidence)
     return Finding(
-        "loss-hides-collapse", "warning" if reads < FAINT else "note", evidence,
+        "loss-hides-collapse",
+        "warning" if reads < FAINT else "note",
+        evidence,
         "The loss is a mean over the elements of short vectors: it is small whatever the codes do.",
         "Watch 1 - cosine beside it, or the share of codes in use; never this loss alone.",
-    )  # fmt: skip
+    )
 
 
 def _first_codes(bench: Bench, first: Seen) -> Tensor | None:

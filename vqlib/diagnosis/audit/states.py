@@ -20,21 +20,25 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module) -> Finding:
         evidence.append(Evidence("they are", ", ".join(sorted(changed)[:6])))
         heavy = any(isinstance(value, Tensor) for value in changed.values())
         return Finding(
-            name, "critical" if heavy else "note", tuple(evidence),
+            name,
+            "critical" if heavy else "note",
+            tuple(evidence),
             "A forward pass in evaluation mode updates what training uses.",
             "Update state only where self.training is true.",
-        )  # fmt: skip
+        )
     first = {}
     if bench.fresh is not False:
         first = _changed_by_evaluation(bench, bench.pristine, untrained=True)
     if any(isinstance(value, Tensor) for value in first.values()):
         evidence.append(Evidence("before the first training step", ", ".join(sorted(first)[:6])))
         return Finding(
-            name, "note", tuple(evidence),
+            name,
+            "note",
+            tuple(evidence),
             "Evaluation changes nothing later, but an evaluation before any training initialises "
             "the layer from its own data.",
             "Train at least one step before the first evaluation.",
-        )  # fmt: skip
+        )
     return Finding(name, "clear", tuple(evidence))
 
 
@@ -67,10 +71,14 @@ def state_of(module: nn.Module) -> dict[str, Tensor | int | float | bool | str]:
 def _same(left, right) -> bool:
     if isinstance(left, Tensor) and isinstance(right, Tensor):
         # bytes, so that a NaN equals itself
-        return left.shape == right.shape and left.dtype == right.dtype and torch.equal(
-            left.contiguous().reshape(-1).view(torch.uint8),
-            right.contiguous().reshape(-1).view(torch.uint8),
-        )  # fmt: skip
+        return (
+            left.shape == right.shape
+            and left.dtype == right.dtype
+            and torch.equal(
+                left.contiguous().reshape(-1).view(torch.uint8),
+                right.contiguous().reshape(-1).view(torch.uint8),
+            )
+        )
     return type(left) is type(right) and left == right
 
 
@@ -84,8 +92,11 @@ def not_reproducible(bench: Bench, starved: Starving | None) -> Finding:
         cases.append((starved.before, [starved.reset.z]))
     results = [[_played(bench, *case, seed) for case in cases] for seed in (0, 0, 1)]
     window = "first 2 steps" + (" and a step that resets" if len(cases) > 1 else "")
-    own = any(isinstance(v, torch.Generator) for part in bench.pristine.modules()
-              for v in vars(part).values())  # fmt: skip
+    own = any(
+        isinstance(v, torch.Generator)
+        for part in bench.pristine.modules()
+        for v in vars(part).values()
+    )
     again = _alike(results[0], results[1])
     other = _alike(results[0], results[2])
     evidence = (
@@ -93,21 +104,31 @@ def not_reproducible(bench: Bench, starved: Starving | None) -> Finding:
         Evidence("same result with torch's generator seeded otherwise", _yes(other), "", window),
     )
     if not again:
-        return Finding(name, "critical", evidence,
-                       "The layer draws numbers that no seed decides.",
-                       "Draw from a generator with a seed of its own.")  # fmt: skip
+        return Finding(
+            name,
+            "critical",
+            evidence,
+            "The layer draws numbers that no seed decides.",
+            "Draw from a generator with a seed of its own.",
+        )
     if other:
         return Finding(name, "clear", evidence)
     if own:
         return Finding(
-            name, "warning", evidence,
+            name,
+            "warning",
+            evidence,
             "The layer holds a generator of its own, and draws from the process's all the same: "
             "its seed does not decide the result.",
             "Pass the layer's generator to every draw.",
-        )  # fmt: skip
-    return Finding(name, "clear", evidence,
-                   "It draws from the process's generator: whatever else draws changes its codes.",
-                   "torch.manual_seed right before training makes a run repeat.")  # fmt: skip
+        )
+    return Finding(
+        name,
+        "clear",
+        evidence,
+        "It draws from the process's generator: whatever else draws changes its codes.",
+        "torch.manual_seed right before training makes a run repeat.",
+    )
 
 
 def _played(bench: Bench, module: nn.Module, tokens: list[Tensor], seed: int) -> list[Tensor]:

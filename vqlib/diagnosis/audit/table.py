@@ -20,12 +20,13 @@ def audit_table(audits: Mapping[str, Diagnosis]) -> pd.DataFrame:
     questions.pop("healthy", None)
     rows = {
         question: {
-            name: next((WORDS.get(a.severity, a.severity) for a in audit.answers
-                        if a.id == question), "")
+            name: next(
+                (WORDS.get(a.severity, a.severity) for a in audit.answers if a.id == question), ""
+            )
             for name, audit in audits.items()
         }
         for question in sorted(questions)
-    }  # fmt: skip
+    }
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(audits)).rename_axis(
         "question"
     )

@@ -18,9 +18,12 @@ def work(rank: int, folder: str, timeout: float) -> None:
     place = Path(folder)
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD,
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=rank,
+        world_size=WORLD,
         timeout=timedelta(seconds=timeout),
-    )  # fmt: skip
+    )
     parcel = pickle.loads((place / "parcel").read_bytes())
     (place / f"{rank}.begun").touch()
     torch.save(_trained(rank, *parcel), place / f"{rank}.pt")
@@ -41,8 +44,12 @@ def _trained(rank, make, module, adapter, dim, tokens, seed, steps) -> dict:
             put += int((seen.reset & (hits == 0)).sum())
             if step == 1:
                 early = bench.book(module)
-        return {"early": early, "late": bench.book(module), "put": put,
-                "counts": bench.counts(module)}  # fmt: skip
+        return {
+            "early": early,
+            "late": bench.book(module),
+            "put": put,
+            "counts": bench.counts(module),
+        }
 
 
 def _alike(module: nn.Module) -> nn.Module:

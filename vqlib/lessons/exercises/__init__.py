@@ -10,6 +10,18 @@ from vqlib.lessons.exercises.playing import CARRIED, FADING
 from vqlib.lessons.exercises.resetting import CEILING, GRACE, RESET
 
 __all__ = [
-    "CARRIED", "CEILING", "COUNT", "FADING", "GAP", "GRACE", "MEMORY", "PAIRED", "READING", "RESET",
-    "THRESHOLD", "USE", "VERDICT", "WINDOW",
-]  # fmt: skip
+    "CARRIED",
+    "CEILING",
+    "COUNT",
+    "FADING",
+    "GAP",
+    "GRACE",
+    "MEMORY",
+    "PAIRED",
+    "READING",
+    "RESET",
+    "THRESHOLD",
+    "USE",
+    "VERDICT",
+    "WINDOW",
+]

@@ -23,15 +23,25 @@ USE = Exercise(
     {
         "Utilization divides by all K codes, the unused ones too.": lambda c: (1.0, _use(c)[1]),
         "You count the codes: divide by K, and take the exponential of the entropy.": lambda c: (
-            usage.used_codes(c), usage.used_codes(c)),
+            usage.used_codes(c),
+            usage.used_codes(c),
+        ),
         "That is the entropy: perplexity is its exponential.": lambda c: (
-            _use(c)[0], usage.entropy(c)),
+            _use(c)[0],
+            usage.entropy(c),
+        ),
         "0 x log 0 is NaN in floating point: leave the unused codes out of the sum.": lambda c: (
-            _use(c)[0], math.nan if (c == 0).any() else _use(c)[1]),
+            _use(c)[0],
+            math.nan if (c == 0).any() else _use(c)[1],
+        ),
         "A logarithm to base 2 needs 2 ** entropy, not exp.": lambda c: (
-            _use(c)[0], math.exp(usage.entropy(c) / math.log(2))),
+            _use(c)[0],
+            math.exp(usage.entropy(c) / math.log(2)),
+        ),
         "The entropy is of shares: divide the counts by their sum.": lambda c: (
-            _use(c)[0], float((-c * c.clamp(min=1e-30).log()).sum().exp())),
+            _use(c)[0],
+            float((-c * c.clamp(min=1e-30).log()).sum().exp()),
+        ),
         "A share is wanted, not per cent.": lambda c: (100 * _use(c)[0], _use(c)[1]),
     },
     cases=[
@@ -42,7 +52,7 @@ USE = Exercise(
         Case("a codebook of one code", (torch.tensor([3.0]),)),
     ],
     tolerance=1e-3,
-)  # fmt: skip
+)
 
 WINDOW = Exercise(
     "Utilization of perfectly uniform use:",
@@ -82,11 +92,14 @@ COUNT = Exercise(
         "The weights are exchanged: decay belongs to the past.": _swapped,
         "Hits enter with weight 1 - decay, not whole.": _unweighted,
         "The count only decays: its hits are missing.": lambda start, hits, decay: (
-            start * decay ** len(hits)),
+            start * decay ** len(hits)
+        ),
         "Each step starts from the count of the step before, not from the first.": lambda s, h, d: (
-            d * s + (1 - d) * h[-1] if h else s),
+            d * s + (1 - d) * h[-1] if h else s
+        ),
         "Without any step the count stays what it was.": lambda s, h, d: (
-            _count_after(s, h, d) if h else 0.0),
+            _count_after(s, h, d) if h else 0.0
+        ),
     },
     cases=[
         Case("one step of 4 hits", (10.0, [4.0], 0.9)),
@@ -96,7 +109,7 @@ COUNT = Exercise(
         Case("decay 0", (5.0, [3.0, 7.0], 0.0)),
         Case("no step at all", (5.0, [], 0.9)),
     ],
-)  # fmt: skip
+)
 
 MEMORY = Exercise(
     "Steps until a tenth is left:",

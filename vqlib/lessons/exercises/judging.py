@@ -101,18 +101,21 @@ PAIRED = Exercise(
         "With a handful of seeds 1.96 is too narrow: take Student's t.": partial(_around, t=1.96),
         "Divide by n - 1 for the standard deviation (ddof=1).": partial(_around, ddof=0),
         "Divide by the root of n: the interval is of the mean, not of one seed.": partial(
-            _around, root=False),
+            _around, root=False
+        ),
         "One seed gives no interval: its ends are NaN.": _sure_of_one,
     },
     cases=[
         Case("five seeds", ([14.0, 18.0, 12.0, 16.0, 15.0], [88.0, 91.0, 87.0, 90.0, 88.0])),
-        Case("three seeds that differ far more than the arms", (
-            [10.0, 50.0, 90.0], [12.0, 51.0, 93.0])),
+        Case(
+            "three seeds that differ far more than the arms",
+            ([10.0, 50.0, 90.0], [12.0, 51.0, 93.0]),
+        ),
         Case("two arms that are equal", ([20.0, 30.0], [20.0, 30.0])),
         Case("one seed", ([14.0], [88.0])),
     ],
     tolerance=0.01,
-)  # fmt: skip
+)
 
 GAP = Exercise(
     "The gap between windows of different size:",
@@ -121,11 +124,12 @@ GAP = Exercise(
         "That compares two windows as they are: divide each by its own ceiling first.": -2.0,
         "Training minus validation: the sign is turned round.": 100 * (0.92 - 0.90 / 0.95),
         "Divide by the ceiling: a window that cannot show all makes the reading too low.": (
-            100 * (0.90 * 0.95 - 0.92)),
+            100 * (0.90 * 0.95 - 0.92)
+        ),
         "In points, not as a share.": 0.90 / 0.95 - 0.92,
     },
     tolerance=0.1,
-)  # fmt: skip
+)
 
 # 08: which question first, and a threshold with a unit
 

@@ -13,18 +13,22 @@ FADING = Exercise(
     math.floor(math.log(SHARE) / -math.log(DECAY)) + 1,
     {
         "Steps are whole: the first one at which the count lies below 1.": (
-            math.log(SHARE) / -math.log(DECAY)),
+            math.log(SHARE) / -math.log(DECAY)
+        ),
         "One too few: after that step the count is still above 1.": (
-            math.floor(math.log(SHARE) / -math.log(DECAY))),
+            math.floor(math.log(SHARE) / -math.log(DECAY))
+        ),
         "That is the count after one step; steps are wanted.": SHARE * DECAY,
         "That is the half-life of the count.": math.log(2) / -math.log(DECAY),
         "That is the grace of a code that was just reset: this one starts at N/K.": (
-            math.floor(math.log(2) / -math.log(DECAY)) + 1),
+            math.floor(math.log(2) / -math.log(DECAY)) + 1
+        ),
         "The count is multiplied by the decay in each step; nothing is subtracted.": (
-            math.ceil((SHARE - 1) / (1 - DECAY))),
+            math.ceil((SHARE - 1) / (1 - DECAY))
+        ),
     },
     tolerance=0.01,
-)  # fmt: skip
+)
 
 
 def _carried(threshold, tokens, codes, new_tokens, new_codes):
@@ -37,7 +41,8 @@ CARRIED = Exercise(
     {
         "Unchanged, it is another share of N/K.": lambda t, n, k, n2, k2: t,
         "That is upside down: where N/K falls, the threshold has to fall.": (
-            lambda t, n, k, n2, k2: _carried(t, n2, k2, n, k)),
+            lambda t, n, k, n2, k2: _carried(t, n2, k2, n, k)
+        ),
         "K has changed as well as N.": lambda t, n, k, n2, k2: t * n2 / n,
         "N has changed as well as K.": lambda t, n, k, n2, k2: t * k / k2,
     },
@@ -47,4 +52,4 @@ CARRIED = Exercise(
         Case("the same N and K,", (0.5, 784, 64, 784, 64)),
         Case("a reset that is off,", (0.0, 784, 64, 100, 10)),
     ],
-)  # fmt: skip
+)

@@ -43,11 +43,13 @@ RESET = Exercise(
         "The counts stay below the threshold: at the next step the same codes are dead "
         "again.": partial(_reset, refill=None),
         "The new rows do not have length 1: argmax would favour the long ones.": partial(
-            _reset, unit=False),
+            _reset, unit=False
+        ),
         "A count at the threshold is dead after one step without a hit: refill to threshold + "
         "1.": partial(_reset, refill=0.0),
         "Donors are the outputs of the most used code only, not of the whole batch.": partial(
-            _reset, own=False),
+            _reset, own=False
+        ),
     },
     cases=[
         _reset_case("two dead codes", [9.0, 0.2, 5.0, 4.0, 0.0, 2.0], of_the_first=5),
@@ -55,7 +57,7 @@ RESET = Exercise(
         _reset_case("fewer donors than dead codes", [9.0, 0.2, 0.0, 0.4, 0.0, 0.9], 4),
         _reset_case("a codebook in which every code is dead", [0.9, 0.2, 0.5, 0.4, 0.0, 0.1], 5),
     ],
-)  # fmt: skip
+)
 
 CEILING = Exercise(
     "The ceiling:",
@@ -64,12 +66,13 @@ CEILING = Exercise(
         "That is a number of codes: divide by K.": 1200 / 2,
         "That is N/K, the hits of a code under uniform use; each code needs 2.": 1200 / 4096,
         "More hits for each code leave room for fewer codes: divide by the threshold.": (
-            2 * 1200 / 4096),
+            2 * 1200 / 4096
+        ),
         "That is upside down: a share cannot be above 1.": 2 * 4096 / 1200,
         "Per cent: a share is wanted.": 100 * 1200 / (2 * 4096),
     },
     tolerance=0.001,
-)  # fmt: skip
+)
 
 
 def _grace(threshold: float, decay: float) -> float:
@@ -87,16 +90,21 @@ GRACE = Exercise(
     "The grace of a reset code:",
     _grace,
     {
-        "Steps are whole: the first one at which the count lies below.": lambda t, d: (
-            _falls(t, d, t + 1)),
+        "Steps are whole: the first one at which the count lies below.": lambda t, d: _falls(
+            t, d, t + 1
+        ),
         "One too few: after that step the count has not yet fallen below.": lambda t, d: (
-            math.floor(_falls(t, d, t + 1)) if t else math.inf),
+            math.floor(_falls(t, d, t + 1)) if t else math.inf
+        ),
         "It starts at threshold + 1, not at 1.": lambda t, d: (
-            max(0, math.floor(_falls(t, d, 1.0)) + 1) if t else math.inf),
+            max(0, math.floor(_falls(t, d, 1.0)) + 1) if t else math.inf
+        ),
         "Nothing falls below a threshold of 0: the grace is infinite.": lambda t, d: (
-            _grace(t, d) if t else ZeroDivisionError()),
+            _grace(t, d) if t else ZeroDivisionError()
+        ),
         "That is the half-life of the count, whatever the threshold.": lambda t, d: (
-            math.log(2) / -math.log(d)),
+            math.log(2) / -math.log(d)
+        ),
     },
     cases=[
         Case("threshold 1, decay 0.9,", (1.0, 0.9)),
@@ -106,4 +114,4 @@ GRACE = Exercise(
         Case("threshold 1, decay 0,", (1.0, 0.0)),
         Case("threshold 0", (0.0, 0.9)),
     ],
-)  # fmt: skip
+)

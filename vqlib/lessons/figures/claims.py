@@ -44,10 +44,14 @@ def forest(effects: pd.DataFrame, lost: float) -> Figure:
     ax.axvline(0, color=INK, lw=1)
     ax.axvline(lost / 2, color=INK, ls=":", lw=1)
     ax.set_yticks(range(len(effects)), effects.index)
-    ax.set(ylim=(len(effects) - 0.5, -0.5),
-           xlabel="change of validation utilization (points), paired by seed")  # fmt: skip
-    handles = [Line2D([], [], color=c, marker=m, lw=2.2, ms=7, label=name)
-               for name, (c, m) in ROLE_LOOKS.items()]  # fmt: skip
+    ax.set(
+        ylim=(len(effects) - 0.5, -0.5),
+        xlabel="change of validation utilization (points), paired by seed",
+    )
+    handles = [
+        Line2D([], [], color=c, marker=m, lw=2.2, ms=7, label=name)
+        for name, (c, m) in ROLE_LOOKS.items()
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -71,8 +75,9 @@ def mechanism_dots(table: pd.DataFrame) -> Figure:
     ``table``: of `causes.mechanisms`. The dotted line is the baseline's mean.
     """
     arms = list(dict.fromkeys(table["arm"]))
-    figure, panels = plt.subplots(1, len(MEASURES), sharey=True,
-                                  figsize=(9.4, 0.28 * len(arms) + 1.3))  # fmt: skip
+    figure, panels = plt.subplots(
+        1, len(MEASURES), sharey=True, figsize=(9.4, 0.28 * len(arms) + 1.3)
+    )
     at = table["arm"].map(arms.index)
     for ax, (column, title) in zip(panels, MEASURES, strict=True):
         means = table.groupby("arm")[column].mean()
@@ -109,12 +114,25 @@ NODES = {
     "drift": Node(12.1, 1.75, "the encoder\nmoves", "drift"),
 }
 ARROWS = {
-    "1-2": ("1", "2"), "2-3": ("2", "3"), "3-4": ("3", "4"), "4-5": ("4", "5"), "5-6": ("5", "6"),
-    "start": ("start", "1"), "gradient": ("gradient", "6"), "counts": ("counts", "2"),
-    "memory": ("memory", "2"), "pull": ("pull", "3"), "drift": ("drift", "4"),
-}  # fmt: skip
-INNER = {"1-2": (6.6, 6.75), "2-3": (7.5, 5.55), "3-4": (7.5, 3.85), "4-5": (6.6, 2.4),
-         "5-6": (5.6, 3.4)}  # where the effects of the cycle's own arrows stand  # fmt: skip
+    "1-2": ("1", "2"),
+    "2-3": ("2", "3"),
+    "3-4": ("3", "4"),
+    "4-5": ("4", "5"),
+    "5-6": ("5", "6"),
+    "start": ("start", "1"),
+    "gradient": ("gradient", "6"),
+    "counts": ("counts", "2"),
+    "memory": ("memory", "2"),
+    "pull": ("pull", "3"),
+    "drift": ("drift", "4"),
+}
+INNER = {
+    "1-2": (6.6, 6.75),
+    "2-3": (7.5, 5.55),
+    "3-4": (7.5, 3.85),
+    "4-5": (6.6, 2.4),
+    "5-6": (5.6, 3.4),
+}  # where the effects of the cycle's own arrows stand
 
 
 def cycle(judged: pd.DataFrame) -> Figure:
@@ -133,15 +151,30 @@ def cycle(judged: pd.DataFrame) -> Figure:
         if key in INNER:
             x, y = INNER[key]
             ax.text(x, y + 0.05, row["arm"], ha="center", va="bottom", fontsize=10)
-            ax.text(x, y - 0.05, effect_text(row), ha="center", va="top", fontsize=10.5,
-                    color=color, fontweight="bold")  # fmt: skip
+            ax.text(
+                x,
+                y - 0.05,
+                effect_text(row),
+                ha="center",
+                va="top",
+                fontsize=10.5,
+                color=color,
+                fontweight="bold",
+            )
     ax.set(xlim=(0, 13.4), ylim=(1.0, 8.75))
     ax.axis("off")
-    handles = [Line2D([], [], color=c, ls=ls, lw=4, label=name)
-               for name, (c, ls) in VERDICT_LOOKS.items()]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, title_fontsize=10,
-                  handlelength=3.5, title="change of validation utilization by the intervention "
-                                          "on each arrow (points, 95 % interval)")  # fmt: skip
+    handles = [
+        Line2D([], [], color=c, ls=ls, lw=4, label=name) for name, (c, ls) in VERDICT_LOOKS.items()
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=3,
+        title_fontsize=10,
+        handlelength=3.5,
+        title="change of validation utilization by the intervention "
+        "on each arrow (points, 95 % interval)",
+    )
     return figure
 
 
@@ -167,17 +200,30 @@ def _box(ax: Axes, node: Node, judged: pd.DataFrame):
         text, face = f"{text}\n{row['arm']}\n{effect_text(row)}", "#f3f3f3"
         edge = VERDICT_LOOKS[row["verdict"]][0]
     return ax.text(
-        node.x, node.y, text, ha="center", va="center", fontsize=10, linespacing=1.3, zorder=4,
+        node.x,
+        node.y,
+        text,
+        ha="center",
+        va="center",
+        fontsize=10,
+        linespacing=1.3,
+        zorder=4,
         bbox={"boxstyle": "round,pad=0.45", "fc": face, "ec": edge, "lw": 1.4},
-    )  # fmt: skip
+    )
 
 
 def _join(ax: Axes, source, target, **look) -> None:
     patch = FancyArrowPatch(
-        source.get_position(), target.get_position(), patchA=source.get_bbox_patch(),
-        patchB=target.get_bbox_patch(), shrinkA=3, shrinkB=3,
+        source.get_position(),
+        target.get_position(),
+        patchA=source.get_bbox_patch(),
+        patchB=target.get_bbox_patch(),
+        shrinkA=3,
+        shrinkB=3,
         zorder=5,  # after the boxes, whose size is known once they are drawn
-       
-        arrowstyle="-|>", mutation_scale=10 + 1.6 * look["lw"], joinstyle="miter", **look,
-    )  # fmt: skip
+        arrowstyle="-|>",
+        mutation_scale=10 + 1.6 * look["lw"],
+        joinstyle="miter",
+        **look,
+    )
     ax.add_patch(patch)

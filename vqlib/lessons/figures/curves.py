@@ -95,9 +95,15 @@ def utilization_curves(
             ax.plot(seed["step"], seed["utilization"], color=style.color, alpha=0.25, lw=0.8)
         median = rows.groupby("step")["utilization"].median()
         ax.plot(
-            median.index, median, color=style.color, lw=2, label=name,
-            marker=style.marker, markevery=max(1, len(median) // 8), ms=7,
-        )  # fmt: skip
+            median.index,
+            median,
+            color=style.color,
+            lw=2,
+            label=name,
+            marker=style.marker,
+            markevery=max(1, len(median) // 8),
+            ms=7,
+        )
     if guide:
         x, y = zip(*CURVE_BEFORE.items(), strict=True)
         ax.plot(x, y, GUIDE.marker, color=GUIDE.color, ms=13, label="the guide", zorder=5)
@@ -114,8 +120,14 @@ def use_histograms(counts: Mapping[str, Tensor], *, arm: str | None = None) -> F
     ``counts``: {name: (K,)}. The dashed line is the average N/K. Colours are those of
     ``arm``; None: each name is an arm.
     """
-    figure, axes = plt.subplots(1, len(counts), figsize=(3.1 * len(counts) + 0.6, 3.2),
-                                sharey=True, sharex=True, squeeze=False)  # fmt: skip
+    figure, axes = plt.subplots(
+        1,
+        len(counts),
+        figsize=(3.1 * len(counts) + 0.6, 3.2),
+        sharey=True,
+        sharex=True,
+        squeeze=False,
+    )
     for ax, (name, values) in zip(axes[0], counts.items(), strict=True):
         c = values.float().sort(descending=True).values.numpy()
         color = look(arm or name).color
@@ -123,8 +135,15 @@ def use_histograms(counts: Mapping[str, Tensor], *, arm: str | None = None) -> F
         ax.axhline(c.mean(), color=INK, ls="--", lw=1)
         unused = int((c == 0).sum())
         ax.set_title(name)
-        ax.text(0.97, 0.93, f"{unused} of {len(c)}\nunused", transform=ax.transAxes,
-                ha="right", va="top", fontsize=10)  # fmt: skip
+        ax.text(
+            0.97,
+            0.93,
+            f"{unused} of {len(c)}\nunused",
+            transform=ax.transAxes,
+            ha="right",
+            va="top",
+            fontsize=10,
+        )
         ax.set(yscale="log", xlabel="codes, most used first", xlim=(0, len(c)))
     axes[0, 0].set_ylabel("times chosen")
     axes[0, 0].set_ylim(bottom=0.5)
@@ -140,8 +159,9 @@ def drift_view(codebooks: Tensor, probes: Tensor, counts: Tensor, steps: Sequenc
     cloud = torch.cat([probes.flatten(0, 1), codebooks.flatten(0, 1)])
     center = cloud.mean(dim=0)
     axes_2d = torch.pca_lowrank(cloud, q=2, center=True, niter=4)[2]
-    figure, panels = plt.subplots(1, len(steps), figsize=(3.3 * len(steps), 3.5), sharex=True,
-                                  sharey=True, squeeze=False)  # fmt: skip
+    figure, panels = plt.subplots(
+        1, len(steps), figsize=(3.3 * len(steps), 3.5), sharex=True, sharey=True, squeeze=False
+    )
     for ax, book, probe, c, step in zip(panels[0], codebooks, probes, counts, steps, strict=True):
         outputs, codes = (probe - center) @ axes_2d, (book - center) @ axes_2d
         ax.plot(*outputs.T.numpy(), ".", color="#56B4E9", ms=3, alpha=0.5, label="encoder outputs")
@@ -150,8 +170,12 @@ def drift_view(codebooks: Tensor, probes: Tensor, counts: Tensor, steps: Sequenc
         ax.plot(*codes[~dead].T.numpy(), "o", color="#D55E00", ms=3.5, label="used codes")
         ax.set_title(f"step {step}: {1 - dead.mean():.0%} used")
         ax.set(xticks=[], yticks=[])
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
-                  markerscale=1.8)  # fmt: skip
+    figure.legend(
+        *panels[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        markerscale=1.8,
+    )
     return figure
 
 
@@ -163,9 +187,15 @@ def count_map(cluster_size: Tensor, steps: Tensor, *, title: str = "") -> Figure
     order = (cluster_size >= 1).sum(dim=0).argsort(descending=True)
     values = np.log10(cluster_size[:, order].T.clamp(min=1e-3).numpy())
     figure, ax = plt.subplots(figsize=(8, 4.4))
-    image = ax.imshow(values, aspect="auto", cmap="cividis", interpolation="nearest",
-                      vmin=-3, vmax=3,
-                      extent=(int(steps[0]), int(steps[-1]), len(order), 0))  # fmt: skip
+    image = ax.imshow(
+        values,
+        aspect="auto",
+        cmap="cividis",
+        interpolation="nearest",
+        vmin=-3,
+        vmax=3,
+        extent=(int(steps[0]), int(steps[-1]), len(order), 0),
+    )
     bar = figure.colorbar(image, ax=ax, ticks=[-3, -2, -1, 0, 1, 2, 3])
     bar.set_label("cluster_size (hits a step)")
     bar.ax.set_yticklabels(["≤ 0.001", "0.01", "0.1", "1", "10", "100", "≥ 1000"])
@@ -173,8 +203,9 @@ def count_map(cluster_size: Tensor, steps: Tensor, *, title: str = "") -> Figure
     return figure
 
 
-def effects(table: pd.DataFrame, value: str, reference: str, *, label: str = "",
-            ax: Axes = None) -> Axes:  # fmt: skip
+def effects(
+    table: pd.DataFrame, value: str, reference: str, *, label: str = "", ax: Axes = None
+) -> Axes:
     """One row an arm: each seed a dot, the mean and its 95 % interval (Student's t).
 
     ``table``: columns ``arm``, ``seed`` and ``value``; a dotted line marks ``reference``'s mean.
@@ -185,8 +216,16 @@ def effects(table: pd.DataFrame, value: str, reference: str, *, label: str = "",
         style, x = look(name), table.loc[table["arm"] == name, value].to_numpy()
         mean, low, high = interval(x)
         ax.plot(x, np.full(len(x), y), ".", color=style.color, alpha=0.5, ms=7)
-        ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt=style.marker, ms=9,
-                    color=style.color, capsize=4, lw=2)  # fmt: skip
+        ax.errorbar(
+            mean,
+            y,
+            xerr=[[mean - low], [high - mean]],
+            fmt=style.marker,
+            ms=9,
+            color=style.color,
+            capsize=4,
+            lw=2,
+        )
     ax.axvline(table.loc[table["arm"] == reference, value].mean(), color=INK, ls=":", lw=1)
     ax.set_yticks(range(len(arms)), arms)
     ax.set(xlabel=label or value, ylim=(len(arms) - 0.5, -0.5))
@@ -205,8 +244,14 @@ def drift_curves(table: pd.DataFrame, *, ax: Axes = None) -> Axes:
     for name in measured["arm"].unique():
         style = look(name)
         median = measured[measured["arm"] == name].groupby("step")["drift"].median()
-        ax.plot(median.index, median.rolling(5, min_periods=1).mean(), color=style.color,
-                ls=style.line, lw=2, label=name)  # fmt: skip
+        ax.plot(
+            median.index,
+            median.rolling(5, min_periods=1).mean(),
+            color=style.color,
+            ls=style.line,
+            lw=2,
+            label=name,
+        )
     ax.set(xlabel="training step", ylabel="drift (degrees a step)")
     ax.legend(loc="best")
     return ax
@@ -220,8 +265,9 @@ def reset_lives(trace: Mapping[str, Tensor], *, threshold: float, codes: int = 6
     when, which, _ = trace.get("reset_events", torch.zeros(0, 3, dtype=torch.int64)).T
     chosen = list(dict.fromkeys(which.tolist()))[:codes]
     columns = max(1, (len(chosen) + 1) // 2)
-    figure, axes = plt.subplots(2, columns, figsize=(2.9 * columns + 0.6, 4.2), sharex=True,
-                                sharey=True, squeeze=False)  # fmt: skip
+    figure, axes = plt.subplots(
+        2, columns, figsize=(2.9 * columns + 0.6, 4.2), sharex=True, sharey=True, squeeze=False
+    )
     for ax, code in zip(axes.flat, chosen, strict=False):
         ax.plot(trace["steps"], trace["cluster_size"][:, code], color=look("reset").color, lw=1.5)
         resets = when[which == code]
@@ -244,8 +290,14 @@ def reset_activity(history: pd.DataFrame, codebook_size: int, *, limit: float = 
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 5), sharex=True, height_ratios=(3, 2))
     first = train["resets"] - train["re_resets"]
     top.bar(train["step"], first, width=1.0, color="#0072B2", label="first reset of a code")
-    top.bar(train["step"], train["re_resets"], width=1.0, bottom=first, color="#E69F00",
-            label="reset before")  # fmt: skip
+    top.bar(
+        train["step"],
+        train["re_resets"],
+        width=1.0,
+        bottom=first,
+        color="#E69F00",
+        label="reset before",
+    )
     top.axhline(limit * codebook_size, color=INK, ls="--", lw=1)
     top.text(1, limit * codebook_size, f" {limit:.0%} of the codebook", va="bottom", fontsize=9)
     top.set(ylabel="codes reset a step")
@@ -272,12 +324,21 @@ def before_after(table: pd.DataFrame, counts: Mapping[str, Tensor]) -> Figure:
         used = int((shares > 0).sum())
         right.plot(np.arange(1, used + 1), shares[:used], color=style.color, ls=style.line, lw=2.4)
         right.plot(used, shares[used - 1], style.marker, color=style.color, ms=8)
-        right.annotate(f"{name}: {used} of {len(shares)} used", (used // 2, shares[used // 2]),
-                       xytext=(6, 12), textcoords="offset points", color=style.color,
-                       fontweight="bold")  # fmt: skip
+        right.annotate(
+            f"{name}: {used} of {len(shares)} used",
+            (used // 2, shares[used // 2]),
+            xytext=(6, 12),
+            textcoords="offset points",
+            color=style.color,
+            fontweight="bold",
+        )
     right.axhline(1, color=INK, ls=":", lw=1)
-    right.set(xlabel="codes, most used first", ylabel="use / average use", yscale="log",
-              xlim=(0, len(shares)))  # fmt: skip
+    right.set(
+        xlabel="codes, most used first",
+        ylabel="use / average use",
+        yscale="log",
+        xlim=(0, len(shares)),
+    )
     right.set_title("Use of each code in validation")
     return figure
 
@@ -290,8 +351,19 @@ def confusion(table: pd.DataFrame) -> Figure:
     findings = [c for c in table.columns if c in IDS and table[c].max() > 0]
     shares = 100 * table[findings].astype(float)
     figure, ax = plt.subplots(figsize=(0.62 * len(findings) + 3.2, 0.42 * len(table) + 2.4))
-    sns.heatmap(shares, ax=ax, cmap="Blues", vmin=0, vmax=100, annot=True, fmt=".0f", square=False,
-                linewidths=0.6, cbar=False, annot_kws={"size": 9})  # fmt: skip
+    sns.heatmap(
+        shares,
+        ax=ax,
+        cmap="Blues",
+        vmin=0,
+        vmax=100,
+        annot=True,
+        fmt=".0f",
+        square=False,
+        linewidths=0.6,
+        cbar=False,
+        annot_kws={"size": 9},
+    )
     for y, expected in enumerate(table["must find"]):
         if expected in findings:
             box = (findings.index(expected), y)

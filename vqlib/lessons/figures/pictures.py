@@ -60,8 +60,9 @@ def _image(picture: Tensor) -> np.ndarray:
 
 def _gallery(rows: Mapping[str, Sequence[np.ndarray]]) -> tuple[Figure, np.ndarray]:
     columns = len(next(iter(rows.values())))
-    figure, axes = plt.subplots(len(rows), columns, squeeze=False,
-                                figsize=(1.45 * columns + 0.8, 1.62 * len(rows)))  # fmt: skip
+    figure, axes = plt.subplots(
+        len(rows), columns, squeeze=False, figsize=(1.45 * columns + 0.8, 1.62 * len(rows))
+    )
     for line, (name, images) in zip(axes, rows.items(), strict=True):
         for ax, image in zip(line, images, strict=True):
             ax.imshow(image, interpolation="nearest")

@@ -21,35 +21,78 @@ class Question(NamedTuple):
 
 
 REPRODUCE, CAUSES, RESET, COMPARE = (
-    "01_reproduce_collapse", "02_diagnose_ema_bias", "03_reset_dead_codes",
+    "01_reproduce_collapse",
+    "02_diagnose_ema_bias",
+    "03_reset_dead_codes",
     "04_compare_before_after",
-)  # fmt: skip
+)
 
 QUESTIONS = (
-    Question("Does a row count at least 3 K tokens?", "window_tokens; uniform use would show 95 %",
-             "no", "Count over more tokens before you judge.", "window-too-small", REPRODUCE),
-    Question("Are at least half of the codes in use?", "utilization over what uniform use shows",
-             "yes", "No collapse. Does more use pay in reconstruction and downstream?",
-             "healthy", COMPARE),
-    Question("Are encoder outputs nearly one?", "encoder_similarity above 0.95",
-             "yes", "Mend the encoder first: no reset can split equal outputs.",
-             "encoder-collapse", CAUSES),
-    Question("Is a reset on, and does it fire?", "resets above 0, threshold above 0",
-             "no", "Turn dead code reset on, relative to the uniform share.",
-             "reset-never-fires", RESET),
-    Question("Is the threshold below half of N/K?", "dead_code_threshold, tokens_per_step, K",
-             "no", "Lower it to 0.1 of N/K: counts add up to N, no more.",
-             "threshold-above-share", RESET),
-    Question("Do reset codes live on?", "survived at least 25 %, premature 0",
-             "no", "Something undoes the reset: audit the quantizer, above.",
-             "reset-does-not-survive", RESET),
-    Question("Do resets become fewer?", "resets, late against early",
-             "no", "The encoder outruns its codes: slow it, or let the rate fall at the end.",
-             "encoder-drift", CAUSES),
-    Question("Does validation use as many codes as training?", "gap at most 10 points",
-             "no", "Codes fit single batches: judge by mature codes and by validation.",
-             "train-validation-gap", COMPARE),
-)  # fmt: skip
+    Question(
+        "Does a row count at least 3 K tokens?",
+        "window_tokens; uniform use would show 95 %",
+        "no",
+        "Count over more tokens before you judge.",
+        "window-too-small",
+        REPRODUCE,
+    ),
+    Question(
+        "Are at least half of the codes in use?",
+        "utilization over what uniform use shows",
+        "yes",
+        "No collapse. Does more use pay in reconstruction and downstream?",
+        "healthy",
+        COMPARE,
+    ),
+    Question(
+        "Are encoder outputs nearly one?",
+        "encoder_similarity above 0.95",
+        "yes",
+        "Mend the encoder first: no reset can split equal outputs.",
+        "encoder-collapse",
+        CAUSES,
+    ),
+    Question(
+        "Is a reset on, and does it fire?",
+        "resets above 0, threshold above 0",
+        "no",
+        "Turn dead code reset on, relative to the uniform share.",
+        "reset-never-fires",
+        RESET,
+    ),
+    Question(
+        "Is the threshold below half of N/K?",
+        "dead_code_threshold, tokens_per_step, K",
+        "no",
+        "Lower it to 0.1 of N/K: counts add up to N, no more.",
+        "threshold-above-share",
+        RESET,
+    ),
+    Question(
+        "Do reset codes live on?",
+        "survived at least 25 %, premature 0",
+        "no",
+        "Something undoes the reset: audit the quantizer, above.",
+        "reset-does-not-survive",
+        RESET,
+    ),
+    Question(
+        "Do resets become fewer?",
+        "resets, late against early",
+        "no",
+        "The encoder outruns its codes: slow it, or let the rate fall at the end.",
+        "encoder-drift",
+        CAUSES,
+    ),
+    Question(
+        "Does validation use as many codes as training?",
+        "gap at most 10 points",
+        "no",
+        "Codes fit single batches: judge by mature codes and by validation.",
+        "train-validation-gap",
+        COMPARE,
+    ),
+)
 LAST = "Resets live and decline: train on, and look again."
 
 

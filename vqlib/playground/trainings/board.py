@@ -39,9 +39,13 @@ class Board:
         self._progress, self._message = widgets.HTML(), widgets.HTML()
         self.picture = RunView(lambda *asked: self._aloud(answer, *asked))
         parts = {
-            "name": self.name, "train": self.train, "stop": self.stop, "progress": self._progress,
-            "message": self._message, "runs": self.picture,
-        }  # fmt: skip
+            "name": self.name,
+            "train": self.train,
+            "stop": self.stop,
+            "progress": self._progress,
+            "message": self._message,
+            "runs": self.picture,
+        }
         for css, part in parts.items():
             part.add_class(f"vq-{css}")
         bar = widgets.HBox([self.name, self.train, self.stop, self._progress], layout=_SPREAD)

@@ -82,12 +82,19 @@ class Comparison:
         style, found = self.look(kept.name), self._results(kept)
         changed = settings.difference(kept.config, self.base) if kept.config else kept.problem
         return {
-            "name": kept.name, "state": kept.state, "step": kept.step, "steps": kept.steps,
-            "color": style.color, "dash": list(style.dash), "shown": self.ticked[kept.name],
-            "settings": changed or "default settings", "problem": kept.problem,
-            "resumable": kept.resumable, "focus": focus,
+            "name": kept.name,
+            "state": kept.state,
+            "step": kept.step,
+            "steps": kept.steps,
+            "color": style.color,
+            "dash": list(style.dash),
+            "shown": self.ticked[kept.name],
+            "settings": changed or "default settings",
+            "problem": kept.problem,
+            "resumable": kept.resumable,
+            "focus": focus,
             "results": [_number(found.get(name)) for name in RESULTS[:3]],
-        }  # fmt: skip
+        }
 
     def _curves_of(self, kept: Kept) -> Curves:
         key = kept.state, kept.step

@@ -13,8 +13,11 @@ from matplotlib.ticker import PercentFormatter
 from vqlib.playground.trainings.runview import Look
 from vqlib.playground.trainings.worker import MEASURES, Curves, Gallery, Use
 
-TITLES = {"utilization": "Utilization", "perplexity": "Perplexity",
-          "recon_loss": "Reconstruction error (MSE)"}  # fmt: skip
+TITLES = {
+    "utilization": "Utilization",
+    "perplexity": "Perplexity",
+    "recon_loss": "Reconstruction error (MSE)",
+}
 
 
 def overview(
@@ -34,8 +37,12 @@ def overview(
             ax.yaxis.set_major_formatter(PercentFormatter(1))
             ax.set_ylim(0, 1.04)
     if runs:
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center",
-                      ncols=3, frameon=False)  # fmt: skip
+        figure.legend(
+            *figure.axes[0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=3,
+            frameon=False,
+        )
     if use is not None:
         style = runs[name][0] if name in runs else None
         _bars(figure.add_subplot(grid[1, :2]), use, style.color if style else "#777777")
@@ -58,8 +65,13 @@ def _bars(ax: Axes, use: Use, color: str) -> None:
     counts = np.sort(use.counts)[::-1]
     ax.fill_between(np.arange(len(counts)), counts.clip(0.5), 0.5, step="mid", color=color)
     ax.axhline(counts.mean(), color="#222222", ls="--", lw=1)
-    ax.set(yscale="log", ylim=(0.5, None), xlim=(0, len(counts)), ylabel="times chosen",
-           xlabel=f"codes, most used first ({(counts == 0).sum()} unused)")  # fmt: skip
+    ax.set(
+        yscale="log",
+        ylim=(0.5, None),
+        xlim=(0, len(counts)),
+        ylabel="times chosen",
+        xlabel=f"codes, most used first ({(counts == 0).sum()} unused)",
+    )
     ax.set_title(f"Use of codes; {use.where}", fontsize=10)
 
 

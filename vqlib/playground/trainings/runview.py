@@ -52,10 +52,12 @@ def strip(name: str, gallery: Gallery | None) -> dict:
     if gallery is None:
         return {}
     return {
-        "name": name, "size": list(gallery.originals.shape[:3]), "errors": gallery.errors,
+        "name": name,
+        "size": list(gallery.originals.shape[:3]),
+        "errors": gallery.errors,
         "originals": gallery.originals.tobytes(),
         "reconstructions": gallery.reconstructions.tobytes(),
-    }  # fmt: skip
+    }
 
 
 class RunView(anywidget.AnyWidget):

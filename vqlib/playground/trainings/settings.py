@@ -17,11 +17,21 @@ BASE = replace(
 """The calibrated setting in small, with the guide's reset: pictures within seconds."""
 
 SHORT = {
-    "dataset": "", "codebook_size": "K", "batch_size": "batch", "steps": "steps", "decay": "decay",
-    "beta": "beta", "dead_code_threshold": "threshold", "reset_relative": "relative",
-    "reset_interval": "every", "reset_donors": "donors", "reset_refill": "refill",
-    "learning_rate": "rate", "warmup_steps": "warm-up", "seed": "seed",
-}  # fmt: skip
+    "dataset": "",
+    "codebook_size": "K",
+    "batch_size": "batch",
+    "steps": "steps",
+    "decay": "decay",
+    "beta": "beta",
+    "dead_code_threshold": "threshold",
+    "reset_relative": "relative",
+    "reset_interval": "every",
+    "reset_donors": "donors",
+    "reset_refill": "refill",
+    "learning_rate": "rate",
+    "warmup_steps": "warm-up",
+    "seed": "seed",
+}
 """{field: what names and sentences call it}."""
 
 
@@ -30,33 +40,96 @@ def controls(base: TrainConfig) -> list:
     data = {"photographs": "photos", "digits": "digits"}
     if base.dataset_dir is not None:
         data = {"your pictures": base.dataset}
-    donors = {"most used code": "most_used", "the 8 most used": "top", "any token": "batch",
-              "in proportion to use": "usage"}  # fmt: skip
+    donors = {
+        "most used code": "most_used",
+        "the 8 most used": "top",
+        "any token": "batch",
+        "in proportion to use": "usage",
+    }
     return [
         Choice("dataset", "Data", base.dataset, data, "What the model is trained on."),
         _slider(base, "codebook_size", "Codes K", 2, 2048, 1, "codes", "Size of the codebook."),
         _slider(base, "batch_size", "Batch", 1, 256, 1, "pictures", "Pictures a step."),
         _slider(base, "steps", "Steps", 1, 5000, 1, "steps", "Training steps in all."),
-        _slider(base, "decay", "Decay", 0.0, 1.0, 0.001, "of the old",
-                "Of the moving averages of codes and counts; their memory is 1/(1 - decay) steps."),
-        _slider(base, "beta", "Beta", 0.0, 2.0, 0.05, "x commitment",
-                "Weight of the commitment loss."),
-        _slider(base, "dead_code_threshold", "Threshold", 0.0, 20.0, 0.1, "hits a step",
-                "A code whose moving average of hits lies below it is dead; 0: no reset."),
-        Switch("reset_relative", "as multiples of N/K", base.reset_relative,
-               "Threshold and refill count in shares of equal use, so they fit any N and K."),
-        _slider(base, "reset_refill", "Refill", 0.0, 40.0, 0.1, "0: thr. + 1",
-                "Count that a reset code starts with; 0 stands for the guide's, threshold + 1."),
+        _slider(
+            base,
+            "decay",
+            "Decay",
+            0.0,
+            1.0,
+            0.001,
+            "of the old",
+            "Of the moving averages of codes and counts; their memory is 1/(1 - decay) steps.",
+        ),
+        _slider(
+            base, "beta", "Beta", 0.0, 2.0, 0.05, "x commitment", "Weight of the commitment loss."
+        ),
+        _slider(
+            base,
+            "dead_code_threshold",
+            "Threshold",
+            0.0,
+            20.0,
+            0.1,
+            "hits a step",
+            "A code whose moving average of hits lies below it is dead; 0: no reset.",
+        ),
+        Switch(
+            "reset_relative",
+            "as multiples of N/K",
+            base.reset_relative,
+            "Threshold and refill count in shares of equal use, so they fit any N and K.",
+        ),
+        _slider(
+            base,
+            "reset_refill",
+            "Refill",
+            0.0,
+            40.0,
+            0.1,
+            "0: thr. + 1",
+            "Count that a reset code starts with; 0 stands for the guide's, threshold + 1.",
+        ),
         _slider(base, "reset_interval", "Interval", 1, 100, 1, "steps", "Reset each n-th step."),
-        Choice("reset_donors", "Donors", base.reset_donors, donors,
-               "Whose encoder outputs replace dead codes."),
-        Slider("learning_rate", "Rate", base.learning_rate, 1e-6, 1000.0, 0.05, "a step",
-               "Learning rate of AdamW, reached after the warm-up.", log=True),
-        _slider(base, "warmup_steps", "Warm-up", 0, 2000, 1, "steps",
-                "Steps over which the learning rate rises."),
-        _slider(base, "seed", "Seed", 0, 9999, 1, "of all draws",
-                "Of the weights, the order of pictures and the draws: same seed, same run."),
-    ]  # fmt: skip
+        Choice(
+            "reset_donors",
+            "Donors",
+            base.reset_donors,
+            donors,
+            "Whose encoder outputs replace dead codes.",
+        ),
+        Slider(
+            "learning_rate",
+            "Rate",
+            base.learning_rate,
+            1e-6,
+            1000.0,
+            0.05,
+            "a step",
+            "Learning rate of AdamW, reached after the warm-up.",
+            log=True,
+        ),
+        _slider(
+            base,
+            "warmup_steps",
+            "Warm-up",
+            0,
+            2000,
+            1,
+            "steps",
+            "Steps over which the learning rate rises.",
+        ),
+        _slider(
+            base,
+            "seed",
+            "Seed",
+            0,
+            9999,
+            1,
+            "of all draws",
+            "Of the weights, the order of pictures and the draws: same seed, same run.",
+        ),
+    ]
 
 
 def _slider(base: TrainConfig, name: str, label: str, *rest) -> Slider:

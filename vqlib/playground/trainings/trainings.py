@@ -99,8 +99,10 @@ class Trainings:
             self._refuse_while_busy()
             kept = self.store.find(name)
             if not kept.resumable:
-                raise ValueError(f"the run {name!r} is {kept.state}; only a stopped or an "
-                                 "interrupted one can be gone on with")  # fmt: skip
+                raise ValueError(
+                    f"the run {name!r} is {kept.state}; only a stopped or an "
+                    "interrupted one can be gone on with"
+                )
             self.restore(name)
             self._start(name, None)
         if wait:
@@ -127,8 +129,10 @@ class Trainings:
             self.stop()
             raise
         if not ended:
-            raise TimeoutError(f"{self._worker.name!r} still trains: step {self._worker.step} of "
-                               f"{self._worker.steps}")  # fmt: skip
+            raise TimeoutError(
+                f"{self._worker.name!r} still trains: step {self._worker.step} of "
+                f"{self._worker.steps}"
+            )
         if self._worker.error is not None:
             raise self._worker.error
 
@@ -257,8 +261,12 @@ class Trainings:
                 self._focus = ""  # refused before it began
             self._buttons()
             wrong = worker.error is not None
-            self.board.say(f"{type(worker.error).__name__}: {worker.error}" if wrong
-                      else self.summary(worker.name), wrong=wrong)  # fmt: skip
+            self.board.say(
+                f"{type(worker.error).__name__}: {worker.error}"
+                if wrong
+                else self.summary(worker.name),
+                wrong=wrong,
+            )
 
     def _show_frame(self, worker: Worker) -> None:
         look = self.comparison.look(worker.name)
