@@ -51,11 +51,11 @@ def test_html_is_written_and_never_overwrites(written, tmp_path, capsys):
 
 GARBAGE = {
     "empty": (b"", "is empty"),
-    "text": (b"hello world, this is text\n", "no column `step`"),
+    "text": (b"hello world, this is text\n", "names no use of a codebook"),
     "binary": (bytes(range(256)) * 4, "cannot be read"),
-    "wrong columns": (b"a,b\n1,2\n", "no column `step`"),
+    "wrong columns": (b"a,b\n1,2\n", "its columns are a, b"),
     "no rows": (b"step,split,used_codes\n", "has no rows"),
-    "nan": (b"step,split,used_codes\n1,train,3\n2,train,nan\n", "row 2, column `used_codes`"),
+    "nan": (b"step,split,used_codes\n1,train,nan\n", "no number in `used_codes`"),
     "negative": (b"step,split,used_codes\n1,train,-3\n", "row 1, column `used_codes`"),
     "above K": (b"step,split,used_codes\n1,train,600\n", "at most the codebook's 512 codes"),
     "ragged": (b"step,split,used_codes\n1,train,3\n1,train,3,4,5\n", "cannot be read"),

@@ -151,6 +151,7 @@ def diagnose(
     dead_code_threshold: float | None = None,
     decay: float | None = None,
     reset_interval: float | None = None,
+    map: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     json: bool = False,
     html: Path | None = None,
 ) -> int:
@@ -159,13 +160,15 @@ def diagnose(
     Exit status 0 where nothing is critical, 1 where something is, 2 where the file is unusable.
 
     Args:
-        history: A .csv, .json or .jsonl file with columns step, split, used_codes (or
-            utilization) and what else there is; or the folder of a run.
+        history: A log (CSV, JSON, JSON lines, Parquet, what a training printed; gzip of each) or
+            the folder of a run (ours, Hugging Face, Lightning, TensorBoard, W&B, MLflow).
         codebook_size: K, the number of codes.
         tokens_per_step: N, the tokens quantized in a training step.
         dead_code_threshold: Hits a step below which a code is reset; 0 for no reset.
         decay: Of the moving average of counts.
         reset_interval: Steps between resets.
+        map: QUANTITY=COLUMN for a column whose name is not understood, for example
+            --map used_codes=n_hit. Can be given several times.
         json: Print JSON instead of text.
         html: Also write the answers as a page; an existing file is not overwritten.
     """
@@ -179,6 +182,7 @@ def diagnose(
             dead_code_threshold=dead_code_threshold,
             decay=decay,
             reset_interval=reset_interval,
+            map=_mapped(map),
         )
         if html is not None:
             with open(html, "x", encoding="utf-8") as page:
@@ -188,6 +192,14 @@ def diagnose(
         return 2
     print(found.to_json() if json else found)
     return int(found.verdict == "critical")
+
+
+def _mapped(pairs: Sequence[str]) -> dict[str, str]:
+    """{quantity: column} of "quantity=column". Raises SettingsError for anything else."""
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise SettingsError(f"--map: expected QUANTITY=COLUMN, got {wrong[0]!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 @app.command

@@ -5,6 +5,7 @@ import os
 import re
 import threading
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -96,11 +97,6 @@ def test_used_codes_or_utilization_alone_will_do():
     ("column", "value", "expected"),
     [
         ("used_codes", -4, "row 2, column `used_codes`: expected at least 0, found -4"),
-        (
-            "used_codes",
-            float("nan"),
-            "row 2, column `used_codes`: expected a number (leave out rows without one), found nan",
-        ),
         ("used_codes", "many", "row 2, column `used_codes`: expected a number, found 'many'"),
         ("used_codes", 40, "row 2, column `used_codes`: expected at most the codebook's 32 codes"),
         ("used_codes", float("inf"), "row 2, column `used_codes`: expected a finite number"),
@@ -125,10 +121,17 @@ def test_rows_are_named_as_they_stand_in_the_file():
     assert "row 2" in refused(table, codebook_size=32)
 
 
-@pytest.mark.parametrize("missing", ["step", "split"])
-def test_a_missing_column_is_named_with_those_there(missing):
-    message = refused(SMALL.drop(columns=missing))
-    assert f"no column `{missing}`" in message and "its columns are" in message
+def test_without_a_step_rows_count_and_without_a_split_all_are_of_training():
+    found = read(SMALL[["used_codes"]], codebook_size=10)
+    assert found.table["step"].tolist() == [1, 2, 3] and set(found.table["split"]) == {"train"}
+    assert found.understood[0] == "step <- the rows, in their order"
+
+
+def test_cells_that_are_empty_are_left_out():
+    table = SMALL.assign(used_codes=[5, np.nan, 7])
+    assert read(table, codebook_size=10).table["used_codes"].dropna().tolist() == [5, 7]
+    with pytest.raises(HistoryError, match="there is no number in `used_codes`"):
+        read(SMALL.assign(used_codes=np.nan), codebook_size=10)
 
 
 def test_a_misspelt_column_is_guessed():
@@ -155,7 +158,7 @@ def test_what_is_no_history_at_all():
 
 
 def test_a_folder_without_a_history(tmp_path):
-    assert refused(tmp_path).endswith("holds no history.csv")
+    assert refused(tmp_path).startswith(f"{tmp_path} holds no history.csv")
 
 
 def test_settings_in_a_run_folder_that_cannot_be_read_are_only_missing(tmp_path):
@@ -201,7 +204,7 @@ def test_dates_and_truth_values_are_no_numbers():
         (b"\x1f\x8b123", "compressed (gzip)"),
         (b"PAR1abc", "a Parquet file"),
         (b"PK\x03\x04x", "an archive"),
-        (b"\xff\xfes\x00", "UTF-16"),
+        (b"\xff\xfes\x00", "names no use of a codebook"),
     ],
 )
 def test_a_file_of_another_kind_is_named(tmp_path, content, words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from vqlib.diagnosis import reset_rules, training_rules, usage_rules
 from vqlib.diagnosis.findings import Diagnosis, Finding, any_grave, fired, unknown
 from vqlib.diagnosis.logs import HistoryError, Log, Settings, in_hits
-from vqlib.diagnosis.sources import read
+from vqlib.diagnosis.sources import read, read_all
 
 RULES = (*usage_rules.RULES, *reset_rules.RULES, *training_rules.RULES)
 CURVES = (
@@ -33,19 +34,23 @@ def diagnose(
     decay: float | None = None,
     reset_interval: float | None = None,
     learning_rate: float | None = None,
+    map: Mapping[str, str] | None = None,
     title: str | None = None,
 ) -> Diagnosis:
     """What is wrong with a codebook, why, and what to do: from its history.
 
     Args:
-        source: a `Run`; a history table (a DataFrame, or what makes one); a path to a .csv,
-            .json or .jsonl file or to a run's folder; or a `vqlib.watch`. Only the columns step,
-            split and used_codes (or utilization) are required; each further column of
-            `vqlib.history.COLUMNS` decides more.
+        source: a `Run`; a history table (a DataFrame, or what makes one); the path of a log or
+            of a run's folder; or a `vqlib.watch`. One column on the use of a codebook is
+            enough, under the names that trainers give it (see `vqlib.diagnosis.reading.names`);
+            each further column of `vqlib.history.COLUMNS` decides more. How the columns were
+            understood is told first.
         codebook_size: K. tokens_per_step: N, tokens quantized in a training step.
         dead_code_threshold: in hits a step; 0: no reset. decay: of the counts.
         reset_interval: steps. learning_rate: the peak. Each may also be a column; an argument
             goes before it.
+        map: {quantity: column} for columns whose names are not understood, for example
+            {"used_codes": "n_hit", "val/perplexity": "pp"}.
         title: shown above the answers.
 
     Returns:
@@ -64,8 +69,19 @@ def diagnose(
     }
     histories = getattr(source, "histories", None)
     if histories is None:
-        return _of_log(read(source, title, **given))
+        return _of_logs(read_all(source, title, map, **given), title)
     return _of_layers(source, title, given)
+
+
+def _of_logs(logs: dict[str, Log], title: str | None) -> Diagnosis:
+    """One diagnosis; if there are several codebooks, each answer names its own."""
+    each = {level: _of_log(log) for level, log in logs.items()}
+    if len(each) == 1:
+        (only,) = each.values()
+        return only
+    named = {f"codebook {level}": d for level, d in each.items()}
+    title = title or next(iter(each.values())).title
+    return replace(_together(named, title), understood=next(iter(logs.values())).understood)
 
 
 def _of_layers(watched, title: str | None, given: dict) -> Diagnosis:
@@ -82,21 +98,21 @@ def _of_layers(watched, title: str | None, given: dict) -> Diagnosis:
     if len(each) == 1 and not unseen:
         (only,) = each.values()
         return replace(only, title=title or only.title)
-    answers = [replace(a, subject=layer) for layer, d in each.items() for a in d.answers]
-    answers += [
-        replace(
-            unknown("codebook-collapse", "No forward of this layer was seen.", "a forward of it"),
-            subject=layer,
-        )
-        for layer in unseen
-    ]
+    return _together(each, title or "watched model", unseen)
+
+
+def _together(each: Mapping[str, Diagnosis], title: str, unseen: Sequence[str] = ()) -> Diagnosis:
+    """One diagnosis of several codebooks; each answer names its own."""
+    answers = [replace(a, subject=name) for name, d in each.items() for a in d.answers]
+    missing = unknown("codebook-collapse", "No forward of this layer was seen.", "a forward of it")
+    answers += [replace(missing, subject=name) for name in unseen]
     curves = {
-        f"{layer}: {n}": c
-        for layer, d in each.items()
-        for n, c in d.curves.items()
-        if n.startswith("utilization")
+        f"{name}: {label}": c
+        for name, d in each.items()
+        for label, c in d.curves.items()
+        if label.startswith("utilization")
     }
-    return Diagnosis.of(title or "watched model", answers, curves)
+    return Diagnosis.of(title, answers, curves)
 
 
 def _given(values: dict) -> dict:
@@ -105,7 +121,8 @@ def _given(values: dict) -> dict:
 
 def _of_log(log: Log) -> Diagnosis:
     answers = [rule(log) for rule in RULES]
-    return Diagnosis.of(log.title, answers + _healthy(answers), _curves(log))
+    found = Diagnosis.of(log.title, answers + _healthy(answers), _curves(log))
+    return replace(found, understood=log.understood)
 
 
 def _healthy(answers: list[Finding]) -> list[Finding]:

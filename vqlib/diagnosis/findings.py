@@ -12,6 +12,8 @@ from typing import Literal, get_args
 
 import jinja2
 
+from vqlib.quantization.names import printable
+
 Severity = Literal["critical", "warning", "note", "clear", "unknown", "not applicable"]
 RANK = {name: place for place, name in enumerate(get_args(Severity))}
 FIRED = ("critical", "warning", "note")
@@ -24,6 +26,7 @@ IDS = {
     "threshold-above-share": "the reset threshold is above what the codes can reach",
     "reset-churn": "resets take much of the codebook, or do not become fewer",
     "reset-never-fires": "codes are dead and no reset happens",
+    "resets-ended-too-early": "the codebook fell out of use when the resets stopped",
     "reset-does-not-survive": "codes that are reset do not come to life",
     "evaluation-changes-counts": "a pass of evaluation changes the quantizer's state",
     "cold-start": "counts begin too low, and the first codebook is thrown away",
@@ -98,11 +101,14 @@ class Diagnosis:
     Attributes:
         title: what was examined. answers: every question's `Finding`, gravest first.
         curves: {label: [(step, value), ...]}, drawn small in the HTML card.
+        understood: how the columns of a log were read, a line each, such as
+            "used_codes <- 8192 - train_Unused_code, split train".
     """
 
     title: str
     answers: tuple[Finding, ...]
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict, repr=False)
+    understood: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, title: str, answers: Iterable[Finding], curves=None) -> Diagnosis:
@@ -144,13 +150,20 @@ class Diagnosis:
             asdict(a) | {"symptom": a.symptom, "evidence": [_plain(asdict(e)) for e in a.evidence]}
             for a in self.answers
         ]
-        return {"title": self.title, "verdict": self.verdict, "answers": answers}
+        return {
+            "title": self.title,
+            "verdict": self.verdict,
+            "understood": list(self.understood),
+            "answers": answers,
+        }
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def __str__(self) -> str:
-        lines = [f"{self.title}: {self.verdict}", ""]
+        lines = ["read as:", *(f"  {line}" for line in self.understood), ""]
+        lines = lines if self.understood else []
+        lines += [f"{self.title}: {self.verdict}", ""]
         for answer in self.findings:
             lines += [*_block(answer), ""]
         for heading, severity in (("not so", "clear"), ("not applicable", "not applicable")):
@@ -161,7 +174,7 @@ class Diagnosis:
             lines.append("cannot be decided from this:")
             for answer in self.unknown:
                 lines += _wrapped(f"  {_named(answer)}: ", f"{answer.cause} Needs {answer.remedy}.")
-        return "\n".join(lines).rstrip()
+        return printable("\n".join(lines).rstrip())
 
     def _repr_html_(self) -> str:
         return card(self)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vqlib.diagnosis.findings import Evidence
-from vqlib.quantization.names import near
+from vqlib.quantization.names import printable
 from vqlib.training.history import COLUMNS as RECORDED
 from vqlib.training.history import Column
 
@@ -36,6 +36,9 @@ LOOSE = {"recon_loss", "commit_loss"}  # NaN or infinity here is a symptom, not 
 
 class HistoryError(ValueError):
     """A history that cannot be examined: names the row and the column, and what is expected."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Log:
     title: str
     table: pd.DataFrame
     settings: Settings
+    understood: tuple[str, ...] = ()  #: how the source's columns were read, a line each
 
     def split(self, name: str) -> pd.DataFrame:
         return self.table[self.table["split"] == name]
@@ -136,47 +140,26 @@ def checked(
 
     Raises HistoryError, with ``name`` in it, where one of them cannot be used.
     """
+    if table.empty:
+        raise HistoryError(f"{name} has no rows")
     table = _checked(table, name)
     settings = _merged(table, said, given)
     return Log(title or name, _with_utilization(table, settings, name), settings)
 
 
 def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Required columns there, one history, every number a number in its range."""
-    columns = [str(c).strip() for c in table.columns]
-    table = table.set_axis(columns, axis=1).reset_index(drop=True)  # so that rows have numbers
-    for column in columns:
-        if columns.count(column) > 1 and (column in COLUMNS or column in KNOWN):
-            raise HistoryError(f"{name} has two columns `{column}`")
-    for column in ("step", "split"):
-        if column not in columns:
-            raise HistoryError(f"{name} has no column `{column}`" + _hint(column, columns))
-    if not {"used_codes", "utilization"} & set(columns):
-        raise HistoryError(
-            f"{name} has neither `used_codes` nor `utilization`" + _hint("used_codes", columns)
-        )
-    if table.empty:
-        raise HistoryError(f"{name} has no rows")
-    for column in set(ONE_RUN) & set(columns):
-        values = table[column].astype(str).unique()
-        if len(values) > 1:
-            raise HistoryError(
-                f"{name} holds several histories: column `{column}` has {len(values)} values; "
-                f"give the rows of one, for example `{column}` == {values[0]!r}"
-            )
-    wanted = [c for c in columns if c != "split" and (c in COLUMNS or c in KNOWN)]
+    """Every number in its range, one row a (step, split), in order.
+
+    ``table`` has a column "step", and "split" of "train" and "val"; its index tells the row of
+    the source, from 0.
+    """
+    wanted = [c for c in table if c != "split" and (c in COLUMNS or c in KNOWN)]
     numbers = {column: _numbers(table[column], column, name) for column in wanted}
-    out = pd.DataFrame(numbers).assign(split=_splits(table["split"], name))
-    missing = out[[c for c in ("used_codes", "utilization") if c in out]].isna().all(axis=1)
-    _refuse(
-        missing,
-        table,
-        "used_codes" if "used_codes" in out else "utilization",
-        name,
-        "a number (leave out rows without one)",
-    )
+    out = pd.DataFrame(numbers).assign(split=table["split"])
     out = pd.concat([_without_restarts(rows) for _, rows in out.groupby("split", sort=False)])
-    return out.drop_duplicates(["step", "split"], keep="last").sort_values("step", kind="stable")
+    # of several rows of a step each tells what the others leave empty
+    out = out.groupby(["step", "split"], sort=False, as_index=False).last()
+    return out.sort_values("step", kind="stable")
 
 
 def _without_restarts(rows: pd.DataFrame) -> pd.DataFrame:
@@ -221,12 +204,6 @@ def _says_nan(values: pd.Series) -> pd.Series:
     return pd.Series(False, index=values.index)
 
 
-def _splits(values: pd.Series, name: str) -> pd.Series:
-    found = values.astype(str).str.strip().str.lower().map(SPLITS)
-    _refuse(found.isna(), values.to_frame("split"), "split", name, '"train" or "val"')
-    return found
-
-
 def _refuse(wrong, table: pd.DataFrame, column: str, name: str, expected: str) -> None:
     """Raises HistoryError naming the first row where ``wrong``."""
     wrong = np.asarray(wrong)
@@ -236,13 +213,6 @@ def _refuse(wrong, table: pd.DataFrame, column: str, name: str, expected: str) -
         value = value.item() if hasattr(value, "item") else value
         where = f"{name}, row {table.index[row] + 1}, column `{column}`"
         raise HistoryError(f"{where}: expected {expected}, found {value!r}")
-
-
-def _hint(column: str, columns: list[str]) -> str:
-    shown = columns if len(columns) <= 12 else [*columns[:12], "..."]
-    guess = near(column, columns) if len(columns) > 1 else ""
-    guess = guess if "did you mean" in guess else ""
-    return f"{guess}; its columns are {', '.join(c[:40] for c in shown)}"
 
 
 def in_hits(said: Mapping) -> dict:
@@ -277,14 +247,7 @@ def _merged(table: pd.DataFrame, said: Mapping, given: Mapping) -> Settings:
     for name, value in given.items():
         if value is None:
             continue
-        low, high = RANGES[name]
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not low <= value <= high
-        ):
-            raise HistoryError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
-        values[name] = value
+        values[name] = _in_range(name, value)
     settings = Settings(**values)
     if settings.codebook_size is None:
         settings = replace(settings, codebook_size=_size(table))
@@ -303,6 +266,8 @@ def _size(table: pd.DataFrame) -> int | None:
 
 def _with_utilization(table: pd.DataFrame, settings: Settings, name: str) -> pd.DataFrame:
     size = settings.codebook_size
+    if "used_codes" not in table and "utilization" not in table:
+        return table.assign(used_codes=np.nan, utilization=np.nan)  # perplexity alone
     if size is None:
         return table if "utilization" in table else table.assign(utilization=np.nan)
     if "used_codes" in table:

@@ -17,12 +17,15 @@ from vqlib.diagnosis.findings import (
 )
 from vqlib.diagnosis.logs import Log
 from vqlib.diagnosis.usage_rules import (
+    COLLAPSED,
     GOOD_EVERY,
     GOOD_REFILL,
     GOOD_THRESHOLD,
+    KEEP_ON,
     LOW,
     in_use,
     remedy_reset,
+    resets_ended,
 )
 
 MAX_RESET_SHARE = 0.10
@@ -150,6 +153,8 @@ def reset_never_fires(log: Log) -> Finding:
     total = _total(log)
     if total is None and s.dead_code_threshold != 0:
         return unknown(name, "Resets were not counted.", "resets, or dead_code_threshold")
+    if (end := resets_ended(log)) is not None:
+        return not_applicable(name, f"It fired until step {end.last:.0f}, and then no more.")
     if total is not None and total.value > 0:
         return clear(name, total)
     threshold = (
@@ -163,6 +168,28 @@ def reset_never_fires(log: Log) -> Finding:
         return clear(name, total, threshold, share)
     return fired(
         name, "warning", total, threshold, share, cause=_why_never(log), remedy=remedy_reset(log)
+    )
+
+
+def resets_ended_too_early(log: Log) -> Finding:
+    name, total = "resets-ended-too-early", _total(log)
+    if total is None or not log.has("used_codes"):
+        return unknown(name, "Resets were not counted.", "resets and used_codes")
+    if total.value == 0:
+        return not_applicable(name, NO_RESET)
+    end, share = resets_ended(log), in_use(log)
+    if end is None:
+        return clear(name, total)
+    grave = share is not None and share.value < COLLAPSED
+    return fired(
+        name,
+        "critical" if grave else "warning",
+        Evidence("step of the last reset", end.last),
+        Evidence("codes in use until then", end.before),
+        Evidence("codes in use at the end", end.after),
+        Evidence("steps until use had fallen", end.steps),
+        cause=end.sentence,
+        remedy=KEEP_ON,
     )
 
 
@@ -372,6 +399,7 @@ RULES = (
     threshold_above_share,
     reset_churn,
     reset_never_fires,
+    resets_ended_too_early,
     reset_does_not_survive,
     cold_start,
     first_step_explosion,

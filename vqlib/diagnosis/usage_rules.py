@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
 
 from vqlib.diagnosis.findings import Evidence, Finding, Severity, clear, fired, unknown
 from vqlib.diagnosis.logs import Log
@@ -18,6 +21,14 @@ LONG_DECAY = 0.95
 ASSUMED_TOKENS = 1000  # in a window of unknown size
 SAME_WINDOW = 0.8  # validation's tokens over training's: fewer show fewer codes by themselves
 SHOWS = 0.95  # of the codebook that a window should be able to show
+REGULAR = 0.5  # of the rows until the last reset show one: a schedule, not a start
+FEW_ROWS = 5
+FELL = 0.5  # of the codes in use before
+SOON_ROWS = 20  # after the last reset
+KEEP_ON = (
+    "keep the reset on to the end of training; and see why the codebook needs it: the encoder's "
+    "drift, its rate, the balance of the losses"
+)
 GOOD_THRESHOLD, GOOD_REFILL, GOOD_EVERY = 0.1, 1.0, 5  # relative; public practice (Mimi)
 
 
@@ -49,7 +60,8 @@ def share_of_possible(log: Log, split: str) -> Evidence | None:
     possible, window = uniform(log, split), measured.window
     if possible is None:
         possible, tokens = _least_possible(log, split)
-        window += f"; window's tokens not known, taken as {tokens:.0f}"
+        taken = f"taken as {tokens:.0f}" if math.isfinite(tokens) else "and K neither"
+        window += f"; window's tokens not known, {taken}"
     return Evidence("utilization / uniform use's", min(1.0, measured.value / possible), "", window)
 
 
@@ -107,7 +119,8 @@ def remedy_reset(log: Log) -> str:
 def codebook_collapse(log: Log) -> Finding:
     share = in_use(log)
     if share is None:
-        return _collapse_without_size(log)
+        effective = _effective_share(log)
+        return _collapse_without_size(log) if effective is None else _by_perplexity(log, effective)
     split = "val" if log.has("utilization", "val") and not is_stale(log) else "train"
     codes, past = log.very_end("used_codes", split), _highest(log)
     if past is not None and codes is not None and past.value < codes.value:
@@ -152,6 +165,89 @@ def _collapse_without_size(log: Log) -> Finding:
     )
 
 
+def _effective_share(log: Log) -> Evidence | None:
+    """Perplexity over K: at least that share of the codebook is in use."""
+    size = log.settings.codebook_size
+    split = "val" if log.has("perplexity", "val") and not is_stale(log) else "train"
+    found = log.late("perplexity", split)
+    if found is None or size is None:
+        return None
+    return Evidence("effective use, perplexity / K", min(1.0, found.value / size), "", found.window)
+
+
+def _by_perplexity(log: Log, effective: Evidence) -> Finding:
+    """exp(entropy) of n codes is at most n: it bounds the codes in use from below, not above."""
+    name, size = "codebook-collapse", log.settings.codebook_size
+    least = Evidence("codes in use", f"at least {math.ceil(effective.value * size - 1e-9)}")
+    if effective.value >= LOW:
+        return clear(name, effective, least)
+    split = effective.window.split(",")[0]
+    shows = uniform(log, split)
+    if shows is None or shows < SHOWS or effective.value >= COLLAPSED:
+        small = shows is None or shows < SHOWS
+        return unknown(
+            name,
+            f"{least.value} of {size} codes are in use, by perplexity; how many more is not in it"
+            + (", and a small window shows few codes by itself." if small else "."),
+            "used_codes, counted over an epoch",
+        )
+    return fired(
+        name,
+        "warning",
+        effective,
+        least,
+        cause=f"The use of codes is as uneven as if {effective.value * size:.0f} of {size} shared "
+        "it equally. Rarely used codes may be alive besides: perplexity cannot tell.",
+        remedy="log used_codes over an epoch to tell rare codes from dead ones; "
+        + _remedy_of_collapse(log),
+    )
+
+
+class Ended(NamedTuple):
+    """Resets that stopped for good, and what became of the codes."""
+
+    last: float  #: step of the last reset
+    before: float  #: codes in use until then
+    after: float  #: codes in use at the end
+    steps: float  #: from the last reset until the use had fallen
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.before:.0f} codes were in use as long as codes were reset. Use fell to "
+            f"{self.after:.0f} within {self.steps:.0f} steps of the last reset (step "
+            f"{self.last:.0f}). The reset was switched off, and it alone had kept the codes in use."
+        )
+
+
+def resets_ended(log: Log) -> Ended | None:
+    """Regular resets that stopped for good before use fell to half or less, soon after the last.
+
+    None: not so, or it cannot be told.
+    """
+    rows = log.split("train")
+    if not (log.has("resets") and log.has("used_codes")):
+        return None
+    rows = rows.dropna(subset=["resets", "used_codes"])
+    fired = (rows["resets"] > 0).to_numpy()
+    if not fired.any():
+        return None
+    last = int(np.flatnonzero(fired)[-1])
+    until, after = rows.iloc[: last + 1], rows.iloc[last + 1 :]
+    if fired[: last + 1].mean() < REGULAR or len(until) < FEW_ROWS or len(after) < FEW_ROWS:
+        return None
+    before, now = until["used_codes"].tail(5).median(), after["used_codes"].tail(5).median()
+    if now > FELL * before:
+        return None
+    began = after["step"][(after["used_codes"] <= FELL * before).to_numpy()].iloc[0]
+    done = after["step"][(after["used_codes"] <= now).to_numpy()].iloc[0]
+    final = float(until["step"].iloc[-1])
+    soon = max(SOON_ROWS * float(np.median(np.diff(rows["step"]))), 0.1 * final)
+    if began - final > soon:
+        return None
+    return Ended(final, float(before), float(now), float(done - final))
+
+
 def _highest(log: Log) -> Evidence | None:
     """The most codes that a training row shows, and when."""
     most = log.highest("used_codes")
@@ -159,6 +255,8 @@ def _highest(log: Log) -> Evidence | None:
 
 
 def _cause_of_collapse(log: Log, past: Evidence | None) -> str:
+    if (end := resets_ended(log)) is not None:
+        return end.sentence
     now, train = log.very_end("used_codes"), log.split("train")["step"]
     if past is not None and now is not None and now.value < 0.5 * past.value:
         resets = log.has("resets") and log.split("train")["resets"].sum() > 0
@@ -173,6 +271,8 @@ def _cause_of_collapse(log: Log, past: Evidence | None) -> str:
 
 
 def _remedy_of_collapse(log: Log) -> str:
+    if resets_ended(log) is not None:
+        return KEEP_ON
     threshold, decay = log.settings.dead_code_threshold, log.settings.decay
     memory = ""
     if decay is not None and LONG_DECAY <= decay < 1:
@@ -233,6 +333,8 @@ def top_code_dominates(log: Log) -> Finding:
     name, size = "top-code-dominates", log.settings.codebook_size
     split = log.best_split("top_code_ratio")
     ratio = log.late("top_code_ratio", split)
+    if ratio is None and size is not None and size > 1:
+        ratio = _least_top_ratio(log, size)
     if ratio is None or size is None:
         needs = "top_code_ratio" if size else "top_code_ratio and codebook_size"
         return unknown(name, "The use of single codes is not in the data.", needs)
@@ -257,6 +359,16 @@ def top_code_dominates(log: Log) -> Finding:
         remedy="mask out padding; look at which inputs the top code takes; split it: "
         "DeadCodeReset(donors='usage') gives dead codes to crowded ones",
     )
+
+
+def _least_top_ratio(log: Log, size: int) -> Evidence | None:
+    """K / perplexity, if that alone makes one code dominate: no distribution of perplexity P has
+    a largest share below 1 / P."""
+    split = log.best_split("perplexity")
+    found = log.late("perplexity", split)
+    if found is None or found.value < 1 or (1 / found.value - 1 / size) / (1 - 1 / size) < MOST:
+        return None
+    return Evidence("top_code_ratio, at least", size / found.value, "x average", found.window)
 
 
 def _effective(log: Log, split: str) -> Evidence | None:

@@ -1,4 +1,4 @@
-"""A name that is not known, beside the one that was probably meant."""
+"""Names from outside: the one that was probably meant, and text that is safe on a terminal."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def near(name: str, known: Iterable[str]) -> str:
     if close:
         return f" - did you mean `{close[0]}`?"
     return f" (known: {', '.join(f'`{k}`' for k in known)})" if known else " (there are none)"
+
+
+def printable(text: str) -> str:
+    """``text`` without control characters: a name must not move a terminal's cursor."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,1 @@
+"""Logs as people keep them: files, folders and consoles, read into histories."""

@@ -1,0 +1,416 @@
+"""The columns of a table, understood: the step, the split, and the use of which codebook."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+
+import numpy as np
+import pandas as pd
+
+from vqlib.diagnosis.logs import COLUMNS, KNOWN, ONE_RUN, RANGES, SPLITS, HistoryError
+from vqlib.diagnosis.reading.names import EXACT, USE, Meaning, meaning
+from vqlib.diagnosis.reading.units import Column, converted, described, size_of
+from vqlib.quantization.names import near
+
+MOST_COLUMNS = 10_000  # a log has tens of them
+UNSAID = "train"  # the split of what names none
+LISTED = 12  # names shown in a message
+EXAMPLE = 'A CSV of two lines would do: "step,used_codes", then "100,97"'
+FRACTION = re.compile(r"\s*(\d+)\s*(?:/|\bof\b)\s*(\d+)\s*")
+NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*%?\s*")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a source came to: a tidy table for each codebook, and how its columns were read."""
+
+    tables: dict[str, pd.DataFrame]  #: by level; "" if there is one codebook
+    settings: dict = field(default_factory=dict)  #: what the source says of `KNOWN`
+    understood: tuple[str, ...] = ()  #: one line a column
+
+
+def understand(
+    table: pd.DataFrame,
+    name: str,
+    given: Mapping[str, str] | None = None,
+    codebook_size: int | None = None,
+) -> Reading:
+    """Find the quantities of a log in the columns of ``table``.
+
+    Args:
+        table: as it was read; cells may be numbers, texts such as "12.5%" or "97/128", or lists
+            with a value for each codebook.
+        name: of the source, for messages.
+        given: {target: column}, the user's own ``map``; targets are named as columns are, for
+            example "used_codes", "val/perplexity" or "used_codes_0".
+        codebook_size: K, if the user gave it.
+
+    Raises:
+        HistoryError: no column tells the use of a codebook, or one could be read in two ways.
+    """
+    table = _with_names(table, name)
+    _of_one_run(table, name)
+    given = _targets(given or {}, table, name)
+    meanings = {c: given.get(c) or meaning(c) for c in table.columns}
+    meanings = {c: m for c, m in meanings.items() if m is not None and _is_metric(c)}
+    steps, how_step = _steps(table, meanings, name, set(given))
+    splits, split_column = _splits(table, meanings, name)
+    columns = _preferred(_columns(table, meanings, name), set(given))
+    size = codebook_size or size_of(columns)
+    columns = converted(columns, size, name, set(given))
+    use = [c for c in columns if c.means.quantity in ("used_codes", "utilization", "perplexity")]
+    if not use:
+        raise HistoryError(_nothing_found(table, name, meanings))
+    use = [c for c in use if c.values.notna().any()]
+    if not use:
+        named = ", ".join(f"`{c}`" for c, m in meanings.items() if m.quantity in USE)
+        raise HistoryError(f"{name}: there is no number in {named}")
+    settings = _settings(columns, size)
+    levels = list(dict.fromkeys(c.means.level or "" for c in use))
+    if len(levels) > 1:  # a figure without a level is of all codebooks together
+        levels = [level for level in levels if level]
+        columns = [c for c in columns if c.means.level is not None or c not in use]
+    kept = [c for c in columns if c.means.quantity in COLUMNS or c.means.quantity in KNOWN]
+    tables = {level: _tidy(kept, level, steps, splits) for level in levels}
+    own = all(c.name == c.means.quantity for c in kept) and not table.attrs.get("notes")
+    lines = [how_step, *split_column, *(c.how for c in kept), *table.attrs.get("notes", ())]
+    if own and "step" in table and "split" in table:
+        lines = []  # our own columns need no explanation
+    return Reading(tables, settings, tuple(dict.fromkeys(filter(None, lines))))
+
+
+def _with_names(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    if table.shape[1] > MOST_COLUMNS:
+        raise HistoryError(
+            f"{name} has {table.shape[1]:,} columns; expected a log, at most {MOST_COLUMNS:,}"
+        )
+    if table.empty:
+        raise HistoryError(f"{name} has no rows")
+    attrs = dict(table.attrs)
+    names = [str(c).strip() for c in table.columns]
+    table = table.set_axis(names, axis=1).reset_index(drop=True)
+    table.attrs = attrs
+    twice = table.columns[table.columns.duplicated()]
+    for column in twice:
+        if meaning(column) is not None:
+            raise HistoryError(f"{name} has two columns `{column}`")
+    return table.loc[:, ~table.columns.duplicated()]
+
+
+def _of_one_run(table: pd.DataFrame, name: str) -> None:
+    for column in set(ONE_RUN) & set(table.columns):
+        values = table[column].astype(str).unique()
+        if len(values) > 1:
+            raise HistoryError(
+                f"{name} holds several histories: column `{column}` has {len(values)} values; "
+                f"give the rows of one, for example `{column}` == {values[0]!r}"
+            )
+
+
+def _targets(given: Mapping[str, str], table: pd.DataFrame, name: str) -> dict[str, Meaning]:
+    """{column: meaning} of the user's map."""
+    found = {}
+    for target, column in given.items():
+        wanted = meaning(target)
+        if wanted is None:
+            raise HistoryError(
+                f"map: {target!r} is no quantity that is known; expected one of "
+                f"{', '.join(sorted({*USE, 'step', 'split', 'resets', *KNOWN}))}, with train/ or "
+                "val/ before it if the column's name does not say the split"
+            )
+        if column not in table.columns:
+            shown = ", ".join(list(table.columns)[:LISTED])
+            raise HistoryError(f"map: {name} has no column {column!r}; it has {shown}")
+        said = meaning(column)
+        found[column] = wanted._replace(
+            split=wanted.split or (said.split if said else None) or _split_in(column),
+            level=wanted.level or (said.level if said else None),
+        )
+    return found
+
+
+def _split_in(column: str) -> str | None:
+    said = meaning(f"{column} perplexity")  # only for the split's word in any name
+    return said.split if said else None
+
+
+def _is_metric(column: str) -> bool:
+    """Not one of W&B's companions of a metric."""
+    return not column.endswith(("__MIN", "__MAX", "__step"))
+
+
+def _preferred(columns: list[Column], given: set) -> list[Column]:
+    """One column for each (quantity, split, level).
+
+    The user's own choice first, then the history's own name, then the most rows.
+    """
+    best: dict[tuple, Column] = {}
+    for column in columns:
+        m = column.means
+        key = (m.quantity, m.split, m.level)
+        held = best.get(key)
+        if held is None or _rank(column, given) > _rank(held, given):
+            best[key] = column
+    return [c for c in columns if best[c.means.quantity, c.means.split, c.means.level] is c]
+
+
+def _rank(column: Column, given: set) -> tuple:
+    return (
+        column.name in given,
+        column.name == column.means.quantity,
+        column.means.window != "epoch",
+        int(column.values.notna().sum()),
+    )
+
+
+# --- step and split ---
+
+
+def _steps(
+    table: pd.DataFrame, meanings: dict[str, Meaning], name: str, given: set
+) -> tuple[pd.Series, str]:
+    """(steps, how they were found): a counter of steps, else epochs, else the rows themselves."""
+    found = {q: [c for c, m in meanings.items() if m.quantity == q] for q in ("step", "epoch")}
+    step = max(
+        found["step"], key=lambda c: (c in given, c == "step", table[c].notna().sum()), default=None
+    )
+    epoch = next(iter(found["epoch"]), None)
+    if step is None and epoch is None:
+        return pd.Series(np.arange(len(table)) + 1.0), "step <- the rows, in their order"
+    counted = {c: _counter(table[c], c, name) for c in (step, epoch) if c is not None}
+    if step is None:
+        return counted[epoch], f"step <- {epoch}"
+    steps = counted[step]
+    if epoch is not None and _starts_again(steps, counted[epoch]):
+        length = steps.max() + 1
+        return counted[epoch].ffill() * length + steps, f"step <- {epoch} x {length:g} + {step}"
+    if steps.isna().any() and epoch is not None and not steps.isna().all():
+        steps = steps.ffill().bfill()
+    return steps, "" if step == "step" else f"step <- {step}"
+
+
+def _counter(values: pd.Series, column: str, name: str) -> pd.Series:
+    numbers = values
+    if _holds_text(values):  # "[3]", "100/5000"
+        texts = values.map(lambda v: v.strip(" []") if isinstance(v, str) else v)
+        numbers = texts.map(lambda v: _fraction(v)[0] if _fraction(v) else v)
+    found = pd.to_numeric(numbers, errors="coerce").astype(float)
+    wrong = found.isna() & numbers.notna() & (numbers.astype(str).str.strip() != "")
+    wrong |= np.isinf(found) | (found < 0) | _no_numbers(values)
+    if wrong.any():
+        row = int(np.argmax(wrong.to_numpy()))
+        found[_no_numbers(values)] = np.nan
+        expected = "a finite number" if np.isinf(found[row]) else "at least 0"
+        expected = "a number" if np.isnan(found[row]) else expected
+        raise HistoryError(
+            f"{name}, row {row + 1}, column `{column}`: expected {expected}, "
+            f"found {_plain(values.iloc[row])!r}"
+        )
+    return found
+
+
+def _starts_again(steps: pd.Series, epochs: pd.Series) -> bool:
+    """Whether steps are counted anew in each epoch."""
+    both = pd.DataFrame({"step": steps, "epoch": epochs.ffill()}).dropna()
+    back = both["step"].diff() < 0
+    return bool(back.any() and (both["epoch"].diff()[back] > 0).all())
+
+
+def _splits(
+    table: pd.DataFrame, meanings: dict[str, Meaning], name: str
+) -> tuple[pd.Series | None, list[str]]:
+    """(split of each row, or None; lines on it)."""
+    for column, m in meanings.items():
+        if m.quantity != "split":
+            continue
+        said = table[column].astype(str).str.strip().str.lower().map(SPLITS)
+        if column != "split" and said.isna().any():
+            continue  # a mode or a stage of something else
+        if said.isna().any():
+            row = int(said.isna().to_numpy().argmax())
+            raise HistoryError(
+                f'{name}, row {row + 1}, column `{column}`: expected "train" or "val", '
+                f"found {_plain(table[column].iloc[row])!r}"
+            )
+        return said, [] if column == "split" else [f"split <- {column}"]
+    if any(m.split for m in meanings.values()):
+        return None, []
+    return None, [f"split <- none is named: all rows are {UNSAID}"]
+
+
+# --- cells ---
+
+
+def _columns(table, meanings, name) -> list[Column]:
+    found = []
+    for column, m in meanings.items():
+        if m.quantity in ("step", "epoch", "split"):
+            continue
+        values = table[column]
+        values.attrs["whole"] = table.attrs.get("whole", ())
+        found += _of_cells(column, m, values, name)
+    return found
+
+
+def _of_cells(column: str, m: Meaning, values: pd.Series, name: str) -> list[Column]:
+    """The column; one for each codebook if its cells hold lists; K beside it if they hold n/K."""
+    if _holds_text(values):
+        lists = values.map(_list)
+        if lists.notna().any():
+            width = int(lists.dropna().map(len).max())
+            parts = []
+            for i in range(width):
+                cells = lists.map(lambda c, i=i: c[i] if c is not None and i < len(c) else None)
+                parts += _of_cells(f"{column}[{i}]", m._replace(level=str(i)), cells, name)
+            return parts
+    fractions = values.map(_fraction) if _holds_text(values) else pd.Series([None])
+    if fractions.notna().any():
+        return _of_fractions(column, m, values, fractions, name)
+    per_cent = m.per_cent
+    if _holds_text(values):
+        texts = values.astype(str).str.strip()
+        per_cent |= bool(texts.str.endswith("%").any())
+        values = values.map(lambda v: v.strip().removesuffix("%") if isinstance(v, str) else v)
+    written = values
+    numbers = _numbers(values, column, name)
+    numbers.attrs["whole"] = _whole(written)
+    return [Column(column, m._replace(per_cent=per_cent), numbers, described(column, m))]
+
+
+def _whole(values: pd.Series) -> bool:
+    """Whether the cells are written without a decimal point."""
+    if _holds_text(values):
+        held = values.dropna()
+        return all(isinstance(v, int) or (isinstance(v, str) and "." not in v) for v in held)
+    return pd.api.types.is_integer_dtype(values) or values.name in values.attrs.get("whole", ())
+
+
+def _of_fractions(column, m: Meaning, values, fractions, name) -> list[Column]:
+    """ "97/128" tells the number of codes and K."""
+    if m.quantity not in USE:
+        return []
+    over = fractions.map(lambda f: f[0] if f else np.nan).astype(float)
+    size = fractions.map(lambda f: f[1] if f else np.nan).astype(float)
+    unused = m.quantity in ("unused_codes", "unused_share")
+    quantity = "unused_codes" if unused else "used_codes"
+    codes = m._replace(quantity=quantity, per_cent=False)
+    return [
+        Column(column, codes, over, described(column, codes)),
+        Column(
+            column,
+            m._replace(quantity="codebook_size", per_cent=False),
+            size,
+            f"codebook_size <- {size.max():g}, the second number of {column}",
+        ),
+    ]
+
+
+def _numbers(values: pd.Series, column: str, name: str) -> pd.Series:
+    try:
+        numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    except (OverflowError, TypeError, ValueError):
+        numbers = pd.Series(np.nan, index=values.index)
+    empty = values.isna() | values.astype(str).str.strip().str.lower().isin(
+        ["", "nan", "none", "null", "-", "n/a"]
+    )
+    wrong = (numbers.isna() & ~empty) | _no_numbers(values)
+    if wrong.any():
+        row = int(np.argmax(wrong.to_numpy()))
+        raise HistoryError(
+            f"{name}, row {row + 1}, column `{column}`: expected a number, "
+            f"found {_plain(values.iloc[row])!r}"
+        )
+    return numbers
+
+
+def _holds_text(values: pd.Series) -> bool:
+    """Whether cells may be texts or lists."""
+    return values.dtype == object or pd.api.types.is_string_dtype(values)
+
+
+def _no_numbers(values: pd.Series) -> pd.Series:
+    """Which cells are dates or truth values, that pandas would turn into numbers."""
+    if _holds_text(values):
+        return values.map(lambda v: isinstance(v, bool | np.bool_ | date))
+    dated = pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_bool_dtype(values)
+    return pd.Series(dated, index=values.index)
+
+
+def _fraction(value) -> tuple[float, float] | None:
+    if not isinstance(value, str) or not (found := FRACTION.fullmatch(value)):
+        return None
+    return float(found[1]), float(found[2])
+
+
+def _list(value) -> list | None:
+    if isinstance(value, list | tuple | np.ndarray):
+        return list(value)
+    if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
+        return [part for part in re.split(r"[,\s]+", value.strip()[1:-1].strip()) if part]
+    return None
+
+
+def _plain(value):
+    return value.item() if hasattr(value, "item") else value
+
+
+def _settings(columns: list[Column], size: int | None) -> dict:
+    found = {"codebook_size": size} if size else {}
+    for column in columns:
+        values = column.values.dropna()
+        if column.means.quantity in KNOWN and column.name not in EXACT and values.nunique() == 1:
+            value = float(values.iloc[0])
+            low, high = RANGES[column.means.quantity]
+            if low <= value <= high:
+                found[column.means.quantity] = value
+    return found
+
+
+# --- tidy ---
+
+
+def _tidy(columns: list[Column], level: str, steps, splits) -> pd.DataFrame:
+    """One row a (step, split), for one codebook. Columns of no level belong to each."""
+    mine = [c for c in columns if (c.means.level or "") in ("", level)]
+    parts = []
+    for split in ("train", "val"):
+        held = {}
+        for column in mine:
+            values = column.values
+            if column.means.split is not None:
+                if column.means.split != split:
+                    continue
+            elif splits is not None:
+                values = values.where((splits == split).to_numpy())
+            elif split != UNSAID:
+                continue
+            held[column.means.quantity] = values
+        if held:
+            part = pd.DataFrame(held)
+            there = part.notna().any(axis=1).to_numpy()
+            part = part.assign(step=steps.to_numpy(), split=split)[there]
+            parts.append(part)
+    return pd.concat(parts)
+
+
+def _nothing_found(table, name: str, meanings) -> str:
+    """Why the use of no codebook was found, and what would do."""
+    named = [str(c) for c in table.columns]
+    entropies = [c for c, m in meanings.items() if m.quantity == "entropy"]
+    if entropies:
+        one = entropies[0]
+        return (
+            f"{name}, column `{one}`: an entropy in nats or in bits? Say which: "
+            f"--map entropy_nats={one}, or --map entropy_bits={one}"
+        )
+    shown = ", ".join(n[:40] for n in named[:LISTED]) + (", ..." if len(named) > LISTED else "")
+    guess = near("used_codes", named[:LISTED])
+    guess = guess if "did you mean" in guess else ""
+    return (
+        f"{name} has no column on the use of a codebook (used_codes, utilization, perplexity, ...)"
+        f"{guess}; its columns are {shown}. If one of them is, say which: "
+        f"--map used_codes=NAME. {EXAMPLE}"
+    )

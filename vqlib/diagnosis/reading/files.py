@@ -1,0 +1,334 @@
+"""A file, opened: whatever kind of table or log it is, by what stands in it and not by its name."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+import zlib
+from pathlib import Path
+
+import pandas as pd
+
+from vqlib.diagnosis.logs import HistoryError
+from vqlib.diagnosis.reading.columns import EXAMPLE, MOST_COLUMNS
+from vqlib.diagnosis.reading.console import read_console
+from vqlib.diagnosis.reading.names import meaning
+
+LARGEST = 2**29  # bytes, unpacked
+DEEPEST = 4  # levels of a JSON document at which a history is looked for
+SNIFFED = 50  # lines by which a table is told from a log
+KINDS = {
+    b"PK\x03\x04": "an archive (zip, xlsx, or a torch checkpoint): unpack it",
+    b"\x80": "a pickle, which is never opened",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF8": "a GIF picture",
+    b"%PDF": "a PDF document",
+    b"\x7fELF": "a program",
+    b"SQLite format 3": "an SQLite database",
+    b"\x93NUMPY": "a NumPy array",
+    b"BZh": "compressed by bzip2: unpack it",
+    b"\xfd7zXZ": "compressed by xz: unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it",
+    b"RIFF": "a sound or a video",
+    b"\x89HDF": "an HDF5 file",
+}
+TEXTS = (
+    (re.compile(r"\s*<(!doctype|html|\?xml|svg)", re.I), "a page of HTML or XML"),
+    (re.compile(r"\s*(import|from) \w+|.*\n(def|class) \w+", re.S), "Python source"),
+)
+
+
+def read_file(path: Path) -> pd.DataFrame:
+    """The table that a file holds, as it stands in it; `attrs["notes"]` tells what was left out.
+
+    Raises HistoryError for what cannot be read; nothing in a file is ever executed.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST + 1)  # once: it may be a pipe
+    except FileNotFoundError:
+        raise HistoryError(f"{path}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise HistoryError(f"{path} cannot be read: {reason}") from None
+    return parsed(content, path)
+
+
+def parsed(content: bytes, path: Path) -> pd.DataFrame:
+    """The table in the bytes of a file called ``path``."""
+    content = _unpacked(content, path)
+    if not content.strip():
+        raise HistoryError(f"{path} is empty; expected a log. {EXAMPLE}")
+    if content.startswith(b"PAR1"):
+        return _parquet(content, path)
+    for magic, what in KINDS.items():
+        if content.startswith(magic):
+            raise HistoryError(f"{path} seems to be {what}; expected a log. {EXAMPLE}")
+    text = _text(content, path)
+    as_json = (_json_document, _json_lines) if text.lstrip()[:1] in ("{", "[") else (_table,)
+    for reader in (*as_json, read_console):
+        try:
+            table = reader(text)
+        except HistoryError as error:
+            raise HistoryError(f"{path} {error}") from None
+        except (ValueError, RecursionError, OverflowError, csv.Error):
+            table = None
+        if table is not None and len(table.columns) and reader is not read_console:
+            return _tensorboard_csv(table, path)
+        if table is not None and not _is_source(text):
+            return table
+    raise HistoryError(f"{path} {_seems(text)}; expected a log. {EXAMPLE}")
+
+
+def _unpacked(content: bytes, path: Path) -> bytes:
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+                content = packed.read(LARGEST + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise HistoryError(f"{path} is compressed (gzip) and damaged: {error}") from None
+    if len(content) > LARGEST:
+        raise HistoryError(f"{path} is larger than {LARGEST >> 20} MiB; expected a log")
+    return content
+
+
+def _text(content: bytes, path: Path) -> str:
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise HistoryError(
+            f"{path} cannot be read: it is not text (not UTF-8); expected a log. {EXAMPLE}"
+        ) from None
+    if "\0" in text:
+        raise HistoryError(f"{path} holds NUL characters, as no log does; is it damaged?")
+    return text
+
+
+def _parquet(content: bytes, path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(io.BytesIO(content))
+    except ImportError:
+        raise HistoryError(
+            f"{path} is a Parquet file, and pyarrow, which reads it, is not installed: "
+            "pip install 'vqlib[logs]'"
+        ) from None
+    except Exception as error:  # the reader's errors are of many kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise HistoryError(f"{path} is a Parquet file that cannot be read: {reason}") from None
+
+
+# --- JSON ---
+
+
+def _json_document(text: str) -> pd.DataFrame | None:
+    return _history_in(json.loads(text), DEEPEST)
+
+
+def _history_in(value, depth: int) -> pd.DataFrame | None:
+    """The first list of records, or record of lists, that names something known."""
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        return _records(value)
+    if not isinstance(value, dict) or depth == 0:
+        return None
+    flat = _flat(value)
+    lists = {k: v for k, v in flat.items() if isinstance(v, list) and not _are_records(v)}
+    if any(_tells(name) for name in lists):
+        return _of_lists(lists)
+    if value and all(isinstance(v, dict) for v in value.values()) and _numbered(value):
+        return _records(list(value.values()))  # what pandas writes with orient="index"
+    for inner in value.values():
+        if isinstance(inner, dict | list):
+            found = _history_in(inner, depth - 1)
+            if found is not None and any(_tells(c) for c in found.columns):
+                return found
+    return _records([value]) if any(_tells(name) for name in flat) else None
+
+
+def _are_records(value: list) -> bool:
+    return bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _numbered(value: dict) -> bool:
+    return all(str(key).isdigit() for key in value)
+
+
+def _of_lists(lists: dict[str, list]) -> pd.DataFrame:
+    """Columns of one length: that of the first one that tells the use of a codebook."""
+    length = next(len(v) for name, v in lists.items() if _tells(name))
+    table = pd.DataFrame({name: v for name, v in lists.items() if len(v) == length})
+    left = [name for name, v in lists.items() if len(v) != length and meaning(name) is not None]
+    table.attrs["notes"] = tuple(
+        f"{name}: left out, its {len(lists[name])} values are not {length}" for name in left
+    )
+    return table
+
+
+def _tells(name: str) -> bool:
+    found = meaning(str(name))
+    return found is not None and found.quantity not in ("step", "epoch", "split", "lr")
+
+
+def _records(rows: list[dict]) -> pd.DataFrame:
+    return pd.DataFrame([_flat(row) for row in rows])
+
+
+def _flat(record: dict, before: str = "") -> dict:
+    """Nested records as one: {"train": {"usage": 1}} -> {"train/usage": 1}."""
+    out = {}
+    for key, value in record.items():
+        if isinstance(value, dict) and before.count("/") < DEEPEST:
+            out |= _flat(value, f"{before}{key}/")
+        else:
+            out[f"{before}{key}"] = value
+        if len(out) > MOST_COLUMNS:
+            raise ValueError("too many names for a log")
+    return out
+
+
+def _json_lines(text: str) -> pd.DataFrame | None:
+    rows, other = [], 0
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            other += 1
+    if not rows or other > len(rows):
+        return None
+    table = _records(rows)
+    if other:
+        table.attrs["notes"] = (
+            f"{other} of {other + len(rows)} lines are no JSON and were left out",
+        )
+    return table
+
+
+# --- tables of text ---
+
+
+def _table(text: str) -> pd.DataFrame | None:
+    """Comma, semicolon, tab or space separated values under a header; None: it is no such table."""
+    lines = [line for line in text.splitlines()[: 4 * SNIFFED] if line.strip()][:SNIFFED]
+    comments = 0
+    while lines and lines[0].lstrip().startswith("#") and len(lines) > 1:
+        if _looks_like_header(lines[0].lstrip("# ")):
+            break
+        lines, comments = lines[1:], comments + 1
+    header = lines[0].lstrip("# ") if lines else ""
+    if header.count(",") > MOST_COLUMNS:
+        raise HistoryError(f"has a header of {header.count(',') + 1:,} columns; expected a log")
+    for separator in (",", ";", "\t", "|", r"\s+"):
+        if _is_table([header, *lines[1:]], separator):
+            return _separated(text, separator, comments)
+    return None
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    if separator == r"\s+":
+        return line.split()
+    return next(csv.reader([line], delimiter=separator), [])
+
+
+def _looks_like_header(line: str) -> bool:
+    known = [sum(meaning(c) is not None for c in _cells(line, s)) for s in (",", ";", "\t", r"\s+")]
+    return any(known[:3]) or known[3] > 1
+
+
+def _is_table(lines: list[str], separator: str) -> bool:
+    """Whether the first line names columns, and the others have as many cells."""
+    names = [name.strip() for name in _cells(lines[0], separator)]
+    if not any(_is_name(name) for name in names) or any(_is_pair(name) for name in names):
+        return False
+    if len(names) == 1 and separator != ",":
+        return False
+    known = sum(meaning(name) is not None for name in names)
+    if separator == r"\s+" and known < max(2, len(names) / 2):
+        return False
+    if len(lines) == 1:
+        return known > 0
+    if len(names) == 1:
+        return known > 0
+    counts = [len(_cells(line, separator)) for line in lines[1:]]
+    fit = sum(abs(count - len(names)) <= 1 for count in counts)
+    return fit >= 0.8 * len(counts) or (known > 1 and separator != r"\s+")
+
+
+def _is_name(cell: str) -> bool:
+    return bool(re.match(r'[A-Za-z_"]', cell)) and len(cell) <= 200
+
+
+def _is_pair(cell: str) -> bool:
+    return bool(re.search(r"[A-Za-z_]\s*[:=]\s*[-+\d.\[]", cell)) or bool(
+        re.fullmatch(r"[A-Za-z]+ \d[\d.]*", cell)
+    )
+
+
+def _separated(text: str, separator: str, comments: int) -> pd.DataFrame:
+    _refuse_ragged(text, separator, comments)
+    kept = [line for line in text.splitlines() if line.strip()][comments:] if comments else None
+    text = "\n".join(kept) if kept is not None else text
+    text = text.lstrip().removeprefix("#").lstrip(" ") if text.lstrip().startswith("#") else text
+    options = {"sep": separator, "low_memory": False, "skipinitialspace": True}
+    if separator == r"\s+":
+        options["engine"] = "c"
+    table = pd.read_csv(io.StringIO(text), index_col=False, **options)
+    whole = [
+        c
+        for c in table.columns
+        if pd.api.types.is_float_dtype(table[c])
+        and table[c].isna().any()
+        and (table[c].dropna() == 1).all()
+    ]
+    if whole:  # 1 or 1.0? an empty cell makes both a float
+        texts = pd.read_csv(io.StringIO(text), index_col=False, usecols=whole, dtype=str, **options)
+        table.attrs["whole"] = [c for c in whole if not texts[c].dropna().str.contains(r"\.").any()]
+    return table
+
+
+def _refuse_ragged(text: str, separator: str, comments: int) -> None:
+    """Raises HistoryError for the first line with more cells than the header has names."""
+    if separator == r"\s+" or '"' in text:
+        return
+    lines = [line for line in text.splitlines() if line.strip()][comments:]
+    most = lines[0].count(separator) + 1  # a separator may stand at the end
+    for number, line in enumerate(lines[1:], start=1):
+        if line.count(separator) > most:
+            raise HistoryError(
+                f"cannot be read as a table: row {number} has {line.count(separator) + 1} cells, "
+                f"its header names {most} columns"
+            )
+
+
+def _tensorboard_csv(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """TensorBoard's export of one curve names it in the file's name alone."""
+    if [str(c).strip().lower() for c in table.columns] != ["wall time", "step", "value"]:
+        return table
+    stem = path.name.removesuffix(".gz").removesuffix(".csv")
+    metric = stem.rpartition("-tag-")[2] or stem
+    return table.set_axis(["wall_time", "step", metric], axis=1)
+
+
+def _is_source(text: str) -> str | None:
+    """What a text is that is written for machines and no log."""
+    return next((what for pattern, what in TEXTS if pattern.match(text[:5000])), None)
+
+
+def _seems(text: str) -> str:
+    if what := _is_source(text):
+        return f"seems to be {what}"
+    if text.lstrip()[:1] in ("{", "["):
+        return "seems to be JSON without a history in it"
+    first = next(line for line in text.splitlines() if line.strip())
+    if re.fullmatch(r"[\d\s.,;eE+-]+", first):
+        return "seems to be a table whose columns are not named"
+    return "cannot be read as a log: it names no use of a codebook"
