@@ -153,7 +153,10 @@ def _wandb(folder: Path):
     rows, config = [], {}
     for data in _framed(path.read_bytes()):
         record = Record()
-        record.ParseFromString(data)
+        try:
+            record.ParseFromString(data)
+        except Exception:  # the package's error for a damaged record; what came before is whole
+            break
         rows += [_items(record.history.item)] if record.HasField("history") else []
         for said in (record.config.update, record.run.config.update):
             config |= _items(said)
