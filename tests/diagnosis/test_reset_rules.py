@@ -1,6 +1,7 @@
 """Rules on resets."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.diagnosis.histories import SETTINGS, K, N, changed, healthy, using
@@ -159,3 +160,41 @@ def test_a_reset_that_is_not_known_to_be_on_is_not_said_to_be_off():
 def test_resets_alike_in_every_row_are_no_cold_start():
     table = changed(healthy(), resets=300)  # a row an epoch, say
     assert answer(table, "cold-start").severity == "clear"
+
+
+SCHEDULED = 4000  # steps
+
+
+def scheduled(after: int, *, resets_after: int = 0):
+    """A reset of the first `SCHEDULED` steps, and ``after`` codes of 8 in use some steps later."""
+    at = np.arange(50, 2 * SCHEDULED + 1, 50)
+    on = at <= SCHEDULED
+    table = pd.DataFrame({"step": at, "split": "train"})
+    table["used_codes"] = np.where(at <= SCHEDULED + 200, 8, after)
+    return table.assign(resets=np.where(on, 2, resets_after))
+
+
+def of_eight(table):
+    return diagnose(table, codebook_size=8, tokens_per_step=256)
+
+
+def test_a_codebook_that_falls_when_its_resets_stop():
+    found = of_eight(scheduled(1))
+    ended = found["resets-ended-too-early"]
+    assert ended.severity == "critical" and [e.value for e in ended.evidence] == [4000, 8, 1, 250]
+    assert ended.cause == found["codebook-collapse"].cause
+    for answer in found.findings:
+        assert "turn on" not in answer.remedy
+    assert found["reset-never-fires"].severity == "not applicable"
+
+
+@pytest.mark.parametrize(
+    "table", [scheduled(8), scheduled(6), scheduled(1, resets_after=2)], ids=["all", "most", "on"]
+)
+def test_resets_that_ended_without_harm_or_did_not_end(table):
+    assert of_eight(table)["resets-ended-too-early"].severity == "clear"
+
+
+def test_whether_resets_ended_is_not_known_without_them():
+    table = scheduled(1).drop(columns="resets")
+    assert of_eight(table)["resets-ended-too-early"].severity == "unknown"

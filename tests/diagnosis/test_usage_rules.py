@@ -203,3 +203,33 @@ def test_the_window_that_is_needed_is_given_in_tokens_and_steps():
     found = answer(table, "window-too-small", tokens_per_step=300)
     assert "at least 1534 tokens (usage_window=6)" in found.remedy  # -ln(0.05) x 512
     assert usage.uniform_utilization(K, 1534) >= 0.95
+
+
+def by_perplexity(perplexity, **settings):
+    table = pd.DataFrame({"step": [100, 200, 300], "split": "train", "perplexity": perplexity})
+    return diagnose(table, codebook_size=K, **settings)["codebook-collapse"]
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "tokens", "severity"),
+    [
+        (47.3, 8192, "warning"),
+        (47.3, 512, "unknown"),  # a step of so few tokens shows few codes
+        (47.3, None, "unknown"),
+        (200, 8192, "unknown"),  # rare codes may be alive
+        (300, None, "clear"),  # more than half of 512 are in use, whatever the window
+    ],
+)
+def test_perplexity_alone_bounds_the_codes_in_use_from_below(perplexity, tokens, severity):
+    found = by_perplexity(perplexity, tokens_per_step=tokens)
+    assert found.severity == severity
+    if severity == "warning":
+        assert [e.value for e in found.evidence] == [pytest.approx(47.3 / K), "at least 48"]
+    if severity == "unknown":
+        assert "used_codes" in found.remedy
+
+
+def test_perplexity_alone_can_tell_that_one_code_has_half_of_the_tokens():
+    table = pd.DataFrame({"step": [1, 2], "split": "train", "perplexity": [1.5, 1.5]})
+    assert diagnose(table, codebook_size=K)["top-code-dominates"].severity == "critical"
+    assert by_perplexity(47.3).severity == "unknown"

@@ -75,7 +75,7 @@ def threshold_above_share(log: Log) -> Finding:
         cause=f"dead_code_threshold {s.dead_code_threshold:g} is {over:.1f} x the uniform share of "
         f"{s.share:.4g} hits a step; "
         + (
-            f"counts add up to N a step, so at most {ceiling:.0%} of the codes can stay above it."
+            f"counts add up to N a step: at most {ceiling:.0%} of the codebook can stay above it."
             if over > 1
             else "a code used a little less than the average is dead."
         ),

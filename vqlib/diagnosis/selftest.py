@@ -46,6 +46,7 @@ HEALTHY = 0.5  # of what uniform use would show, in validation: the truth a verd
 
 BITES: dict[str, dict] = {
     "inconsistent-start": {"dead_code_threshold": 0.0},  # a reset would take the giants away
+    "resets-end-early": {"dead_code_threshold": 2.0},  # resets in most steps until then
     "draws-with-replacement": {"codebook_size": 128, "reset_interval": 20},  # many at once
 }
 """Settings beside `BED` in which a fault does what it is known for."""

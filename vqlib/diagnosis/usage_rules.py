@@ -21,9 +21,10 @@ LONG_DECAY = 0.95
 ASSUMED_TOKENS = 1000  # in a window of unknown size
 SAME_WINDOW = 0.8  # validation's tokens over training's: fewer show fewer codes by themselves
 SHOWS = 0.95  # of the codebook that a window should be able to show
-REGULAR = 0.5  # of the rows until the last reset show one: a schedule, not a start
-FEW_ROWS = 5
-FELL = 0.5  # of the codes in use before
+FEW_ROWS = 5  # with resets, and after the last: fewer tell no end
+SILENT = 2.0  # times the longest pause between resets: a longer one is an end
+HELD = 0.75  # of the codes in use under resets are in use when they stop: no fall before
+FELL = 0.6  # of the codes in use before
 SOON_ROWS = 20  # after the last reset
 KEEP_ON = (
     "keep the reset on to the end of training; and see why the codebook needs it: the encoder's "
@@ -221,28 +222,29 @@ class Ended(NamedTuple):
 
 
 def resets_ended(log: Log) -> Ended | None:
-    """Regular resets that stopped for good before use fell to half or less, soon after the last.
+    """Resets that stopped for good, whereupon use fell far below. None: not so, or untold.
 
-    None: not so, or it cannot be told.
+    A reset that is on answers when codes die; so a pause far longer than any before, in which
+    they do die, is its end. "Whereupon": within as many steps as it had lasted.
     """
     rows = log.split("train")
     if not (log.has("resets") and log.has("used_codes")):
         return None
     rows = rows.dropna(subset=["resets", "used_codes"])
-    fired = (rows["resets"] > 0).to_numpy()
-    if not fired.any():
+    fired = np.flatnonzero((rows["resets"] > 0).to_numpy())
+    if len(fired) < FEW_ROWS or len(rows) - 1 - fired[-1] < FEW_ROWS:
         return None
-    last = int(np.flatnonzero(fired)[-1])
-    until, after = rows.iloc[: last + 1], rows.iloc[last + 1 :]
-    if fired[: last + 1].mean() < REGULAR or len(until) < FEW_ROWS or len(after) < FEW_ROWS:
+    until, after = rows.iloc[: fired[-1] + 1], rows.iloc[fired[-1] + 1 :]
+    steps = rows["step"].to_numpy()
+    if steps[-1] - steps[fired[-1]] < SILENT * np.diff(steps[fired]).max():
         return None
     before, now = until["used_codes"].tail(5).median(), after["used_codes"].tail(5).median()
-    if now > FELL * before:
+    if now > FELL * before or before < HELD * until["used_codes"].median():
         return None
     began = after["step"][(after["used_codes"] <= FELL * before).to_numpy()].iloc[0]
     done = after["step"][(after["used_codes"] <= now).to_numpy()].iloc[0]
     final = float(until["step"].iloc[-1])
-    soon = max(SOON_ROWS * float(np.median(np.diff(rows["step"]))), 0.1 * final)
+    soon = max(SOON_ROWS * float(np.median(np.diff(steps))), final - float(steps[0]))
     if began - final > soon:
         return None
     return Ended(final, float(before), float(now), float(done - final))

@@ -57,6 +57,10 @@ _FAULTS = {
         "At step 50 B moves several codes onto one token. Here such twins part again when one of "
         "them moves; where many inputs are equal, one stays dead.",
     ),
+    "resets-end-early": (
+        {"drift": 2.0},
+        "Until step 40 A and B are one. Then B resets no more, and its codes fall behind.",
+    ),
     "unreachable-threshold": (
         {"threshold": 1.0},
         "B's threshold is twice N/K: no more than half can be above it, and resets never end.",

@@ -229,6 +229,19 @@ class AveragesTwice(NormEMAQuantizer):
         return out._replace(loss=out.loss / out.indices.numel())
 
 
+class ResetsEndEarly(NormEMAQuantizer):
+    """Dead codes are reset in the first `LAST` steps only, as a schedule might have it.
+
+    What the reset had kept in use dies after it, as the encoder moves on. Seen in latent-action
+    models whose replacement of unused codes is scheduled for the beginning of training.
+    """
+
+    LAST = 40
+
+    def _reset(self, step, x, indices, bins) -> Reset | None:
+        return super()._reset(step, x, indices, bins) if step <= self.LAST else None
+
+
 FAULTS: dict[str, type[NormEMAQuantizer]] = {
     "forgets-the-count": ForgetsTheCount,
     "undone-by-the-average": UndoneByTheAverage,
@@ -241,6 +254,7 @@ FAULTS: dict[str, type[NormEMAQuantizer]] = {
     "unreachable-threshold": UnreachableThreshold,
     "waits-for-zero": WaitsForZero,
     "averages-twice": AveragesTwice,
+    "resets-end-early": ResetsEndEarly,
 }
 """Each known fault by its stable name, as `TrainConfig.variant` takes it."""
 
@@ -256,5 +270,6 @@ EXPECTED: dict[str, str] = {
     "unreachable-threshold": "threshold-above-share",
     "waits-for-zero": "reset-never-fires",
     "averages-twice": "loss-hides-collapse",
+    "resets-end-early": "resets-ended-too-early",
 }
 """The finding, an id of `vqlib.diagnosis.findings`, that each fault must lead to."""
