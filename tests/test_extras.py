@@ -7,11 +7,14 @@ import pytest
 import vqlib
 from vqlib import cli, extras
 
-REQUIRES = [
+REQUIRES = [  # an extra that includes another may come with its name or with its packages
     "torch>=2.6",
-    "scikit-image>=0.25; extra == 'train'",
+    "scikit-image>=0.25; extra == 'notebooks'",
     'jupyter-client>=8.6; extra == "notebooks"',
-    "vqlib[train]; extra == 'notebooks'",
+    "scikit-image>=0.25; extra == 'train'",
+    "scikit-image>=0.25; extra == 'all-of-it'",
+    "jupyter-client>=8.6; extra == 'all-of-it'",
+    "vqlib[notebooks]; extra == 'all-of-it'",
 ]
 
 

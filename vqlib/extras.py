@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -27,7 +28,7 @@ def not_installed(name: str, extra: str | None = None) -> NotInstalled:
 
     Args:
         name: what is missing.
-        extra: what to install; None: the extra of vqlib that lists it, if one does.
+        extra: what to install; None: the smallest extra of vqlib with it, if there is one.
     """
     top = name.split(".")[0]
     distribution = DISTRIBUTIONS.get(top, top)
@@ -41,7 +42,7 @@ def named(extra: str | None = None):
     """Inside it, the error for a missing package of an extra says what to install.
 
     Args:
-        extra: what all of the code inside needs; None: the extra that lists the package.
+        extra: what all of the code inside needs; None: the smallest extra with the package.
     """
     try:
         yield
@@ -56,12 +57,14 @@ def named(extra: str | None = None):
 
 @cache
 def _extras() -> dict[str, str]:
-    """{distribution: extra}, from vqlib's own metadata; empty if vqlib itself is not installed."""
+    """{distribution: the smallest extra with it}, from vqlib's metadata; empty without metadata."""
     try:
         lines = metadata.requires("vqlib") or []
     except metadata.PackageNotFoundError:
         return {}
-    return {_plain(m[1]): m[2] for m in map(_OF_AN_EXTRA.match, lines) if m}
+    listed = [(_plain(m[1]), m[2]) for m in map(_OF_AN_EXTRA.match, lines) if m]
+    sizes = Counter(extra for _, extra in listed)
+    return dict(sorted(listed, key=lambda entry: sizes[entry[1]], reverse=True))
 
 
 def _plain(name: str) -> str:
