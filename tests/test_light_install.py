@@ -15,13 +15,12 @@ from tests import ROOT
 from tests.installed import closure
 from tests.test_packaging import required
 
-ABSENT = {
-    "PIL", "skimage", "sklearn", "scipy", "safetensors", "joblib", "tqdm",
-    "matplotlib", "seaborn", "IPython", "ipywidgets", "papermill", "nbformat", "voila",
-}  # fmt: skip
-
+ABSENT = (
+    "PIL skimage sklearn scipy safetensors joblib tqdm "
+    "matplotlib seaborn IPython ipywidgets papermill nbformat voila"
+).split()
 USE = """
-import torch, vqlib
+import sys, torch, vqlib
 quantizer = vqlib.NormEMAQuantizer(16, 4, reset=vqlib.DeadCodeReset(1.0))
 with vqlib.watch(quantizer) as watched:
     for z in torch.randn(5, 64, 4):
@@ -32,18 +31,23 @@ assert "<" in diagnosis._repr_html_()
 audit = vqlib.audit(quantizer)  # some of it in two processes
 assert audit.verdict == "healthy", audit
 assert [a.severity for a in audit.answers if a.id == "ranks-disagree"] == ["clear"], audit
+assert vqlib.diagnose(sys.argv[1]).verdict == "healthy"  # a run's folder
 vqlib.record("a", 1.0)
 print(vqlib.__file__)
 """
-MISSING = {
+MISSING = {  # what needs an extra: in Python, and on the command line
     "vqlib.train()": "train",
     "vqlib.Run.load(run)": "train",
     "from vqlib import experiments": "train",
     "from vqlib import lessons": "notebooks",
     "from vqlib.playground import Playground": "notebooks",
     "from vqlib import suite; suite.run()": "notebooks",
+    "cli.main(['train'])": "train",
+    "cli.main(['selftest'])": "train",
+    "cli.main(['run'])": "notebooks",
+    "cli.main(['lessons', '--student', 'class'])": "notebooks",
 }
-ERROR = r"\S+ is not installed; pip install 'vqlib\[{}\]'"
+ERROR = r"(error: )?\S+ is not installed; pip install 'vqlib\[{}\]'"
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +75,6 @@ def fresh(tmp_path_factory):
     return run
 
 
-def test_nothing_else_is_there(fresh):
-    code = f"import importlib.util; print(*filter(importlib.util.find_spec, {sorted(ABSENT)}))"
-    assert fresh("python", "-c", code).stdout == "\n"
-
-
-def test_it_watches_diagnoses_and_audits(fresh):
-    done = fresh("python", "-c", USE)
-    assert done.returncode == 0, done.stderr
-    assert "site-packages" in done.stdout
-
-
 @pytest.fixture
 def run_folder(tmp_path):
     """What a run leaves, as far as it can be read here."""
@@ -92,29 +85,32 @@ def run_folder(tmp_path):
     return tmp_path
 
 
-def test_its_commands_diagnose(fresh, run_folder):
-    table = (run_folder / "history.csv", "--codebook_size", "512")
-    for source in (table, (run_folder,)):
-        done = fresh("vqlib", "diagnose", *source)
-        assert done.returncode == 0 and "healthy" in done.stdout, done.stderr
+def test_nothing_else_is_there(fresh):
+    code = f"import importlib.util; print(*filter(importlib.util.find_spec, {ABSENT}))"
+    assert fresh("python", "-c", code).stdout == "\n"
+
+
+def test_it_watches_diagnoses_and_audits(fresh, run_folder):
+    done = fresh("python", "-c", USE, run_folder)
+    assert done.returncode == 0, done.stderr
+    assert "site-packages" in done.stdout
+
+
+def test_its_command_diagnoses(fresh, run_folder):
+    done = fresh("vqlib", "diagnose", run_folder / "history.csv", "--codebook_size", "512")
+    assert done.returncode == 0 and "healthy" in done.stdout, done.stderr
     done = fresh("vqlib", "--help")
     assert done.returncode == 0 and "diagnose" in done.stdout, done.stderr
 
 
-def test_in_python_the_error_names_the_extra(fresh, run_folder):
-    lines = ["import vqlib, sys", "run = sys.argv[1]"]
+def test_the_error_for_what_is_missing_names_the_extra(fresh, run_folder):
+    lines = ["import sys, vqlib", "from vqlib import cli", "run = sys.argv[1]"]
+    lines += ["sys.stderr = sys.stdout"]
     for statement in MISSING:
-        lines += ["try:", f"    {statement}", "except ModuleNotFoundError as error: print(error)"]
+        tried = statement.replace("cli.main(", "assert 2 == cli.main(")
+        lines += ["try:", f"    {tried}", "except ModuleNotFoundError as error: print(error)"]
     done = fresh("python", "-c", "\n".join(lines), run_folder)
-    assert done.returncode == 0, done.stderr
-    for line, extra in zip(done.stdout.splitlines(), MISSING.values(), strict=True):
-        assert re.fullmatch(ERROR.format(extra), line)
-
-
-@pytest.mark.parametrize(
-    ("command", "extra"), [("train", "train"), ("selftest", "train"), ("run", "notebooks")]
-)
-def test_on_the_command_line_the_error_names_the_extra(fresh, command, extra):
-    done = fresh("vqlib", command)
-    assert done.returncode == 2 and done.stdout == ""
-    assert re.fullmatch(f"error: {ERROR.format(extra)}\n", done.stderr)
+    assert done.returncode == 0, done.stdout
+    for line, (tried, extra) in zip(done.stdout.splitlines(), MISSING.items(), strict=True):
+        assert line.startswith("error: ") == tried.startswith("cli"), line
+        assert re.fullmatch(ERROR.format(extra), line), line
