@@ -22,6 +22,7 @@ playground: $(VENV)/ready
 	$(BIN)/python -m vqlib.playground.page $(VOILA)
 
 bench: $(VENV)/ready
+	$(BIN)/python -m tests.benchmarks.bench_import
 	$(BIN)/python -m tests.benchmarks.bench_quantizer
 	$(BIN)/python -m tests.benchmarks.bench_watch
 	$(BIN)/python -m tests.benchmarks.bench_playground

@@ -2,7 +2,10 @@
 
 import re
 import subprocess
+import sys
 import tomllib
+from collections.abc import Iterable
+from itertools import chain
 
 import pytest
 import yaml
@@ -10,15 +13,31 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests import ROOT
+from tests.test_layers import MODULES, imports
+from vqlib.extras import DISTRIBUTIONS
 
 CONDA_NAMES = {"pytorch": "torch"}
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def named(lines: Iterable[str]) -> dict[str, Requirement]:
+    found = {canonicalize_name(r.name): r for r in map(Requirement, lines)}
+    found.pop("vqlib", None)  # an extra that includes another
+    return found
+
+
+def required() -> dict[str, Requirement]:
+    return named(PROJECT["dependencies"])
+
+
+def in_extras() -> dict[str, Requirement]:
+    return named(chain(*PROJECT["optional-dependencies"].values()))
+
+
 def declared() -> dict[str, Requirement]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["test"], *extras["peers"]]
-    return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
+    return required() | in_extras()
 
 
 def conda() -> dict[str, Requirement]:
@@ -45,8 +64,7 @@ def test_conda_asks_for_the_same_packages_and_ranges_as_pyproject():
     assert {n: r.specifier for n, r in environment.items()} == {
         n: r.specifier for n, r in declared().items()
     }
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert str(python.specifier) == project["requires-python"]
+    assert str(python.specifier) == PROJECT["requires-python"]
 
 
 def test_conda_uses_conda_forge_alone():
@@ -59,6 +77,16 @@ def test_conda_uses_conda_forge_alone():
 @pytest.mark.parametrize("name", sorted(declared()))
 def test_the_lock_pins_a_version_that_pyproject_accepts(name):
     assert declared()[name].specifier.contains(locked()[name])
+
+
+def test_no_extra_repeats_what_is_required():
+    assert not required().keys() & in_extras().keys()
+
+
+def test_what_the_package_imports_is_declared():
+    used = {name.split(".")[0] for file in MODULES.values() for name in imports(file)}
+    used -= {"vqlib", *sys.stdlib_module_names}
+    assert {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in used} <= set(declared())
 
 
 def test_each_dependency_has_its_reason_beside_it():

@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from vqlib import extras
 from vqlib.training.config import SettingsError, TrainConfig
 
 ABOUT = "Watch a VQ codebook collapse, find out why, and bring it back."
@@ -308,13 +309,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a table's rule must not break an old terminal
     try:
-        status = app.cli(prog="vqlib", description=ABOUT, args=argv)
+        with extras.named():
+            status = app.cli(prog="vqlib", description=ABOUT, args=argv)
         sys.stdout.flush()
     except SuiteError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return 2
-    except SettingsError as error:
+    except (SettingsError, extras.NotInstalled) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has read enough

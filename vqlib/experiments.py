@@ -2,6 +2,9 @@
 
 import sys
 
-from vqlib.training import experiments
+from vqlib import extras
+
+with extras.named():
+    from vqlib.training import experiments
 
 sys.modules[__name__] = experiments

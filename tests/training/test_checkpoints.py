@@ -48,7 +48,7 @@ def test_a_crash_in_the_writer_leaves_the_old_file_whole_and_nothing_beside_it(
         Path(target).write_bytes(b"half a file")
         raise crash
 
-    monkeypatch.setattr(checkpoints, "save_file", half)
+    monkeypatch.setattr("safetensors.torch.save_file", half)
     with pytest.raises(type(crash)):
         checkpoints.write_tensors(path, {"other": torch.zeros(3)}, {"step": 2})
     assert checkpoints.read_tensors(path)[1] == {"step": 1}

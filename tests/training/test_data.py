@@ -147,7 +147,7 @@ def test_a_missing_picture_is_named(monkeypatch):
 
 def test_a_missing_package_is_named(monkeypatch):
     with_manifest(monkeypatch, package="no_such_package")
-    with pytest.raises(FileNotFoundError, match="coffee needs scikit-image, which is not in"):
+    with pytest.raises(ModuleNotFoundError, match="scikit-image is not installed"):
         data.load()
 
 

@@ -8,12 +8,16 @@ from collections.abc import Mapping
 
 import pandas as pd
 import torch
-from IPython.display import Markdown, display
 
 import vqlib
-from vqlib.lessons import guide
+from vqlib import extras
 from vqlib.training.config import TrainConfig
-from vqlib.training.experiments import interval
+
+with extras.named("notebooks"):
+    from IPython.display import Markdown, display
+
+    from vqlib.lessons import guide
+    from vqlib.training.experiments import interval
 
 
 def provenance(config: TrainConfig, seeds: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vqlib.quantization.compiling import uncompiled
 from vqlib.quantization.distributed import from_first_rank, sum_over_ranks
 from vqlib.quantization.reset import DeadCodeReset, Reset
 
@@ -206,7 +207,7 @@ class NormEMAQuantizer(nn.Module):
             f"beta={self.beta}, kmeans_init={self.kmeans_init}, reset={self.reset}"
         )
 
-    @torch.compiler.disable
+    @uncompiled
     @torch.no_grad()
     def _learn(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """One training step on ``x`` (N, D): the indices (N,) and the codes (N, D) of before."""

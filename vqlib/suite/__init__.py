@@ -2,5 +2,12 @@
 
 import lazy_loader
 
+from vqlib import extras
+
 # the names stand in __init__.pyi; `record` must not wait for papermill
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name):
+    with extras.named("notebooks"):
+        return _load(name)

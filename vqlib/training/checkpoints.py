@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from vqlib import extras
 
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)  # it can only be read by setting it
@@ -41,6 +41,8 @@ def write_text(path: Path, text: str) -> None:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], info: dict | None = None) -> None:
     """Save named tensors and JSON-able ``info`` in the safetensors format."""
+    with extras.named():
+        from safetensors.torch import save_file
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with atomic(path) as temporary:
         save_file(plain, temporary, metadata={"info": json.dumps(info or {})})
@@ -54,19 +56,24 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            info = json.loads((file.metadata() or {})["info"])
-            return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118, no dict
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a checkpoint of vqlib: {error}") from error
+    with _opened(path) as (file, info):
+        return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118, no dict
 
 
 def read_info(path: Path) -> dict:
     """The info alone. Raises ValueError for a file that is not whole or not ours."""
+    with _opened(path) as (_, info):
+        return info
+
+
+@contextmanager
+def _opened(path: Path):
+    """The file and its info."""
+    with extras.named():  # here, so that who only diagnoses does without safetensors
+        from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {})["info"])
+            yield file, json.loads((file.metadata() or {})["info"])
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a checkpoint of vqlib: {error}") from error
 

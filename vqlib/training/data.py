@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
+from vqlib import extras
 from vqlib.training.arrays import ACCEPTED, ArrayPictures, find_arrays
 from vqlib.training.folders import FolderPictures, given_split, list_pictures
 
@@ -81,6 +82,7 @@ def load(
     Raises:
         ValueError: a value out of range; data that is damaged, empty, or of another kind.
         FileNotFoundError: there is nothing at `dataset_dir`, or a built-in picture is missing.
+        ModuleNotFoundError: the package that carries a built-in picture is not installed.
     """
     _check_count("image_size", image_size, least=8)
     if max_pictures is not None:
@@ -228,7 +230,7 @@ def _shipped_bytes(entry: dict) -> bytes:
     name, expected = entry["name"], entry["sha256"]
     spec = importlib.util.find_spec(entry["package"])
     if spec is None:
-        raise FileNotFoundError(f"{name} needs {entry['distribution']}, which is not installed")
+        raise extras.not_installed(entry["distribution"])
     path = Path(spec.submodule_search_locations[0], entry["file"])
     if not path.is_file():
         raise FileNotFoundError(

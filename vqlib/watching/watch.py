@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from vqlib.quantization.compiling import uncompiled
 from vqlib.training.history import COLUMNS
 from vqlib.watching import libraries
 from vqlib.watching.adapters import PLAIN, Adapter, adapter_for
@@ -211,7 +212,7 @@ class Hook:
         self.layer, self.lock = layer, lock
         self.act = getattr(layer, which)
 
-    @torch.compiler.disable
+    @uncompiled
     def __call__(self, module, *seen):
         # in a backward pass it is activation checkpointing that runs the layer again
         if module is not self.layer.module or torch._C._current_graph_task_id() != -1:
