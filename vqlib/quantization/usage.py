@@ -144,10 +144,11 @@ class UsageCounter:
 
 def summarize(counts) -> dict[str, float]:
     """The usage columns of a history row from one window's ``counts`` (K,)."""
-    tokens = int(_counts(counts).sum())
+    counts = _counts(counts)
+    used, tokens = used_codes(counts), int(counts.sum())
     return {
-        "used_codes": used_codes(counts),
-        "utilization": utilization(counts),
+        "used_codes": used,
+        "utilization": used / len(counts),
         "perplexity": perplexity(counts),
         "top_code_ratio": top_code_ratio(counts),
         "window_tokens": tokens,

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from vqlib.quantization.distributed import many
 from vqlib.quantization.quantizer import NormEMAQuantizer
-from vqlib.training.history import SAMPLED_OUTPUTS
 from vqlib.watching import libraries
 from vqlib.watching.adapters import Adapter
+from vqlib.watching.columns import SAMPLED_OUTPUTS
 from vqlib.watching.track import HITS, Seen, Track, hits, turned
 
 
@@ -59,7 +59,6 @@ class Layer:
                 every=every,
                 window=window,
                 observed=self.observed,
-                stateful=bool(books or counts),
                 counted=bool(counts),
             )
             for n, k in zip(names, sizes, strict=True)

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from vqlib.training.history import COLUMNS
 from vqlib.watching import libraries
 from vqlib.watching.adapters import PLAIN, Adapter, adapter_for
+from vqlib.watching.columns import COLUMNS
 from vqlib.watching.layer import Layer, forget_shared
 from vqlib.watching.track import Track
 
