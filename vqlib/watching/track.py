@@ -255,7 +255,7 @@ def _inputs(seen: list[Seen]) -> dict[str, float]:
     sampled = [s for s in seen if s.inputs is not None]
     if not sampled:
         return {}
-    inputs = torch.cat([_kept(s, s.inputs) for s in sampled]).cpu()
+    inputs = _kept(sampled, "inputs")
     if len(inputs) < 2:
         return {}
     found = {
@@ -263,13 +263,15 @@ def _inputs(seen: list[Seen]) -> dict[str, float]:
         "encoder_std": usage.feature_std(inputs),
     }
     if all(s.codes is not None for s in sampled):
-        codes = torch.cat([_kept(s, s.codes) for s in sampled]).cpu()
+        codes = _kept(sampled, "codes")
         found["cosine_error"] = float(1 - F.cosine_similarity(inputs, codes, dim=-1).mean())
     return found
 
 
-def _kept(seen: Seen, sampled: Tensor) -> Tensor:
-    return (sampled if seen.kept is None else sampled[seen.kept]).float()
+def _kept(seen: list[Seen], what: str) -> Tensor:
+    """(n, D) the ``what`` of all tokens that were not masked out."""
+    found = [getattr(s, what) if s.kept is None else getattr(s, what)[s.kept] for s in seen]
+    return torch.cat([f.float() for f in found]).cpu()
 
 
 def codebook_columns(codebook: Tensor, counts: Tensor) -> dict[str, float]:

@@ -66,6 +66,8 @@ def watch(
     Raises:
         TypeError: ``model`` is no module, or ``adapters`` no classes with an `Adapter` each.
         ValueError: no quantizer found, or one that cannot be followed; numbers below 1.
+        WrongAdapter: an adapter fails, or what it gives cannot be right. It is a TypeError and
+            a ValueError. Later steps raise it too.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
