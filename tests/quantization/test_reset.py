@@ -361,15 +361,15 @@ def test_a_reset_within_the_grace_of_the_last_one_is_premature():
 
 
 def test_a_ledger_goes_on_from_its_state():
-    first, other, nobody = ResetLedger(4, 3, grace=2), ResetLedger(4, 3, grace=2), torch.zeros(4)
+    first, other = ResetLedger(4, 3, grace=2), ResetLedger(4, 3, grace=2)
     steps = [[0, 1], [2], [0], [], [1, 3], [], [], [0]]
 
-    def feed(ledger, steps):
+    def feed(ledger, steps, counts=(0, 1, 0, 0)):
         for codes in steps:
-            ledger.update(nobody.index_fill(0, torch.tensor([1]), 1), torch.tensor(codes).long())
+            ledger.update(torch.tensor(counts), torch.tensor(codes).long())
 
     feed(first, steps[:3])
-    feed(other, [[3], [3], [0], [1]])  # another past, to be forgotten
+    feed(other, [[3], [3], [0], [1]], counts=(1, 1, 1, 1))  # another past, to be forgotten
     other.load_state_dict({name: t.clone() for name, t in first.state_dict().items()})
     feed(first, steps[3:]), feed(other, steps[3:])
     assert other.row() == first.row()

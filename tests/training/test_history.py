@@ -203,7 +203,7 @@ def test_measuring_leaves_the_global_random_state_alone():
 
 
 def test_a_watch_sees_the_same_codebook():
-    trainer = Trainer(tiny(codebook_size=96, steps=40, val_every=10, dead_code_threshold=1.0))
+    trainer = Trainer(tiny(codebook_size=64, steps=40, val_every=10, dead_code_threshold=1.0))
     with vqlib.watch(trainer.model) as w:
         run = trainer.run(progress=False)
     shared = list(COLUMNS)[: list(COLUMNS).index("survived") + 1]

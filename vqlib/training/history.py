@@ -18,22 +18,10 @@ from vqlib.quantization.ledger import ResetLedger, horizon_of
 from vqlib.quantization.quantizer import on_sphere
 from vqlib.training.config import TrainConfig
 from vqlib.training.model import VQVAE, Output
-from vqlib.watching.columns import COLUMNS, DRIFT_EVERY, SAMPLED_OUTPUTS, Column
-from vqlib.watching.track import Evaluation, Seen, Track, codebook_columns, hits
-
-__all__ = [
-    "COLUMNS",
-    "DRIFT_EVERY",
-    "SAMPLED_OUTPUTS",
-    "Column",
-    "Recorder",
-    "codebook_columns",
-    "cosine_error",
-    "final_values",
-    "measure",
-    "state_of",
-    "survival_horizon",
-]
+from vqlib.watching.columns import COLUMNS, DRIFT_EVERY, SAMPLED_OUTPUTS
+from vqlib.watching.columns import Column as Column  # also found here
+from vqlib.watching.track import Evaluation, Seen, Track, hits
+from vqlib.watching.track import codebook_columns as codebook_columns
 
 PROBE_PICTURES = 4  # whose encoder outputs measure the drift
 VAL_BATCH = 64  # pictures; every picture counts the same whatever this is
@@ -50,9 +38,7 @@ def _grace(config: TrainConfig, tokens: int) -> float:
 
 
 class Recorder:
-    """Turns training steps and validations into rows.
-
-    The codebook's columns come from a `Track`, as a watch's do; the others are added here.
+    """Turns training steps and validations into rows: a `Track`'s, as in a watch, and more.
 
     Args:
         config: of the run. tokens: a step's tokens N. probe: (P, C, H, W) fixed pictures.
@@ -104,8 +90,8 @@ class Recorder:
     def val_row(
         self, step: int, counts: Tensor, measured: dict[str, float], codebook: Tensor | None = None
     ) -> None:
-        """Write a validation row: ``counts`` (K,), what else was ``measured``, and the look of
-        the ``codebook`` (K, D)."""
+        """Write a validation row: of ``counts`` (K,), the ``codebook`` (K, D), and what else was
+        ``measured``."""
         self.rows.append(self.track.val_row(Evaluation(step, counts), codebook) | measured)
 
     def history(self) -> pd.DataFrame:

@@ -36,7 +36,7 @@ class Layer:
     """
 
     def __init__(self, name, module: nn.Module, adapter: Adapter, sure: bool, every, window):
-        self.name, self.module, self.sure = name, module, sure
+        self.module, self.sure = module, sure
         self.every, self.step = every, 0
         self.ours = isinstance(module, NormEMAQuantizer)
         self.reader = Reader(adapter, module, name)
@@ -44,9 +44,8 @@ class Layer:
         books, counts, sizes = self.books(), self.counts(), self.reader.sizes
         if not sizes:
             raise self.reader.wrong("settings", "codebook_size, as its codebook is None", None)
-        self.dim = self.reader.dim
         if books:
-            self.settings.setdefault("dim", self.dim)
+            self.settings.setdefault("dim", self.reader.dim)
         # a trained codebook moves everywhere
         averaged = books and counts and not many() and not any(b.requires_grad for b in books)
         self.observed = self.ours or bool(averaged)
@@ -182,7 +181,7 @@ class Layer:
         """Inputs, their codes and the loss, for `Seen`, a codebook each."""
         more = {"loss": self._loss(output)}
         z = next((t for t in libraries.tensors([args, kwargs]) if t.is_floating_point()), None)
-        axis = None if z is None else tokens_axis(self.module, z, indices[0], self.dim)
+        axis = None if z is None else tokens_axis(self.module, z, indices[0], self.reader.dim)
         if axis is None or z.numel() == 0:
             return [more] * len(indices)
         lead = z.movedim(axis, -1).shape[:-1]
@@ -192,7 +191,11 @@ class Layer:
         place = torch.unravel_index(flat, lead)
         more["inputs"] = z.movedim(axis, -1)[place]
         quantized = self.reader.optional("quantized", output)
-        if quantized is not None and quantized.shape == z.shape and z.shape[axis] == self.dim:
+        if (
+            quantized is not None
+            and quantized.shape == z.shape
+            and z.shape[axis] == self.reader.dim
+        ):
             more["codes"] = quantized.movedim(axis, -1)[place]
         return [more | {"kept": i.reshape(len(tokens), -1)[flat, 0] >= 0} for i in indices]
 

@@ -42,9 +42,9 @@ class Reader:
         kind = type(module).__name__
         self.adapter, self.layer = adapter, f"layer {name!r} ({kind})" if name else kind
         self.settings = self._settings(module)
-        books, size = self.books(module), self.settings.get("codebook_size")
-        implied = [size] * self.settings.pop("codebooks", 1) if size else []
-        self.sizes = [len(b) for b in books] or implied
+        books, number = self.books(module), self.settings.pop("codebooks", 1)
+        size = self.settings.get("codebook_size")
+        self.sizes = [len(b) for b in books] or ([size] * number if size else [])
         self.dim = books[0].shape[1] if books else None
         self.codes = self.sizes[0] if self.sizes else None
 
@@ -52,15 +52,10 @@ class Reader:
         """(K, D) each, as the layer holds them; empty where it holds none."""
         books = self._held("codebook", module)
         for book in books:
-            if not (
-                isinstance(book, Tensor)
-                and book.dim() == 2
-                and book.numel()
-                and book.is_floating_point()
-            ):
-                raise self.wrong(
-                    "codebook", "a tensor (K, D) of floats, a list of them, or None", book
-                )
+            fits = isinstance(book, Tensor) and book.dim() == 2 and book.numel()
+            if not fits or not book.is_floating_point():
+                expected = "a tensor (K, D) of floats, a list of them, or None"
+                raise self.wrong("codebook", expected, book)
         return books
 
     def counts(self, module: nn.Module) -> list[Tensor]:

@@ -28,12 +28,10 @@ class Seen(NamedTuple):
     step: int
     training: bool
     bins: Tensor  #: (K + 3,) int64: indices below -1, masked tokens, hits of each code, above
-    reset: Tensor | None = (
-        None  #: (K,) bool or (n,) int64, codes seen to be reset; None: not to be told
-    )
+    reset: Tensor | None = None  #: (K,) bool or (n,) int64, codes reset; None: not to be told
     inputs: Tensor | None = None  #: (n, D) sampled inputs
     codes: Tensor | None = None  #: (n, D) what they became
-    kept: Tensor | None = None  #: (n,) bool, the sampled tokens not masked out; None: all
+    kept: Tensor | slice = slice(None)  #: (n,) bool, the sampled tokens that were not masked out
     loss: Tensor | None = None  #: scalar
     change: Tensor | None = None  #: scalar, how far evaluation moved counts or codebook
 
@@ -231,11 +229,9 @@ class Track:
     def val_row(self, val: Evaluation, codebook: Tensor | None) -> dict | None:
         """The row of an evaluation with this ``codebook`` (K, D); None as in `Evaluation.row`."""
         row = val.row()
-        if row is None:
-            return None
-        if self.observed:
+        if row and self.observed:
             row["mature_utilization"] = self._mature(val.counts)
-        return row | look(codebook, val.counts, self.counted)
+        return row and row | look(codebook, val.counts, self.counted)
 
     def _under_way(self) -> list[dict]:
         """The row of the evaluation under way, if there is one."""
@@ -255,7 +251,7 @@ def _inputs(seen: list[Seen]) -> dict[str, float]:
     sampled = [s for s in seen if s.inputs is not None]
     if not sampled:
         return {}
-    inputs = _kept(sampled, "inputs")
+    inputs = torch.cat([s.inputs[s.kept].float() for s in sampled]).cpu()
     if len(inputs) < 2:
         return {}
     found = {
@@ -263,15 +259,9 @@ def _inputs(seen: list[Seen]) -> dict[str, float]:
         "encoder_std": usage.feature_std(inputs),
     }
     if all(s.codes is not None for s in sampled):
-        codes = _kept(sampled, "codes")
+        codes = torch.cat([s.codes[s.kept].float() for s in sampled]).cpu()
         found["cosine_error"] = float(1 - F.cosine_similarity(inputs, codes, dim=-1).mean())
     return found
-
-
-def _kept(seen: list[Seen], what: str) -> Tensor:
-    """(n, D) the ``what`` of all tokens that were not masked out."""
-    found = [getattr(s, what) if s.kept is None else getattr(s, what)[s.kept] for s in seen]
-    return torch.cat([f.float() for f in found]).cpu()
 
 
 def codebook_columns(codebook: Tensor, counts: Tensor) -> dict[str, float]:
