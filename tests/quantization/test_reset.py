@@ -358,3 +358,22 @@ def test_a_reset_within_the_grace_of_the_last_one_is_premature():
     ledger.clear()
     assert ledger.row()["premature"] == 0
     assert math.isnan(ResetLedger(4, horizon=9).row()["premature"])
+
+
+def test_a_ledger_goes_on_from_its_state():
+    first, other = ResetLedger(4, 3, grace=2), ResetLedger(4, 3, grace=2)
+    steps = [[0, 1], [2], [0], [], [1, 3], [], [], [0]]
+
+    def feed(ledger, steps, counts=(0, 1, 0, 0)):
+        for codes in steps:
+            ledger.update(torch.tensor(counts), torch.tensor(codes).long())
+
+    feed(first, steps[:3])
+    feed(other, [[3], [3], [0], [1]], counts=(1, 1, 1, 1))  # another past, to be forgotten
+    other.load_state_dict({name: t.clone() for name, t in first.state_dict().items()})
+    feed(first, steps[3:]), feed(other, steps[3:])
+    assert other.row() == first.row()
+    assert first.row() == {"resets": 7, "re_resets": 3, "premature": 0, "survived": 1 / 3}
+    assert {name: t.tolist() for name, t in other.state_dict().items()} == {
+        name: t.tolist() for name, t in first.state_dict().items()
+    }

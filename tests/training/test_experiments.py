@@ -150,7 +150,8 @@ def test_changed_data_make_it_another_run_within_one_process(tmp_path, trained):
 
 
 PACKAGE = ROOT / "vqlib"
-CODE = [file for room in ("quantization", "training") for file in (PACKAGE / room).rglob("*.py")]
+ROOMS = ("quantization", "watching", "training")
+CODE = [file for room in ROOMS for file in (PACKAGE / room).rglob("*.py")]
 
 
 @pytest.mark.parametrize("file", CODE, ids=lambda file: file.stem)
@@ -188,7 +189,7 @@ def reached_from(*modules: str) -> set[str]:
 def test_all_code_that_decides_a_run_is_in_its_key():
     ours = {n for n in reached_from("vqlib.training.trainer") if n.startswith("vqlib.")}
     assert "vqlib.quantization.quantizer" in ours
-    assert {name.split(".")[1] for name in ours} <= {"quantization", "training"}
+    assert {name.split(".")[1] for name in ours} <= set(ROOMS)
 
 
 def test_experiments_need_nothing_that_draws():

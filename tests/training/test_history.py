@@ -3,10 +3,12 @@
 import math
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
 
+import vqlib
 from tests.training.tiny_training import tiny
 from vqlib.quantization import usage
 from vqlib.training.history import (
@@ -18,6 +20,7 @@ from vqlib.training.history import (
     survival_horizon,
 )
 from vqlib.training.model import Output, build_model
+from vqlib.training.trainer import Trainer
 
 CODES, DIM = 8, 4
 
@@ -197,6 +200,16 @@ def test_measuring_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
     recorder().train_step(5, output(), Model(), lr=0.1)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_watch_sees_the_same_codebook():
+    trainer = Trainer(tiny(codebook_size=64, steps=40, val_every=10, dead_code_threshold=1.0))
+    with vqlib.watch(trainer.model) as w:
+        run = trainer.run(progress=False)
+    shared = list(COLUMNS)[: list(COLUMNS).index("survived") + 1]
+    shared += ["duplicates", "longest_code", "eval_change"]
+    assert run.history["survived"].max() > 0
+    pd.testing.assert_frame_equal(w.history[shared], run.history[shared], check_dtype=False)
 
 
 # --- a validation pass ---

@@ -59,7 +59,7 @@ def seen(step: int, training: bool = True, **more) -> Seen:
 
 
 def track(**changes) -> Track:
-    settings = {"observed": False, "stateful": True, "counted": True} | changes
+    settings = {"observed": False, "counted": True} | changes
     return Track("q", 4, {}, **({"every": 1, "window": 1} | settings))
 
 

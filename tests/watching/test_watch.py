@@ -558,6 +558,8 @@ def test_a_lazy_codebook_is_refused(adapters):
         ({"counts": lambda m: torch.ones(7)}, r"one count a code, lengths \[32\].*shape \(7,\)"),
         ({"counts": lambda m: 2 * [torch.ones(K)]}, r"one count a code.*shape \(32,\), .*\(32,\)"),
         ({"settings": lambda m: 3}, "settings must give a dict"),
+        ({"settings": lambda m: {"decay": 9.0}}, "decay as a number from 0 to 1; got 9.0"),
+        ({"counts": lambda m: m.nothing}, r"^layer 'quantizer' \(Plain\): .*counts fails: Attrib"),
     ],
 )
 def test_an_adapter_of_the_wrong_kind_is_refused_before_training(changes, message):
@@ -570,6 +572,7 @@ def test_an_adapter_of_the_wrong_kind_is_refused_before_training(changes, messag
     [
         (lambda m, out: out[0], "indices must give integers.*float32"),
         (lambda m, out: [out[1], out[1]], "1 tensors, one a codebook"),
+        (lambda m, out: out[9], r"^layer 'quantizer' \(Plain\): .*indices fails: IndexError"),
     ],
 )
 def test_indices_of_the_wrong_kind_are_refused_at_the_first_step(indices, message):

@@ -10,8 +10,8 @@ import pandas as pd
 
 from vqlib.diagnosis.findings import Evidence
 from vqlib.quantization.names import printable
-from vqlib.training.history import COLUMNS as RECORDED
-from vqlib.training.history import Column
+from vqlib.watching.columns import COLUMNS as RECORDED
+from vqlib.watching.columns import Column
 
 SPLITS = {
     "train": "train",

@@ -7,6 +7,13 @@ import math
 import torch
 from torch import Tensor
 
+TALLY = ("step", "resets", "re_resets", "premature", "judged", "lived")
+
+
+def horizon_of(grace: float) -> int:
+    """Steps after which a reset is judged: twice the ``grace``, at least 10."""
+    return max(10, 2 * int(min(grace, 10**6)))
+
 
 class ResetLedger:
     """Bookkeeping over steps: which reset codes live, which are reset again and again.
@@ -69,3 +76,23 @@ class ResetLedger:
     def older_than(self, steps: float) -> Tensor:
         """(K,) bool: never reset, or last reset at least ``steps`` steps ago."""
         return (self.born < 0) | (self.step - self.born >= steps)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All of it but the settings. ``cohorts`` (n, 2): each reset that awaits its verdict,
+        as (step, code)."""
+        cohorts = [(born, code) for born, codes in self.cohorts.items() for code in codes.tolist()]
+        return {
+            "times": self.times,
+            "born": self.born,
+            "hit": self.hit,
+            "cohorts": torch.tensor(cohorts, dtype=torch.int64).reshape(-1, 2),
+            "tally": torch.tensor([getattr(self, name) for name in TALLY]),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state_dict`; other names in ``state`` are ignored."""
+        self.times, self.born, self.hit = state["times"], state["born"], state["hit"]
+        for name, value in zip(TALLY, state["tally"].tolist(), strict=True):
+            setattr(self, name, value)
+        born, codes = state["cohorts"].unbind(1)
+        self.cohorts = {step: codes[born == step] for step in born.unique().tolist()}

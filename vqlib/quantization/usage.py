@@ -41,7 +41,7 @@ __all__ = [
 
 def used_codes(counts) -> int:
     """Number of codes chosen at least once in the window. ``counts``: (K,)."""
-    return int((_counts(counts) > 0).sum())
+    return int(_counts(counts).count_nonzero())
 
 
 def utilization(counts) -> float:
@@ -144,10 +144,11 @@ class UsageCounter:
 
 def summarize(counts) -> dict[str, float]:
     """The usage columns of a history row from one window's ``counts`` (K,)."""
-    tokens = int(_counts(counts).sum())
+    counts = _counts(counts)
+    used, tokens = used_codes(counts), int(counts.sum())
     return {
-        "used_codes": used_codes(counts),
-        "utilization": utilization(counts),
+        "used_codes": used,
+        "utilization": used / len(counts),
         "perplexity": perplexity(counts),
         "top_code_ratio": top_code_ratio(counts),
         "window_tokens": tokens,
@@ -161,8 +162,8 @@ def _counts(counts) -> Tensor:
         raise ValueError(f"counts must have shape (K,) with K >= 1, got {tuple(counts.shape)}")
     if counts.is_floating_point() and not bool(counts.isfinite().all()):
         raise ValueError("counts must be finite, got NaN or infinity")
-    if bool((counts < 0).any()):
-        raise ValueError(f"counts must not be negative, got {counts.min().item()}")
+    if (least := counts.min().item()) < 0:
+        raise ValueError(f"counts must not be negative, got {least}")
     return counts
 
 

@@ -62,7 +62,9 @@ def _code_checksum() -> str:
     """Of every file that may change a run's bits."""
     package = Path(__file__).resolve().parents[1]
     files = sorted(
-        file for room in ("quantization", "training") for file in (package / room).rglob("*.py")
+        file
+        for room in ("quantization", "watching", "training")
+        for file in (package / room).rglob("*.py")
     )
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 

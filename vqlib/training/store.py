@@ -20,9 +20,9 @@ from filelock import FileLock, Timeout
 from vqlib.quantization.names import near
 from vqlib.training import checkpoints
 from vqlib.training.config import TrainConfig
-from vqlib.training.history import COLUMNS
 from vqlib.training.runs import Run, TrainingDiverged, read_history
 from vqlib.training.trainer import Trainer, train
+from vqlib.watching.columns import COLUMNS
 
 LONGEST_NAME = 60  # characters
 CANNOT_RESUME = frozenset({"finished", "under way", "diverged", "unreadable"})

@@ -17,14 +17,7 @@ from tqdm.auto import tqdm
 from vqlib.quantization.quantizer import NonFiniteInput
 from vqlib.training import checkpoints, data, runs
 from vqlib.training.config import TrainConfig, steps_of
-from vqlib.training.history import (
-    PROBE_PICTURES,
-    Recorder,
-    codebook_columns,
-    final_values,
-    measure,
-    state_of,
-)
+from vqlib.training.history import PROBE_PICTURES, Recorder, final_values, measure, state_of
 from vqlib.training.model import STRIDE
 from vqlib.training.process import cpu_threads, deferred_interrupt
 from vqlib.training.runs import Run, Trace, TrainingDiverged
@@ -210,9 +203,8 @@ class Trainer:
         """One pass over the whole validation set; a sound quantizer changes nothing by it."""
         before = state_of(self.model.quantizer)
         counts, measured = measure(self.model, self.data.val, self._to_device)
-        measured |= codebook_columns(self.model.quantizer.codebook, counts)
         measured["eval_change"] = float((state_of(self.model.quantizer) - before).abs().max())
-        self.recorder.val_row(self.step, counts, measured)
+        self.recorder.val_row(self.step, counts, measured, self.model.quantizer.codebook)
         self.trace.add("val_steps", torch.tensor(self.step))
         self.trace.add("val_counts", counts)
         if self.config.trace_every:

@@ -29,8 +29,8 @@ class Adapter:
         counts: module -> (K,) moving average of hits a step, or None where it keeps none.
         settings: module -> what it says of itself, under the names of `TrainConfig`:
             codebook_size, dim, decay, beta, dead_code_threshold, reset_relative,
-            reset_interval, reset_refill, kmeans_init. codebook_size is needed where
-            ``codebook`` gives None.
+            reset_interval, reset_refill, kmeans_init. Where ``codebook`` gives None,
+            codebook_size is needed, and ``codebooks``, their number, if there are several.
         call: (module, z) -> output for tokens z (N, D); used by `audit`.
         quantized, loss: output -> (N, D) in the order of z, and a scalar; used by `audit`.
         resets: module -> (n,) codes that the layer says its last step reset; None where it

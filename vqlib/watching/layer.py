@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from vqlib.quantization.distributed import many
 from vqlib.quantization.quantizer import NormEMAQuantizer
-from vqlib.training.history import SAMPLED_OUTPUTS
 from vqlib.watching import libraries
 from vqlib.watching.adapters import Adapter
+from vqlib.watching.columns import SAMPLED_OUTPUTS
+from vqlib.watching.reading import Reader, WrongAdapter
 from vqlib.watching.track import HITS, Seen, Track, hits, turned
 
 
@@ -32,21 +32,20 @@ class Layer:
         every, window: see `watch`.
 
     Raises:
-        TypeError: the adapter gives no codebook, counts or settings of the kind expected.
+        WrongAdapter: the adapter gives no codebook, counts or settings of the kind expected.
     """
 
     def __init__(self, name, module: nn.Module, adapter: Adapter, sure: bool, every, window):
-        self.name, self.module, self.adapter, self.sure = name, module, adapter, sure
+        self.module, self.sure = module, sure
         self.every, self.step = every, 0
         self.ours = isinstance(module, NormEMAQuantizer)
-        self.settings = {"kind": adapter.name or type(module).__name__} | self._settings()
-        books, counts = self.books(), self.counts()
-        sizes = [len(b) for b in books] or self._sizes()
-        if counts and [len(c) for c in counts] != sizes:
-            raise self._wrong("counts", f"one count a code, lengths {sizes}", counts)
-        self.dim = books[0].shape[1] if books else None
+        self.reader = Reader(adapter, module, name)
+        self.settings = {"kind": adapter.name or type(module).__name__} | self.reader.settings
+        books, counts, sizes = self.books(), self.counts(), self.reader.sizes
+        if not sizes:
+            raise self.reader.wrong("settings", "codebook_size, as its codebook is None", None)
         if books:
-            self.settings.setdefault("dim", self.dim)
+            self.settings.setdefault("dim", self.reader.dim)
         # a trained codebook moves everywhere
         averaged = books and counts and not many() and not any(b.requires_grad for b in books)
         self.observed = self.ours or bool(averaged)
@@ -59,7 +58,6 @@ class Layer:
                 every=every,
                 window=window,
                 observed=self.observed,
-                stateful=bool(books or counts),
                 counted=bool(counts),
             )
             for n, k in zip(names, sizes, strict=True)
@@ -98,13 +96,14 @@ class Layer:
                 track.begin_val(books[i] if books else None)
 
     def after(self, args, kwargs, output) -> None:
-        """A forward has ended. Raises TypeError where the adapter cannot read its output."""
+        """A forward has ended. Raises WrongAdapter where its output cannot be read."""
         if self.given_up:
             return
+        indices = None
         try:
-            # with topk they are candidates, not choices
-            indices = None if kwargs.get("topk") is not None else self._indices(output)
-        except TypeError as error:
+            if kwargs.get("topk") is None:  # else they are candidates, not choices
+                indices = self.reader.choices(self.module, output, may_lack=self.sure)
+        except WrongAdapter as error:
             if self.sure:
                 raise
             self.given_up = True
@@ -182,7 +181,7 @@ class Layer:
         """Inputs, their codes and the loss, for `Seen`, a codebook each."""
         more = {"loss": self._loss(output)}
         z = next((t for t in libraries.tensors([args, kwargs]) if t.is_floating_point()), None)
-        axis = None if z is None else tokens_axis(self.module, z, indices[0], self.dim)
+        axis = None if z is None else tokens_axis(self.module, z, indices[0], self.reader.dim)
         if axis is None or z.numel() == 0:
             return [more] * len(indices)
         lead = z.movedim(axis, -1).shape[:-1]
@@ -191,80 +190,27 @@ class Layer:
         flat = torch.tensor(chosen, device=z.device)
         place = torch.unravel_index(flat, lead)
         more["inputs"] = z.movedim(axis, -1)[place]
-        quantized = self._tried("quantized", output)
-        if quantized is not None and quantized.shape == z.shape and z.shape[axis] == self.dim:
+        quantized = self.reader.optional("quantized", output)
+        if (
+            quantized is not None
+            and quantized.shape == z.shape
+            and z.shape[axis] == self.reader.dim
+        ):
             more["codes"] = quantized.movedim(axis, -1)[place]
         return [more | {"kept": i.reshape(len(tokens), -1)[flat, 0] >= 0} for i in indices]
 
-    # --- the adapter, and what it may get wrong ---
-
-    def books(self) -> list[Tensor]:
-        """(K, D) each, as the layer holds them."""
-        return self._held("codebook", 2, "(K, D)")
-
-    def counts(self) -> list[Tensor]:
-        """(K,) each, as the layer holds them."""
-        return self._held("counts", 1, "(K,)")
-
-    def _held(self, what: str, dims: int, shape: str) -> list[Tensor]:
-        held = getattr(self.adapter, what)(self.module)
-        held = held if isinstance(held, list | tuple) else [held]
-        if all(h is None for h in held):
-            return []
-        for h in held:
-            libraries.refuse_lazy(self.module, h)
-            if not isinstance(h, Tensor) or h.dim() != dims:
-                raise self._wrong(what, f"a tensor {shape}, a list of them, or None", h)
-        return list(held)
-
-    def _settings(self) -> dict:
-        settings = self.adapter.settings(self.module)
-        if not isinstance(settings, Mapping):
-            raise self._wrong("settings", "a dict", settings)
-        return dict(settings)
-
-    def _sizes(self) -> list[int]:
-        size = self.settings.get("codebook_size")
-        if not isinstance(size, int) or size < 1:
-            raise self._wrong("settings", "codebook_size, as its codebook is None", size)
-        return [size] * self.settings.pop("codebooks", 1)
-
-    def _indices(self, output) -> list[Tensor] | None:
-        indices = self.adapter.indices(self.module, output)
-        if indices is None and self.sure:
-            return None
-        indices = list(indices) if isinstance(indices, list | tuple) else [indices]
-        for i in indices:
-            if not isinstance(i, Tensor) or i.dtype not in libraries.INTEGERS:
-                raise self._wrong("indices", "integers, a list of them, or None", i)
-        if len(indices) != len(self.tracks):
-            raise self._wrong("indices", f"{len(self.tracks)} tensors, one a codebook", indices)
-        return indices
-
     def _loss(self, output) -> Tensor | None:
-        loss = self._tried("loss", output)
+        loss = self.reader.optional("loss", output)
         known = loss is not None and loss.is_floating_point() and loss.numel() == 1
         return loss.detach().reshape(()).clone() if known else None
 
-    def _tried(self, what: str, output) -> Tensor | None:
-        """An optional reader: nothing depends on it, so it may fail."""
-        try:
-            found = getattr(self.adapter, what)(output)
-        except (LookupError, TypeError, AttributeError):
-            return None
-        return found if isinstance(found, Tensor) else None
+    def books(self) -> list[Tensor]:
+        """(K, D) each, as the layer holds them."""
+        return self.reader.books(self.module)
 
-    def _wrong(self, what: str, expected: str, got) -> TypeError:
-        return TypeError(
-            f"layer {self.name!r} ({type(self.module).__name__}): its adapter's {what} must give "
-            f"{expected}; got {_shown(got)}"
-        )
-
-
-def _shown(got) -> str:
-    if isinstance(got, list | tuple):
-        return f"[{', '.join(map(_shown, got))}]"
-    return f"{got.dtype} of shape {tuple(got.shape)}" if isinstance(got, Tensor) else repr(got)
+    def counts(self) -> list[Tensor]:
+        """(K,) each, as the layer holds them."""
+        return self.reader.counts(self.module)
 
 
 def forget_shared(layers: list[Layer]) -> None:

@@ -7,6 +7,7 @@ in whatever order and nesting.
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator, Mapping
 
@@ -247,9 +248,10 @@ def plain_loss(output) -> Tensor | None:
 def plain_settings(module: nn.Module) -> dict:
     codebook = plain_codebook(module)
     known = {"codebook_size": len(codebook), "dim": codebook.shape[1]}
-    for name in ("decay", "beta"):
-        if isinstance(getattr(module, name, None), int | float):
-            known[name] = float(getattr(module, name))
+    for name, most in (("decay", 1.0), ("beta", math.inf)):
+        value = getattr(module, name, None)
+        if isinstance(value, int | float) and 0 <= value <= most:  # else the name means another
+            known[name] = float(value)
     if isinstance(getattr(module, "kmeans_init", None), bool):
         known["kmeans_init"] = module.kmeans_init
     return known

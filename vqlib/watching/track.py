@@ -12,14 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqlib.quantization import usage
-from vqlib.quantization.ledger import ResetLedger
+from vqlib.quantization.ledger import ResetLedger, horizon_of
 from vqlib.quantization.reset import DeadCodeReset
-from vqlib.training.history import codebook_columns
 
 KEEP = 32  # records that wait on the device before they are fetched together
 VAL_SAMPLES = 20  # forwards of one pass of evaluation whose sampled inputs are kept
-
-
+MAX_COMPARED = 8192  # codes; beyond it, comparing all pairs at each validation takes too long
+EQUAL = 0.999999  # cosine from which two codes are one; flat patches give 0.999 and differ
 HITS = slice(2, -1)  # of `Seen.bins`, the hits of each code
 
 
@@ -29,12 +28,10 @@ class Seen(NamedTuple):
     step: int
     training: bool
     bins: Tensor  #: (K + 3,) int64: indices below -1, masked tokens, hits of each code, above
-    reset: Tensor | None = (
-        None  #: (K,) bool or (n,) int64, codes seen to be reset; None: not to be told
-    )
+    reset: Tensor | None = None  #: (K,) bool or (n,) int64, codes reset; None: not to be told
     inputs: Tensor | None = None  #: (n, D) sampled inputs
     codes: Tensor | None = None  #: (n, D) what they became
-    kept: Tensor | None = None  #: (n,) bool, the sampled tokens that were not masked out
+    kept: Tensor | slice = slice(None)  #: (n,) bool, the sampled tokens that were not masked out
     loss: Tensor | None = None  #: scalar
     change: Tensor | None = None  #: scalar, how far evaluation moved counts or codebook
 
@@ -50,7 +47,7 @@ class Evaluation:
     forwards: int = 0
     loss: float = 0.0
     loss_tokens: int = 0
-    change: float = 0.0
+    change: float | None = None  #: None: nothing that could have changed
 
     def add(self, seen: Seen, counts: Tensor) -> None:
         self.counts = self.counts + counts
@@ -63,7 +60,7 @@ class Evaluation:
             self.loss += float(seen.loss) * int(counts.sum())
             self.loss_tokens += int(counts.sum())
         if seen.change is not None:
-            self.change = max(self.change, float(seen.change))
+            self.change = max(self.change or 0.0, float(seen.change))
 
     def row(self) -> dict | None:
         """Its row of the history; None where every token was masked out."""
@@ -73,6 +70,8 @@ class Evaluation:
         row |= _inputs(self.sampled)
         if self.loss:  # exactly 0: a layer that computes none in evaluation
             row["commit_loss"] = self.loss / self.loss_tokens
+        if self.change is not None:
+            row["eval_change"] = self.change
         return row
 
 
@@ -82,7 +81,7 @@ class OutOfRange(ValueError):
 
 def hits(indices: Tensor, codebook_size: int) -> Tensor:
     """(K + 3,) int64, see `Seen.bins`. Never waits for the device."""
-    place = indices.detach().reshape(-1).long().clamp(-2, codebook_size) + 2
+    place = indices.detach().reshape(-1).long().clamp(-2, codebook_size).add_(2)
     if place.device.type == "cpu":
         return torch.bincount(place, minlength=codebook_size + 3)
     bins = torch.zeros(codebook_size + 3, dtype=torch.int64, device=place.device)
@@ -122,20 +121,20 @@ class Track:
         name: of the layer. codebook_size: K. settings: of the layer, see `Adapter`.
         every: training steps between rows. window: steps that a row's usage counts.
         observed: whether resets can be seen; else their columns stay NaN.
-        stateful: whether there is a codebook or counts that evaluation could change.
         counted: whether the layer keeps counts, by which its codes are divided.
+        ledger: of its resets; None: one with the grace that ``settings`` tell.
     """
 
     def __init__(
-        self, name, codebook_size, settings, *, every, window, observed, stateful, counted
+        self, name, codebook_size, settings, *, every, window, observed, counted, ledger=None
     ):
         self.name, self.codebook_size = name, codebook_size
-        self.every, self.observed = every, observed
-        self.stateful, self.counted = stateful, counted
-        self.grace = grace(settings)
-        self.horizon = max(10, 2 * self.grace)  # as in `history.survival_horizon`
-        self.known = settings | {"codebook_size": codebook_size, "survival_horizon": self.horizon}
-        self.ledger = ResetLedger(codebook_size, self.horizon, self.grace or None)
+        self.every, self.observed, self.counted = every, observed, counted
+        if ledger is None:
+            steps = grace(settings)
+            ledger = ResetLedger(codebook_size, horizon_of(steps), steps or None)
+        self.ledger = ledger
+        self.known = settings | {"codebook_size": codebook_size, "survival_horizon": ledger.horizon}
         self.blind = False  # a step since the last row could not be judged
         self.window: deque[Tensor] = deque(maxlen=window)
         self.tokens: deque[int] = deque(maxlen=1001)
@@ -155,7 +154,7 @@ class Track:
         while self.pending:
             seen = self.pending.pop(0)
             bins = seen.bins.cpu()
-            outside = int(bins[0] + bins[-1])
+            outside = bins[0].item() + bins[-1].item()
             if outside:
                 raise OutOfRange(
                     f"layer {self.name!r} gave {outside} indices outside "
@@ -171,16 +170,13 @@ class Track:
 
     def close_val(self) -> None:
         """End the evaluation under way: its forwards become one row."""
-        row = self._val_row()
-        if row:
-            self.rows.append(row)
+        self.rows += self._under_way()
         self.val = None
 
     def table(self) -> list[dict]:
         """All rows so far, with the evaluation under way as the last."""
         self.fetch()
-        row = self._val_row()
-        return [*self.rows, row] if row else list(self.rows)
+        return self.rows + self._under_way()
 
     def settings(self) -> dict:
         """What is known of the layer, with the median of its ``tokens_per_step``."""
@@ -214,8 +210,10 @@ class Track:
             if codes is not None and codes.dtype == torch.bool:
                 codes = codes.cpu().nonzero().flatten()
             self.ledger.update(counts, codes)
+        if seen.step % self.every:
+            return
         total = self._in_window()
-        if seen.step % self.every or not int(total.sum()):
+        if not int(total.sum()):
             return
         row = {"step": seen.step, "split": "train", **usage.summarize(total), **_inputs([seen])}
         if self.observed:
@@ -228,22 +226,24 @@ class Track:
             row["commit_loss"] = float(seen.loss)
         self.rows.append(row)
 
-    def _val_row(self) -> dict | None:
-        row = self.val and self.val.row()
-        if not row:
-            return None
-        if self.stateful:
-            row["eval_change"] = self.val.change
-        if self.observed:
-            row["mature_utilization"] = self._mature(self.val.counts)
-        return row | look(self.codebook, self.val.counts, self.counted)
+    def val_row(self, val: Evaluation, codebook: Tensor | None) -> dict | None:
+        """The row of an evaluation with this ``codebook`` (K, D); None as in `Evaluation.row`."""
+        row = val.row()
+        if row and self.observed:
+            row["mature_utilization"] = self._mature(val.counts)
+        return row and row | look(codebook, val.counts, self.counted)
+
+    def _under_way(self) -> list[dict]:
+        """The row of the evaluation under way, if there is one."""
+        row = self.val and self.val_row(self.val, self.codebook)
+        return [row] if row else []
 
     def _in_window(self) -> Tensor:
         """(K,) hits over the last ``window`` training steps."""
         return torch.stack(list(self.window)).sum(dim=0)
 
     def _mature(self, counts: Tensor) -> float:
-        return usage.utilization(counts * self.ledger.older_than(self.grace))
+        return usage.utilization(counts * self.ledger.older_than(self.ledger.grace or 0))
 
 
 def _inputs(seen: list[Seen]) -> dict[str, float]:
@@ -262,6 +262,17 @@ def _inputs(seen: list[Seen]) -> dict[str, float]:
         codes = torch.cat([s.codes[s.kept].float() for s in sampled]).cpu()
         found["cosine_error"] = float(1 - F.cosine_similarity(inputs, codes, dim=-1).mean())
     return found
+
+
+def codebook_columns(codebook: Tensor, counts: Tensor) -> dict[str, float]:
+    """``duplicates`` and ``longest_code`` of a codebook (K, D) used ``counts`` (K,) times."""
+    length = codebook.detach().float().norm(dim=-1)
+    usual = length[counts.to(length.device) > 0].median().clamp(min=1e-30)
+    few = len(codebook) <= MAX_COMPARED
+    return {
+        "duplicates": usage.near_duplicates(codebook, EQUAL) if few else math.nan,
+        "longest_code": float(length.max() / usual),
+    }
 
 
 def look(codebook: Tensor | None, counts: Tensor, counted: bool) -> dict[str, float]:

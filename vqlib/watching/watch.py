@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from vqlib.quantization.compiling import uncompiled
-from vqlib.training.history import COLUMNS
 from vqlib.watching import libraries
 from vqlib.watching.adapters import PLAIN, Adapter, adapter_for
+from vqlib.watching.columns import COLUMNS
 from vqlib.watching.layer import Layer, forget_shared
 from vqlib.watching.track import Track
 
@@ -67,6 +67,8 @@ def watch(
     Raises:
         TypeError: ``model`` is no module, or ``adapters`` no classes with an `Adapter` each.
         ValueError: no quantizer found, or one that cannot be followed; numbers below 1.
+        WrongAdapter: an adapter fails, or what it gives cannot be right. It is a TypeError and
+            a ValueError. Later steps raise it too.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
