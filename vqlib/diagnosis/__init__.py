@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from vqlib.diagnosis import reset_rules, training_rules, usage_rules
-from vqlib.diagnosis.findings import Diagnosis, Finding, any_grave, fired, unknown
+from vqlib.diagnosis.findings import Curve, Diagnosis, Finding, any_grave, fired, unknown
 from vqlib.diagnosis.logs import HistoryError, Log, Settings, in_hits
 from vqlib.diagnosis.sources import read
 
@@ -91,10 +91,7 @@ def _of_layers(watched, title: str | None, given: dict) -> Diagnosis:
         for layer in unseen
     ]
     curves = {
-        f"{layer}: {n}": c
-        for layer, d in each.items()
-        for n, c in d.curves.items()
-        if n.startswith("utilization")
+        f"{layer}: {n}": c for layer, d in each.items() for n, c in d.curves.items() if c.share
     }
     return Diagnosis.of(title or "watched model", answers, curves)
 
@@ -124,12 +121,13 @@ def _healthy(answers: list[Finding]) -> list[Finding]:
     ]
 
 
-def _curves(log: Log) -> dict[str, list[tuple[float, float]]]:
+def _curves(log: Log) -> dict[str, Curve]:
     curves = {}
     for column, split in CURVES:
         if log.has(column, split):
             rows = log.rows(column, split)
-            curves[f"{column} ({split})"] = _thinned(rows[["step", column]])
+            points = _thinned(rows[["step", column]])
+            curves[f"{column} ({split})"] = Curve(points, share=column == "utilization")
     return curves
 
 

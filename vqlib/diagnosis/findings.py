@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jinja2
 
@@ -91,18 +91,25 @@ class Finding:
         return IDS[self.id]
 
 
+class Curve(NamedTuple):
+    """What a card draws of a measurement."""
+
+    points: list[tuple[float, float]]  #: (step, value)
+    share: bool = False  #: of a whole: its axis goes from 0 to 100 %, not to the largest value
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """Answers about one codebook; prints as text, shows as HTML, gives JSON.
 
     Attributes:
         title: what was examined. answers: every question's `Finding`, gravest first.
-        curves: {label: [(step, value), ...]}, drawn small in the HTML card.
+        curves: {label: `Curve`}, drawn small in the HTML card.
     """
 
     title: str
     answers: tuple[Finding, ...]
-    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict, repr=False)
+    curves: dict[str, Curve] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, title: str, answers: Iterable[Finding], curves=None) -> Diagnosis:
@@ -237,7 +244,7 @@ def card(diagnosis: Diagnosis) -> str:
     return template("card.html.j2").render(
         d=diagnosis,
         colors=COLORS,
-        curves=[_curve(*item) for item in diagnosis.curves.items()],
+        curves=[_scaled(*item) for item in diagnosis.curves.items()],
         width=WIDTH,
         height=HEIGHT,
         rest=[
@@ -258,9 +265,10 @@ def template(name: str, package: str = __package__) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _curve(label: str, points: list[tuple[float, float]]) -> dict:
-    """A curve scaled into the picture; shares are drawn on an axis from 0 to 1, all else from 0."""
-    top = 1.0 if label.startswith("utilization") else max(y for _, y in points) or 1.0
+def _scaled(label: str, curve: Curve) -> dict:
+    """A curve in pixels of its picture; its axis begins at 0."""
+    points = curve.points
+    top = 1.0 if curve.share else max(y for _, y in points) or 1.0
     first, last = points[0][0], points[-1][0]
     span = (last - first) or 1.0
     scaled = [
@@ -274,5 +282,5 @@ def _curve(label: str, points: list[tuple[float, float]]) -> dict:
         "last": points[-1][1],
         "top": top,
         "steps": (first, last),
-        "percent": label.startswith("utilization"),
+        "percent": curve.share,
     }
