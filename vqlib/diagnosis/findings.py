@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple, get_args
 
 import jinja2
 
+from vqlib.diagnosis import palette
+
 Severity = Literal["critical", "warning", "note", "clear", "unknown", "not applicable"]
 RANK = {name: place for place, name in enumerate(get_args(Severity))}
 FIRED = ("critical", "warning", "note")
@@ -230,20 +232,12 @@ def _there(evidence: Iterable[Evidence | None]) -> tuple[Evidence, ...]:
 
 
 WIDTH, HEIGHT = 210, 64  # pixels of a curve
-COLORS = {
-    "critical": "#b3261e",
-    "warning": "#9a6700",
-    "note": "#0b5cad",
-    "healthy": "#1a7f37",
-    "undecided": "#57606a",
-}
 
 
 def card(diagnosis: Diagnosis) -> str:
     """HTML of a diagnosis."""
     return template("card.html.j2").render(
         d=diagnosis,
-        colors=COLORS,
         curves=[_scaled(*item) for item in diagnosis.curves.items()],
         width=WIDTH,
         height=HEIGHT,
@@ -262,6 +256,7 @@ def template(name: str, package: str = __package__) -> jinja2.Template:
     """One of a ``package``'s folder "templates"."""
     loader = jinja2.PackageLoader(package, "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    environment.globals["palette"] = palette
     return environment.get_template(name)
 
 
