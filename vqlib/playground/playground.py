@@ -18,7 +18,7 @@ from vqlib.playground.presets import BED, PRESETS
 from vqlib.playground.world import Setting, World
 from vqlib.quantization.faults import FAULTS
 from vqlib.quantization.names import near
-from vqlib.quantization.ranges import SettingsError
+from vqlib.quantization.ranges import SettingsError, one_of
 
 DATA: tuple[Control, ...] = (
     Choice(
@@ -177,9 +177,7 @@ class Playground:
 
     def preset(self, name: str) -> None:
         """Go to a preset and begin anew. Raises ValueError for an unknown one."""
-        if name not in PRESETS:
-            raise ValueError(f"preset must be one of {list(PRESETS)}, got {name!r}")
-        chosen = PRESETS[name]
+        chosen = PRESETS[one_of("preset", name, PRESETS)]
         plain = {c.name: c.value for c in (*DATA, *CODEBOOK)} | BED | chosen.a
         rival = {c.name: plain[c.name] for c in CODEBOOK} | (chosen.b or {})
         plain["compare"] = chosen.b is not None
@@ -297,7 +295,8 @@ class Playground:
         try:
             setting = self._setting(side)
         except SettingsError as error:
-            panel.complain_of(error, end)
+            if not panel.complain_of(error, end):
+                raise
             return None
         ceiling, grace = limits(
             setting.reset(), setting.codebook_size, setting.tokens, setting.decay
