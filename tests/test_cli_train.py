@@ -215,7 +215,7 @@ def unhappy(capsys, *arguments) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--decay", "2"], "decay must be a number >= 0 and <= 1, got 2.0"),
+        (["--decay", "2"], "decay must be a number from 0 to 1, got 2.0"),
         (["--reset_refill", "0.1"], "refill must be above threshold"),
         (["--image_size", "30"], "image_size must be a multiple of 4"),
         (["--dataset_dir", "nowhere"], "dataset_dir 'nowhere' does not exist"),

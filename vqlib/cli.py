@@ -21,7 +21,8 @@ from typing import Annotated, Literal
 import tyro
 
 from vqlib import extras
-from vqlib.training.config import SettingsError, TrainConfig
+from vqlib.quantization.ranges import SettingsError, whole
+from vqlib.training.config import TrainConfig
 
 ABOUT = "Watch a VQ codebook collapse, find out why, and bring it back."
 
@@ -238,9 +239,7 @@ def selftest(runs: int = 20) -> int:
     """
     from vqlib.diagnosis import selftest
 
-    if runs < 1:
-        raise SettingsError(f"runs must be at least 1, got {runs}")
-    found = selftest.examinations(runs, progress=True)
+    found = selftest.examinations(whole("runs", runs), progress=True)
     table = selftest.confusion(found)
     print(selftest.confusion_text(table))
     problems = selftest.failures(table)

@@ -1,6 +1,7 @@
 """diagnose as a whole: healthy stays healthy, little data decides little, much data is quick."""
 
 import json
+import re
 import time
 from types import SimpleNamespace
 
@@ -83,7 +84,7 @@ def test_a_million_rows_take_seconds():
     found = diagnose(table, **SETTINGS)
     assert found.verdict == "healthy"
     assert time.process_time() - start < 30  # measured: about 2
-    assert max(len(c) for c in found.curves.values()) <= 400
+    assert max(len(c.points) for c in found.curves.values()) <= 400
 
 
 def test_layers_of_a_watched_model_are_told_apart():
@@ -106,6 +107,18 @@ def test_layers_of_a_watched_model_are_told_apart():
     watched.histories["vq.1"] = healthy().head(0)
     with pytest.raises(HistoryError, match=r"no forward was seen of the watched layers: vq\.1"):
         diagnose(watched)
+
+
+def test_curves_of_several_layers_keep_their_axis_from_0_to_100_percent():
+    watched = SimpleNamespace(
+        histories={"vq.0": healthy(), "vq.1": using(30)}, settings={"vq.0": {}, "vq.1": {}}
+    )
+    html = diagnose(watched)._repr_html_()
+    labels = re.findall(r"<figcaption[^>]*>(.*)\n", html)
+    assert labels == [
+        f"vq.{i}: utilization ({split})" for i in (0, 1) for split in ("train", "val")
+    ]
+    assert html.count("axis 0 to 100 %") == html.count("<svg") == len(labels)
 
 
 def test_json_knows_no_nan():

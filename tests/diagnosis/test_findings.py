@@ -7,6 +7,7 @@ import pytest
 
 from vqlib.diagnosis.findings import (
     IDS,
+    Curve,
     Diagnosis,
     Evidence,
     Finding,
@@ -30,7 +31,10 @@ ABSENT = not_applicable("duplicate-codes", "No.")
 MIXED = Diagnosis.of(
     "mine",
     [OPEN, clear("cold-start"), WARNING, ABSENT, CRITICAL],
-    {"utilization (train)": [(1, 1.0), (9, 0.2)], "resets (train)": [(1, 0.0)]},
+    {
+        "utilization (train)": Curve([(1, 1.0), (9, 0.2)], share=True),
+        "resets (train)": Curve([(1, 0.0)]),
+    },
 )
 
 

@@ -4,6 +4,7 @@ import ipywidgets as widgets
 import pytest
 
 from vqlib.playground import Choice, Panel, Slider, Switch
+from vqlib.quantization.ranges import SettingsError
 
 CONTROLS = [
     Slider("decay", "decay", 0.9, 0, 1, 0.005, "of the old", "Memory."),
@@ -60,7 +61,7 @@ def test_several_are_told_at_once(panel, heard):
         ("decay", float("nan"), "from 0 to 1"),
         ("decay", True, "a number"),
         ("decay", "0.5", "a number"),
-        ("size", 2.5, "whole number, got 2.5"),
+        ("size", 2.5, "whole number from .* got 2.5"),
         ("rate", 1.0, "from 1e-05 to 0.1"),
         ("donors", "all", "'top', 'batch'"),
         ("freeze", 1, "True or False"),
@@ -68,9 +69,11 @@ def test_several_are_told_at_once(panel, heard):
 )
 def test_a_wrong_value_moves_nothing(panel, heard, name, value, words):
     before = panel.values
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as caught:
         panel.set(freeze=True, **{name: value}) if name != "freeze" else panel.set(freeze=value)
     assert panel.values == before and heard == []
+    if name in panel.controls:
+        assert caught.value.field == name
 
 
 def test_an_exception_in_a_listener_reaches_whoever_moved(panel):
@@ -84,9 +87,10 @@ def test_an_exception_in_a_listener_reaches_whoever_moved(panel):
 
 
 def test_complaints_stand_beside_their_control(panel):
-    assert panel.complain_of(ValueError("decay must be smaller <here>"))
-    assert panel.complaints == {"decay": "decay must be smaller <here>"}
-    assert not panel.complain_of(ValueError("something else"))
+    assert panel.complain_of(SettingsError("too large <here>", "decay"))
+    assert panel.complaints == {"decay": "too large <here>"}
+    assert not panel.complain_of(SettingsError("something else"))
+    assert not panel.complain_of(ValueError("size is only a word of this sentence"))
     panel.note("size", "a note is no complaint")
     assert list(panel.complaints) == ["decay"]
     panel.complain("decay", "")

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from vqlib.playground import Demo, Slider
+from vqlib.quantization.ranges import SettingsError
 
 
 def draw(state):
@@ -14,9 +15,9 @@ def draw(state):
 
 def compute(n):
     if n == 9:
-        raise ValueError("n must not be 9, the unlucky number here")
+        raise SettingsError("9 is the unlucky number here", "n")
     if n == 8:
-        raise ValueError("an error that names no control")
+        raise ValueError("n is in this error that names no control")
     return n
 
 

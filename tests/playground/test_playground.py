@@ -13,6 +13,7 @@ from vqlib.playground.playground import CODEBOOK, DATA, OWN
 from vqlib.playground.presets import PRESETS
 from vqlib.playground.world import Setting, run
 from vqlib.quantization.faults import FAULTS
+from vqlib.quantization.ranges import SettingsError
 from vqlib.quantization.reset import DeadCodeReset
 
 
@@ -294,3 +295,12 @@ def test_the_still_figure_shows_both(play):
     titles = [axes.get_title() or axes.get_title("left") for axes in figure.axes]
     plt.close(figure)
     assert len(titles) == 5 and titles[0].startswith("A: K 24") and titles[1].startswith("B: K 24")
+
+
+def test_what_no_control_of_the_side_can_say_is_raised(play, monkeypatch):
+    def setting(side):
+        raise SettingsError("too many", "tokens")  # a control of both sides' panel
+
+    monkeypatch.setattr(play, "_setting", setting)
+    with pytest.raises(SettingsError, match="too many"):
+        play.set(threshold=3.0)

@@ -1,14 +1,19 @@
 """The 2-D world: our real quantizer on points that drift."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from vqlib import DeadCodeReset, TrainConfig
+from vqlib.playground.playground import CODEBOOK
 from vqlib.playground.world import AT_THE_START, LARGEST, SMALLEST, Encoder, Setting, World, run
 from vqlib.quantization.faults import FAULTS
 from vqlib.quantization.quantizer import NormEMAQuantizer
+from vqlib.quantization.ranges import SettingsError
+from vqlib.quantization.reset import FLAGS
 
 PLAIN = Setting(codebook_size=32, tokens=400, drift=2.0)
 
@@ -180,10 +185,25 @@ def test_memory_is_bounded():
     ],
 )
 def test_bad_settings_are_named(name, value):
-    with pytest.raises(ValueError, match=f"^{name} must"):
+    with pytest.raises(SettingsError, match="must be") as caught:
         replace(PLAIN, **{name: value})
+    assert caught.value.field == name
 
 
 def test_an_unknown_variant_is_named():
-    with pytest.raises(ValueError, match="cold-start"):
+    with pytest.raises(SettingsError, match="cold-start") as caught:
         replace(PLAIN, variant="cold-strat")
+    assert caught.value.field == "variant"
+
+
+def test_flags_sliders_and_arguments_are_one_vocabulary():
+    arguments = [f.name for f in fields(DeadCodeReset)]
+    assert set(FLAGS) == set(arguments) - {"top"}
+    assert set(FLAGS.values()) <= {f.name for f in fields(TrainConfig)}
+    assert set(FLAGS) <= {control.name for control in CODEBOOK}
+    flags = SimpleNamespace(**{flag: getattr(TrainConfig(), flag) for flag in FLAGS.values()})
+    assert DeadCodeReset.of(flags, FLAGS) == DeadCodeReset.of(DeadCodeReset()) == DeadCodeReset()
+    flags.reset_refill = 0.5
+    with pytest.raises(SettingsError, match=r"got 0\.5") as caught:
+        DeadCodeReset.of(flags, FLAGS)
+    assert caught.value.field == "reset_refill"

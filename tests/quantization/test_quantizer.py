@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from tests.training.tiny_training import copies, same_bits
 from vqlib import DeadCodeReset, NormEMAQuantizer
 from vqlib.quantization import quantizer
+from vqlib.quantization.ranges import SettingsError
 
 CODES, DIM = 16, 4
 
@@ -352,17 +353,20 @@ def test_wrong_inputs_are_refused(z, message):
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ({"codebook_size": 0}, ValueError, "codebook_size and dim must be at least 1, got 0 and 4"),
-        ({"dim": 0}, ValueError, "codebook_size and dim must be at least 1, got 16 and 0"),
-        ({"decay": 1.5}, ValueError, r"decay must lie in \[0, 1\], got 1.5"),
-        ({"decay": float("nan")}, ValueError, "decay must lie"),
-        ({"beta": -1.0}, ValueError, "beta must be finite and >= 0, got -1.0"),
+        ({"codebook_size": 0}, SettingsError, "of at least 1, got 0"),
+        ({"dim": 0}, SettingsError, "of at least 1, got 0"),
+        ({"decay": 1.5}, SettingsError, "from 0 to 1, got 1.5"),
+        ({"decay": float("nan")}, SettingsError, "got nan"),
+        ({"beta": -1.0}, SettingsError, "of at least 0, got -1.0"),
+        ({"beta": float("inf")}, SettingsError, "got inf"),
         ({"reset": 1.0}, TypeError, "reset must be a DeadCodeReset or None, got 1.0"),
     ],
 )
 def test_wrong_settings_are_named(wrong, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         make(**wrong)
+    if error is SettingsError:
+        assert [caught.value.field] == list(wrong)
 
 
 # --- reset inside the step ---

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from vqlib import DeadCodeReset
 from vqlib.quantization.ledger import ResetLedger
+from vqlib.quantization.ranges import SettingsError
 
 CODES, DIM = 16, 4
 
@@ -269,19 +270,22 @@ def test_at_info_the_codes_are_left_out(caplog):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"threshold": -1.0}, "threshold must be finite and >= 0, got -1.0"),
-        ({"threshold": math.nan}, "threshold must be finite and >= 0, got nan"),
-        ({"threshold": math.inf}, "threshold must be finite and >= 0, got inf"),
-        ({"donors": "best"}, "donors must be one of .*'most_used'.*, got 'best'"),
-        ({"every": 0}, "every must be a whole number of at least 1, got 0"),
-        ({"top": 0}, "top must be a whole number of at least 1, got 0"),
-        ({"refill": 1.0}, r"refill must be above threshold \(1.0\).* got 1.0"),
-        ({"refill": math.inf}, "refill must be above threshold"),
+        ({"threshold": -1.0}, "of at least 0, got -1.0"),
+        ({"threshold": math.nan}, "of at least 0, got nan"),
+        ({"threshold": math.inf}, "of at least 0, got inf"),
+        ({"relative": "yes"}, "True or False, got 'yes'"),
+        ({"donors": "best"}, "one of .*'most_used'.*, got 'best'"),
+        ({"every": 0}, "a whole number of at least 1, got 0"),
+        ({"every": 1.5}, "a whole number of at least 1, got 1.5"),
+        ({"top": 0}, "a whole number of at least 1, got 0"),
+        ({"refill": 1.0}, r"above threshold \(1.0\).* got 1.0"),
+        ({"refill": math.inf}, "got inf"),
     ],
 )
 def test_wrong_settings_are_named(wrong, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SettingsError, match=message) as caught:
         DeadCodeReset(**wrong)
+    assert [caught.value.field] == list(wrong)
 
 
 # --- the ledger ---
@@ -346,7 +350,7 @@ def test_older_than_leaves_out_codes_born_too_lately():
     ledger.update(counts(), torch.tensor([2]))
     assert ledger.older_than(2).tolist() == [True, True, False, True, True]
     assert ledger.older_than(3).tolist() == [True, False, False, True, True]
-    with pytest.raises(ValueError, match="horizon must be at least 1 step, got 0"):
+    with pytest.raises(ValueError, match="horizon must be a whole number of at least 1, got 0"):
         ResetLedger(5, horizon=0)
 
 

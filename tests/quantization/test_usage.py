@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from vqlib.quantization import usage
+from vqlib.quantization.ranges import SettingsError
 
 quickly = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 COUNTS = st.lists(st.integers(0, 1000), min_size=1, max_size=40).filter(any)
@@ -157,9 +158,10 @@ def test_uniform_utilization_at_its_ends():
     assert usage.uniform_utilization(1, 0) == usage.uniform_utilization(9, 0) == 0
     assert usage.uniform_utilization(1, 1) == usage.uniform_utilization(2, 2000) == 1
     assert usage.uniform_utilization(2**24, 1) == pytest.approx(2**-24)
-    for wrong in ((0, 5), (5, -1)):
-        with pytest.raises(ValueError, match="codebook_size >= 1 and tokens >= 0"):
+    for field, wrong in (("codebook_size", (0, 5)), ("tokens", (5, -1))):
+        with pytest.raises(SettingsError) as caught:
             usage.uniform_utilization(*wrong)
+        assert caught.value.field == field
 
 
 # --- vectors ---

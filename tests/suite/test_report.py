@@ -13,6 +13,7 @@ from vqlib.suite import Result, pages, report
 from vqlib.suite.executing import WIDGET_STATE
 from vqlib.suite.gates import Gate, Verdict
 from vqlib.suite.records import MIME
+from vqlib.training import places
 
 PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
@@ -324,5 +325,5 @@ def test_durations(seconds, text):
 
 
 def test_outside_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
-    monkeypatch.setattr(report, "PACKAGE_PARENT", tmp_path)
+    monkeypatch.setattr(places, "PARENT", tmp_path)
     assert "Commit" not in report.provenance("full")

@@ -96,12 +96,13 @@ def test_the_gates_table():
         Verdict("b", None, Gate(max=1), None),
     ]
     assert tables.gates_text([result(gates=gates)]).splitlines() == [
-        "notebook    record          value  gate    result",
-        "──────────  ─────────────  ──────  ──────  ───────",
-        "04_compare  a/loss          0.500  ≤ 1     pass",
-        "04_compare  a/utilization  10.0 %  ≥ 65 %  FAIL",
-        "04_compare  b                   –  ≤ 1     not run",
+        "                           value    gate   result",
+        "04_compare a/loss          0.500     ≤ 1     pass",
+        "04_compare a/utilization  10.0 %  ≥ 65 %     FAIL",
+        "04_compare b                   –     ≤ 1  not run",
     ]
+    sly = [Verdict("a\x1b[2J\n", 0.5, Gate(max=1), True)]
+    assert tables.gates_text([result(gates=sly)]).splitlines()[1].split()[1] == "a[2J"
     assert tables.gates_summary([result(gates=gates)]) == "1 of 3 gates pass; red: a/utilization"
     assert tables.gates_summary([result(gates=gates[:1])]) == "1 of 1 gates pass"
     assert tables.gates_text([result()]) == "no gate in this profile"

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from tests import ROOT
-from vqlib.training import data
+from vqlib.quantization.ranges import SettingsError
+from vqlib.training import data, places
 
 REPO = ROOT
 
@@ -153,7 +154,8 @@ def test_a_missing_package_is_named(monkeypatch):
 
 def test_the_manifest_inside_a_wheel_is_found(monkeypatch, tmp_path):
     (tmp_path / "vqlib").mkdir()
-    monkeypatch.setattr(data, "__file__", str(tmp_path / "vqlib" / "training" / "data.py"))
+    monkeypatch.setattr(places, "PACKAGE", tmp_path / "vqlib")
+    monkeypatch.setattr(places, "PARENT", tmp_path)
     with pytest.raises(FileNotFoundError, match="no manifest of the built-in pictures"):
         data.manifest()
     (tmp_path / "vqlib" / "manifest.toml").write_text('[digits]\nname = "digits"\n')
@@ -163,7 +165,7 @@ def test_the_manifest_inside_a_wheel_is_found(monkeypatch, tmp_path):
 def test_photo_crops_knows_its_splits():
     with pytest.raises(ValueError, match="'train' or 'val'; got 'test'"):
         data.photo_crops("test")
-    with pytest.raises(ValueError, match="image_size must be a whole number of at least 8; got 0"):
+    with pytest.raises(ValueError, match="image_size must be a whole number of at least 8, got 0"):
         data.photo_crops("val", 0)
 
 
@@ -199,18 +201,19 @@ def test_the_split_of_digits_depends_on_seed_and_fraction_only():
     ("arguments", "message"),
     [
         ({"dataset": "imagenet"}, "unknown dataset 'imagenet'; expected one of photos, digits"),
-        ({"image_size": 7}, "image_size must be a whole number of at least 8; got 7"),
-        ({"image_size": 56.0}, "image_size must be a whole number of at least 8; got 56.0"),
-        ({"max_pictures": 0}, "max_pictures must be a whole number of at least 1; got 0"),
-        ({"max_pictures": True}, "max_pictures must be a whole number of at least 1; got True"),
-        ({"val_fraction": 0.0}, "val_fraction must lie between 0 and 1, both excluded; got 0.0"),
-        ({"val_fraction": 1}, "val_fraction must lie between 0 and 1, both excluded; got 1"),
-        ({"val_fraction": float("nan")}, "val_fraction must lie between 0 and 1"),
+        ({"image_size": 7}, "a whole number of at least 8, got 7"),
+        ({"image_size": 56.0}, r"a whole number of at least 8, got 56\.0"),
+        ({"max_pictures": 0}, "a whole number of at least 1, got 0"),
+        ({"max_pictures": True}, "a whole number of at least 1, got True"),
+        ({"val_fraction": 0.0}, r"above 0 and below 1, got 0\.0"),
+        ({"val_fraction": 1}, "above 0 and below 1, got 1"),
+        ({"val_fraction": float("nan")}, "above 0 and below 1, got nan"),
     ],
 )
 def test_a_value_out_of_range_is_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SettingsError, match=message) as caught:
         data.load(**arguments)
+    assert [caught.value.field] == list(arguments)
 
 
 @pytest.mark.parametrize("given", ["", "nowhere/at/all"])

@@ -15,7 +15,7 @@ import torch
 import vqlib
 from tests import ROOT
 from tests.training.tiny_training import same_bits, tiny
-from vqlib.training import experiments
+from vqlib.training import experiments, places
 from vqlib.training.experiments import ARMS, PRESET, arm, cached_run, compare, interval, run_key
 
 
@@ -202,7 +202,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path, cache):
     assert experiments.cache_dir() == cache
     monkeypatch.delenv("VQLIB_CACHE")
     assert experiments.cache_dir() == Path(vqlib.__file__).parent.parent / "data" / "cache"
-    monkeypatch.setattr(experiments, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    monkeypatch.setattr(places, "PARENT", tmp_path)
     assert experiments.cache_dir() == Path.home() / ".cache" / "vqlib"
 
 

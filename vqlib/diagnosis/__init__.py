@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from vqlib.diagnosis import reset_rules, training_rules, usage_rules
-from vqlib.diagnosis.findings import Diagnosis, Finding, any_grave, fired, unknown
+from vqlib.diagnosis.findings import Curve, Diagnosis, Finding, any_grave, fired, unknown
 from vqlib.diagnosis.logs import HistoryError, Log, Settings, in_hits
 from vqlib.diagnosis.sources import read, read_all
 
@@ -110,7 +110,7 @@ def _together(each: Mapping[str, Diagnosis], title: str, unseen: Sequence[str] =
         f"{name}: {label}": c
         for name, d in each.items()
         for label, c in d.curves.items()
-        if label.startswith("utilization")
+        if c.share
     }
     return Diagnosis.of(title, answers, curves)
 
@@ -141,12 +141,13 @@ def _healthy(answers: list[Finding]) -> list[Finding]:
     ]
 
 
-def _curves(log: Log) -> dict[str, list[tuple[float, float]]]:
+def _curves(log: Log) -> dict[str, Curve]:
     curves = {}
     for column, split in CURVES:
         if log.has(column, split):
             rows = log.rows(column, split)
-            curves[f"{column} ({split})"] = _thinned(rows[["step", column]])
+            points = _thinned(rows[["step", column]])
+            curves[f"{column} ({split})"] = Curve(points, share=column == "utilization")
     return curves
 
 

@@ -8,10 +8,11 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jinja2
 
+from vqlib.diagnosis import palette
 from vqlib.quantization.names import printable
 
 Severity = Literal["critical", "warning", "note", "clear", "unknown", "not applicable"]
@@ -94,20 +95,27 @@ class Finding:
         return IDS[self.id]
 
 
+class Curve(NamedTuple):
+    """What a card draws of a measurement."""
+
+    points: list[tuple[float, float]]  #: (step, value)
+    share: bool = False  #: of a whole: its axis goes from 0 to 100 %, not to the largest value
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """Answers about one codebook; prints as text, shows as HTML, gives JSON.
 
     Attributes:
         title: what was examined. answers: every question's `Finding`, gravest first.
-        curves: {label: [(step, value), ...]}, drawn small in the HTML card.
+        curves: {label: `Curve`}, drawn small in the HTML card.
         understood: how the columns of a log were read, a line each, such as
             "used_codes <- 8192 - train_Unused_code, split train".
     """
 
     title: str
     answers: tuple[Finding, ...]
-    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict, repr=False)
+    curves: dict[str, Curve] = field(default_factory=dict, repr=False)
     understood: tuple[str, ...] = ()
 
     @classmethod
@@ -236,21 +244,13 @@ def _there(evidence: Iterable[Evidence | None]) -> tuple[Evidence, ...]:
 
 
 WIDTH, HEIGHT = 210, 64  # pixels of a curve
-COLORS = {
-    "critical": "#b3261e",
-    "warning": "#9a6700",
-    "note": "#0b5cad",
-    "healthy": "#1a7f37",
-    "undecided": "#57606a",
-}
 
 
 def card(diagnosis: Diagnosis) -> str:
     """HTML of a diagnosis."""
     return template("card.html.j2").render(
         d=diagnosis,
-        colors=COLORS,
-        curves=[_curve(*item) for item in diagnosis.curves.items()],
+        curves=[_scaled(*item) for item in diagnosis.curves.items()],
         width=WIDTH,
         height=HEIGHT,
         rest=[
@@ -268,12 +268,14 @@ def template(name: str, package: str = __package__) -> jinja2.Template:
     """One of a ``package``'s folder "templates"."""
     loader = jinja2.PackageLoader(package, "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    environment.globals["palette"] = palette
     return environment.get_template(name)
 
 
-def _curve(label: str, points: list[tuple[float, float]]) -> dict:
-    """A curve scaled into the picture; shares are drawn on an axis from 0 to 1, all else from 0."""
-    top = 1.0 if label.startswith("utilization") else max(y for _, y in points) or 1.0
+def _scaled(label: str, curve: Curve) -> dict:
+    """A curve in pixels of its picture; its axis begins at 0."""
+    points = curve.points
+    top = 1.0 if curve.share else max(y for _, y in points) or 1.0
     first, last = points[0][0], points[-1][0]
     span = (last - first) or 1.0
     scaled = [
@@ -287,5 +289,5 @@ def _curve(label: str, points: list[tuple[float, float]]) -> dict:
         "last": points[-1][1],
         "top": top,
         "steps": (first, last),
-        "percent": label.startswith("utilization"),
+        "percent": curve.share,
     }

@@ -10,19 +10,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from vqlib.diagnosis import diagnose
 from vqlib.diagnosis.findings import Diagnosis
+from vqlib.diagnosis.palette import BLUE, FAINT, INK, SEVERITIES, VERMILION
 from vqlib.lessons import percent
-from vqlib.lessons.figures import curves
 from vqlib.playground import stills
 from vqlib.playground.controls import Choice, Slider, Switch
 from vqlib.playground.demos import Demo
+from vqlib.playground.drawing import share_axis
 from vqlib.playground.world import Setting, World, run
 from vqlib.quantization import usage
 
-USED, UNUSED = "#D55E00", curves.FAINT
+USED, UNUSED = VERMILION, FAINT
 SHOWN = 0.95  # what a window should show of a codebook used in full
 SPARE = 1.05  # so much more than the fewest tokens still counts as the fewest
 
@@ -90,12 +90,12 @@ def _draw_window(w: Window) -> Figure:
     figure, ax = plt.subplots(figsize=(6.4, 3.6))
     tokens = np.geomspace(100, 100_000, 120)
     even = w._replace(shares=_zipf(0.0))
-    ax.plot(tokens, even.shown(tokens), ls=":", color=curves.INK, label="even use")
+    ax.plot(tokens, even.shown(tokens), ls=":", color=INK, label="even use")
     ax.plot(tokens, w.shown(tokens), color=USED, lw=2, label=f"skew {w.skew:.1f}")
     ax.plot(w.tokens, w.shown(w.tokens), "o", color=USED, ms=9)
     ax.axhline(SHOWN, color=UNUSED, ls="--", lw=1)
-    ax.set(xscale="log", xlabel="tokens counted", ylabel="utilization shown", ylim=(0, 1.04))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.set(xscale="log", xlabel="tokens counted", ylabel="utilization shown")
+    share_axis(ax)
     ax.legend(loc="lower right")
     return figure
 
@@ -198,9 +198,9 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, codebook_size: int) -> None:
     ax.plot(rows["step"], rows["utilization"], color=USED, lw=1, alpha=0.5, label="one step")
     ax.plot(rows["step"], rows["val"], color=USED, lw=2, label="validation")
     resets = rows["resets"] / codebook_size  # lines: bars would take most of the drawing's time
-    ax.vlines(rows["step"], 0, resets, color="#0072B2", lw=1.5, label="reset")
-    ax.set(xlabel="step", ylabel="share of the codes", ylim=(0, 1.04))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.vlines(rows["step"], 0, resets, color=BLUE, lw=1.5, label="reset")
+    ax.set(xlabel="step", ylabel="share of the codes")
+    share_axis(ax)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
 
 
@@ -283,9 +283,9 @@ def stopping(table: pd.DataFrame, before: str, after: str) -> Demo:
 def _draw_stop(s: Stop) -> Figure:
     figure, ax = plt.subplots(figsize=(6.4, 3.6))
     for seed in s.ratio:
-        ax.plot(s.ratio.index, s.ratio[seed], "o-", color="#0072B2", alpha=0.6, ms=4)
-    ax.plot(s.ratio.index, s.ratio.mean(axis=1), color=curves.INK, lw=2, label="mean")
-    ax.axhline(1, color=curves.INK, ls=":", lw=1)
+        ax.plot(s.ratio.index, s.ratio[seed], "o-", color=BLUE, alpha=0.6, ms=4)
+    ax.plot(s.ratio.index, s.ratio.mean(axis=1), color=INK, lw=2, label="mean")
+    ax.axhline(1, color=INK, ls=":", lw=1)
     ax.axvline(s.step, color=USED, lw=2)
     better = "lower" if MEASURES[s.measure][1] < 0 else "higher"
     ax.set(xlabel="training step", ylabel="after / before")
@@ -306,12 +306,12 @@ GROUPS = {
 }
 CAUSES, FURTHER = {"encoder-drift", "reset-never-fires"}, 2
 MARKS = {
-    "critical": ("#B3261E", "X"),
-    "warning": ("#E69F00", "^"),
-    "note": ("#0072B2", "s"),
-    "clear": ("#009E73", "o"),
-    "unknown": (UNUSED, "$?$"),
-    "not applicable": (UNUSED, "_"),
+    "critical": "X",
+    "warning": "^",
+    "note": "s",
+    "clear": "o",
+    "unknown": "$?$",
+    "not applicable": "_",
 }
 
 
@@ -368,9 +368,10 @@ def _draw_reading(r: Reading) -> Figure:
     names = sorted(answers)
     figure, ax = plt.subplots(figsize=(6.0, 0.24 * len(names) + 0.5))
     for y, name in enumerate(names):
-        color, marker = MARKS[answers[name]]
-        ax.plot(0, y, marker=marker, color=color, ms=9, ls="none", clip_on=False)
-        ax.text(0.4, y, answers[name], va="center", fontsize=9, color=curves.INK)
+        severity = answers[name]
+        style = {"marker": MARKS[severity], "color": SEVERITIES[severity]}
+        ax.plot(0, y, ms=9, ls="none", clip_on=False, **style)
+        ax.text(0.4, y, severity, va="center", fontsize=9, color=INK)
     ax.set_yticks(range(len(names)), names, fontsize=9)
     ax.set(xlim=(-0.4, 3), ylim=(len(names) - 0.5, -0.5), xticks=[])
     ax.spines[["bottom", "left"]].set_visible(False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import math
-import numbers
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from vqlib.quantization.names import near
+from vqlib.quantization.ranges import Range, SettingsError, number, one_of, switch
 
 STYLE = """<style>
 .vq-panel { min-width: 340px; font-variant-numeric: tabular-nums }
@@ -56,17 +56,12 @@ class Slider:
             raise ValueError(f"the slider {self.name!r} needs a unit and a help text")
 
     def checked(self, value: Any) -> float:
-        """``value`` as this control holds it. Raises ValueError where it cannot."""
+        """``value`` as this control holds it. Raises SettingsError if it cannot."""
         whole = isinstance(self.step, int) and not self.log
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not self.low <= value <= self.high:
-            kind = "a whole number" if whole else "a number"
-            raise ValueError(
-                f"{self.name} must be {kind} from {self.low:g} to {self.high:g}, got {value!r}"
-            )
-        if whole and value != int(value):
-            raise ValueError(f"{self.name} must be a whole number, got {value!r}")
-        return int(value) if whole else float(value)
+        if whole and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        value = number(self.name, value, Range(self.low, self.high), whole=whole)
+        return value if whole else float(value)
 
     def widget(self) -> widgets.Widget:
         if self.log:
@@ -92,11 +87,8 @@ class Choice:
     unit: str = ""
 
     def checked(self, value: Any) -> Any:
-        """``value`` itself. Raises ValueError where it is no option."""
-        if value not in self.options.values():
-            known = ", ".join(map(repr, self.options.values()))
-            raise ValueError(f"{self.name} must be one of {known}, got {value!r}")
-        return value
+        """``value`` itself. Raises SettingsError if it is no option."""
+        return one_of(self.name, value, self.options.values())
 
     def widget(self) -> widgets.Widget:
         return widgets.Dropdown(options=list(self.options.items()), value=self.value)
@@ -113,10 +105,8 @@ class Switch:
     unit: str = ""
 
     def checked(self, value: Any) -> bool:
-        """``value`` itself. Raises ValueError where it is neither True nor False."""
-        if not isinstance(value, bool):
-            raise ValueError(f"{self.name} must be True or False, got {value!r}")
-        return value
+        """``value`` itself. Raises SettingsError if it is neither True nor False."""
+        return switch(self.name, value)
 
     def widget(self) -> widgets.Widget:
         return widgets.Checkbox(value=self.value, indent=False)
@@ -200,18 +190,26 @@ class Panel:
         """Say under a control what is wrong with its value; "" takes it back."""
         self._say(name, text, wrong=bool(text))
 
-    def complain_of(self, error: Exception) -> bool:
-        """Say what is wrong under the control that the message begins with; False: none has it."""
-        word = str(error).split(" ", 1)[0].strip(":,'\"")
-        if word in self.controls:
-            self.complain(word, str(error))
-        return word in self.controls
+    def complain_of(self, error: Exception, suffix: str = "") -> bool:
+        """Say what is wrong under the control that ``error.field`` names; False: it names none.
+
+        ``suffix``: what the controls' names end in, and the fields' do not.
+        """
+        name = getattr(error, "field", "") + suffix
+        if name in self.controls:
+            self.complain(name, str(error))
+        return name in self.controls
 
     @property
     def complaints(self) -> dict[str, str]:
         """{name: what is wrong with it}."""
         wrong = (n for n, said in self._said.items() if "vq-wrong" in said._dom_classes)
         return {name: html.unescape(self._said[name].value) for name in wrong}
+
+    def refuse_complaints(self) -> None:
+        """Raise the first of the complaints, if any, as a SettingsError."""
+        for name, text in self.complaints.items():
+            raise SettingsError(text, name)
 
     def show(self, name: str, shown: bool) -> None:
         """Show or hide a control."""

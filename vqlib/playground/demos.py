@@ -20,7 +20,7 @@ class Demo:
     Args:
         controls: what can be moved.
         compute: called with the controls' values by name; what it returns is the state. A
-            ValueError that begins with a control's name is shown beside that control.
+            ValueError whose ``field`` names a control is shown beside that control.
         draw: state -> Figure; the picture, moving or still.
         say: state -> one sentence in words, with the values and what came of them.
         target: what to try for, in words; "" for none.
@@ -61,8 +61,7 @@ class Demo:
         go together; and whatever drawing raises.
         """
         self.panel.set(**values)
-        if wrong := list(self.panel.complaints.values()):
-            raise ValueError(wrong[0])
+        self.panel.refuse_complaints()
 
     def summary(self) -> str:
         """What the picture shows, in one sentence, and whether the target is reached."""

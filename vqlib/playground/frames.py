@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqlib.playground.world import World
+from vqlib.playground.world import Setting, World
 from vqlib.quantization.reset import DeadCodeReset
 
 REACH = 2.1  # the picture shows [-REACH, REACH] in both directions
@@ -94,7 +94,7 @@ def words(world: World) -> str:
     still = s.freeze or s.drift == 0
     motion = "a still encoder" if still else f"drift {s.drift:g} % a step ({s.pattern})"
     begun = f"With K {s.codebook_size}, {s.tokens:,} tokens, decay {s.decay:g}, {motion} and "
-    begun += f"{_rule(s)}, "
+    begun += f"{rule(s)}, "
     if not world.rows:
         return begun + "nothing has been trained yet."
     row = world.rows[-1]
@@ -108,15 +108,13 @@ def words(world: World) -> str:
     )
 
 
-def _rule(setting) -> str:
-    if setting.threshold == 0:
-        rule = "no reset"
-    else:
-        unit = " x N/K" if setting.relative else ""
-        rule = f"threshold {setting.threshold:g}{unit}"
-        if setting.every > 1:
-            rule += f" every {setting.every} steps"
-    return rule + (f" ({setting.variant})" if setting.variant else "")
+def rule(setting: Setting) -> str:
+    """A setting's reset, and its variant if it has one, in a few words."""
+    text = "no reset"
+    if setting.threshold:
+        text = f"threshold {setting.threshold:g}" + " x N/K" * setting.relative
+        text += f" every {setting.every} steps" * (setting.every > 1)
+    return text + (f" ({setting.variant})" if setting.variant else "")
 
 
 def _fate(world: World) -> str:

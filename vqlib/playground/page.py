@@ -22,7 +22,7 @@ from traitlets import default
 from traitlets.config import Config
 from voila.app import Voila
 
-from vqlib.suite.kernels import PACKAGE_PARENT
+from vqlib.training import places
 
 TITLE = "A codebook you can watch die"
 TEMPLATE = Path(__file__).with_name("templates") / "page"
@@ -87,9 +87,7 @@ def settings() -> Config:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve the page until interrupted; takes voila's flags (``--port=8866``, ``--no-browser``)."""
-    if PACKAGE_PARENT.name != "site-packages":
-        paths = [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    os.environ |= places.python_path()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "playground.ipynb"
         nbformat.write(notebook(), path)

@@ -18,6 +18,7 @@ from vqlib.playground.presets import BED, PRESETS
 from vqlib.playground.world import Setting, World
 from vqlib.quantization.faults import FAULTS
 from vqlib.quantization.names import near
+from vqlib.quantization.ranges import SettingsError, one_of
 
 DATA: tuple[Control, ...] = (
     Choice(
@@ -171,14 +172,12 @@ class Playground:
                 raise ValueError(f"no control is called {name!r}" + near(name, names))
             names[name].controls[name].checked(value)
         self._put(values)
-        if wrong := [text for panel in self.panels.values() for text in panel.complaints.values()]:
-            raise ValueError(wrong[0])
+        for panel in self.panels.values():
+            panel.refuse_complaints()
 
     def preset(self, name: str) -> None:
         """Go to a preset and begin anew. Raises ValueError for an unknown one."""
-        if name not in PRESETS:
-            raise ValueError(f"preset must be one of {list(PRESETS)}, got {name!r}")
-        chosen = PRESETS[name]
+        chosen = PRESETS[one_of("preset", name, PRESETS)]
         plain = {c.name: c.value for c in (*DATA, *CODEBOOK)} | BED | chosen.a
         rival = {c.name: plain[c.name] for c in CODEBOOK} | (chosen.b or {})
         plain["compare"] = chosen.b is not None
@@ -259,7 +258,7 @@ class Playground:
         return {"A": self.a, "B": self.b} if both else {"A": self.a}
 
     def _setting(self, side: str) -> Setting:
-        """The setting that the controls of a side ask for. Raises ValueError as `Setting`."""
+        """The setting that the controls of a side ask for. Raises SettingsError as `Setting`."""
         data = self.panels["data"].values
         own = {name.removesuffix("_b"): v for name, v in self.panels[side].values.items()}
         asked = data | own | {"refill": own["refill"] or None}
@@ -295,8 +294,9 @@ class Playground:
             panel.complain(name, "")
         try:
             setting = self._setting(side)
-        except ValueError as error:
-            panel.complain(str(error).split(" ", 1)[0] + end, str(error))
+        except SettingsError as error:
+            if not panel.complain_of(error, end):
+                raise
             return None
         ceiling, grace = limits(
             setting.reset(), setting.codebook_size, setting.tokens, setting.decay

@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
-from matplotlib.ticker import PercentFormatter
 
-from vqlib.playground.frames import DEAD_AFTER, REACH
+from vqlib.diagnosis.palette import AFTER, BEFORE, FAINT, GREY, INK
+from vqlib.playground.drawing import share_axis
+from vqlib.playground.frames import DEAD_AFTER, REACH, rule
 from vqlib.playground.world import Setting, World
 
-COLORS = {"A": ("#D55E00", "-"), "B": ("#0072B2", "--")}
+COLORS = {"A": (BEFORE, "-"), "B": (AFTER, "--")}
 CELLS, DIRECTIONS = 360, 1440
 
 
@@ -46,12 +47,12 @@ def picture(axes: Axes, world: World, side: str = "A") -> None:
         _ring(axes, world, tints)
     else:
         _cells(axes, world, tints)
-    axes.scatter(*world.points.T, s=2, color="#555", alpha=0.35, linewidths=0)
+    axes.scatter(*world.points.T, s=2, color=GREY, alpha=0.35, linewidths=0)
     places = world.places().clamp(-0.98 * REACH, 0.98 * REACH)
     dead = world.idle >= DEAD_AFTER
     edge = {"edgecolor": "white", "linewidths": 0.6}
     axes.scatter(*places[~dead].T, s=34, color=color, zorder=3, label="in use", **edge)
-    axes.scatter(*places[dead].T, s=30, marker="x", color="#444", zorder=3, label="dead")
+    axes.scatter(*places[dead].T, s=30, marker="x", color=INK, zorder=3, label="dead")
     axes.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), xticks=[], yticks=[], aspect="equal")
     axes.set_title(f"{side}: {title(world.setting)}, step {world.step_number}", fontsize=10)
     axes.legend(loc="upper right", fontsize=8, frameon=True, framealpha=0.8)
@@ -59,11 +60,7 @@ def picture(axes: Axes, world: World, side: str = "A") -> None:
 
 def title(setting: Setting) -> str:
     """A setting in a few words."""
-    parts = [f"K {setting.codebook_size}", f"decay {setting.decay:g}"]
-    unit = " N/K" if setting.relative else ""
-    rule = f"threshold {setting.threshold:g}{unit}"
-    parts.append(rule if setting.threshold else "no reset")
-    return ", ".join(parts + [setting.variant] * bool(setting.variant))
+    return f"K {setting.codebook_size}, decay {setting.decay:g}, {rule(setting)}"
 
 
 def _tints(world: World, color: str) -> np.ndarray:
@@ -79,9 +76,9 @@ def _ring(axes: Axes, world: World, tints: np.ndarray) -> None:
     ends = [0, *(np.flatnonzero(np.diff(labels)) + 1), DIRECTIONS]
     for start, end in pairwise(ends):
         angles = (360 * start / DIRECTIONS, 360 * end / DIRECTIONS)
-        look = {"facecolor": tints[labels[start]], "edgecolor": "#aaa", "lw": 0.5}
+        look = {"facecolor": tints[labels[start]], "edgecolor": FAINT, "lw": 0.5}
         axes.add_patch(Wedge((0, 0), 1.3, *angles, width=0.24, **look))
-    axes.add_patch(plt.Circle((0, 0), 1, fill=False, color="#777", lw=0.8))
+    axes.add_patch(plt.Circle((0, 0), 1, fill=False, color=GREY, lw=0.8))
 
 
 def _cells(axes: Axes, world: World, tints: np.ndarray) -> None:
@@ -102,8 +99,7 @@ def _curves(axes: Axes, shown: Mapping[str, World], name: str, text: str) -> Non
         steps = [row["step"] for row in world.rows]
         axes.plot(steps, [row[name] for row in world.rows], line, color=color, lw=1.6)
     if name != "top_code_ratio":
-        axes.set_ylim(0, 1.02)
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        share_axis(axes)
     else:
         axes.set_ylim(bottom=0)
     axes.set_title(text, fontsize=10)

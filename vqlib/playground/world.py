@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch import Tensor
 from vqlib.quantization import usage
 from vqlib.quantization.interventions import RandomInputs, UnbalancedStart
 from vqlib.quantization.quantizer import NormEMAQuantizer, on_sphere
+from vqlib.quantization.ranges import Range, check_fields
 from vqlib.quantization.reset import DeadCodeReset, Donors
 from vqlib.quantization.variants import named
 from vqlib.training.process import cpu_threads
@@ -42,14 +43,14 @@ class Setting:
     """One world.
 
     Raises:
-        ValueError: a field out of range; the message begins with the field's name.
+        SettingsError: a ValueError: a field out of range.
     """
 
     surface: Surface = "plane"
     """How points reach the sphere; see the module."""
-    tokens: int = 1024
+    tokens: Annotated[int, Range(1, 2**16)] = 1024
     """N, points a step."""
-    drift: float = 1.0
+    drift: Annotated[float, Range(0, 100)] = 1.0
     """How far the encoder moves a step, in percent of the cloud's radius at the start."""
     pattern: Pattern = "translate"
     """How the encoder moves."""
@@ -57,9 +58,9 @@ class Setting:
     """The encoder stands still."""
     seed: int = 0
     """Of the points and of the quantizer's draws."""
-    codebook_size: int = 64
+    codebook_size: Annotated[int, Range(1, 2**12)] = 64
     """K."""
-    decay: float = 0.9
+    decay: Annotated[float, Range(0, 1)] = 0.9
     """Of the moving averages."""
     threshold: float = 0.0
     """Dead below this many hits a step; 0: no reset."""
@@ -79,39 +80,13 @@ class Setting:
     """A fault or an intervention by name; None: the sound quantizer."""
 
     def __post_init__(self):
-        for name, choices in (
-            ("surface", Surface),
-            ("pattern", Pattern),
-            ("start", Start),
-            ("donors", Donors),
-        ):
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(
-                    f"{name} must be one of {get_args(choices)}, got {getattr(self, name)!r}"
-                )
-        for name, low, high in (
-            ("tokens", 1, 2**16),
-            ("codebook_size", 1, 2**12),
-            ("drift", 0, 100),
-            ("decay", 0, 1),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(
-                    f"{name} must be from {low} to {high}, got {getattr(self, name)!r}"
-                )
+        check_fields(self)
         named(self.variant)
-        self.reset()
+        object.__setattr__(self, "_reset", DeadCodeReset.of(self))
 
     def reset(self) -> DeadCodeReset:
         """The reset rule; one of threshold 0 never acts."""
-        return DeadCodeReset(
-            threshold=self.threshold,
-            relative=self.relative,
-            donors=self.donors,
-            every=self.every,
-            refill=self.refill,
-            distinct=self.distinct,
-        )
+        return self._reset
 
     def quantizer(self) -> NormEMAQuantizer:
         """The quantizer that this setting asks for."""

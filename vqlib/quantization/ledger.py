@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from vqlib.quantization.ranges import whole
+
 TALLY = ("step", "resets", "re_resets", "premature", "judged", "lived")
 
 
@@ -28,9 +30,7 @@ class ResetLedger:
     """
 
     def __init__(self, codebook_size: int, horizon: int, grace: float | None = None):
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1 step, got {horizon}")
-        self.horizon, self.grace = horizon, grace
+        self.horizon, self.grace = whole("horizon", horizon), grace
         self.step = 0
         self.times = torch.zeros(codebook_size, dtype=torch.int64)  # resets of each code
         self.born = torch.full((codebook_size,), -1)  # step of its last reset; -1: never

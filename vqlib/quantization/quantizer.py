@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from vqlib.quantization.compiling import uncompiled
 from vqlib.quantization.distributed import from_first_rank, sum_over_ranks
+from vqlib.quantization.ranges import Range, number, whole
 from vqlib.quantization.reset import DeadCodeReset, Reset
 
 # held at once by `nearest`: on a CPU 1 MiB, which stays in its cache; on a card 256 MiB
@@ -124,6 +125,10 @@ class NormEMAQuantizer(nn.Module):
         seed: of the generator behind every draw. It lives on the CPU, so that a seed
             draws the same on every device, and is part of the state_dict.
 
+    Raises:
+        SettingsError: a ValueError: a number out of its range.
+        TypeError: ``reset`` is no reset.
+
     Attributes:
         codebook: buffer (K, D) float32, unit rows.
         cluster_size: buffer (K,) float32, EMA of hits a step; begins at the first
@@ -149,17 +154,10 @@ class NormEMAQuantizer(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
-        if codebook_size < 1 or dim < 1:
-            raise ValueError(
-                f"codebook_size and dim must be at least 1, got {codebook_size} and {dim}"
-            )
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay must lie in [0, 1], got {decay}")
-        if not 0 <= beta < float("inf"):
-            raise ValueError(f"beta must be finite and >= 0, got {beta}")
         if reset is not None and not callable(getattr(reset, "apply", None)):
             raise TypeError(f"reset must be a DeadCodeReset or None, got {reset!r}")
-        self.codebook_size, self.dim, self.decay, self.beta = codebook_size, dim, decay, beta
+        self.codebook_size, self.dim = whole("codebook_size", codebook_size), whole("dim", dim)
+        self.decay, self.beta = number("decay", decay, Range(0, 1)), number("beta", beta, Range(0))
         self.kmeans_init, self.kmeans_iterations = kmeans_init, kmeans_iterations
         self.reset = reset
         self.generator = torch.Generator().manual_seed(seed)

@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vqlib.quantization.distributed import from_first_rank
+from vqlib.quantization.ranges import Range, SettingsError, check_fields
 
 logger = logging.getLogger("vqlib")
 
 Donors = Literal["most_used", "top", "batch", "usage"]
+FLAGS = {
+    "threshold": "dead_code_threshold",
+    "relative": "reset_relative",
+    "donors": "reset_donors",
+    "every": "reset_interval",
+    "refill": "reset_refill",
+    "distinct": "reset_distinct",
+}
+"""{argument of `DeadCodeReset`, and name of its slider: the flag of a training}"""
 
 
 class Reset(NamedTuple):
@@ -58,30 +69,41 @@ class DeadCodeReset:
         top: how many codes donate where ``donors="top"``.
 
     Raises:
-        ValueError: a field outside its range; the message names field, value and range.
+        SettingsError: a ValueError: a field outside its range.
     """
 
-    threshold: float = 1.0
+    threshold: Annotated[float, Range(0)] = 1.0
     relative: bool = False
     donors: Donors = "most_used"
-    every: int = 1
-    refill: float | None = None
+    every: Annotated[int, Range(1)] = 1
+    refill: Annotated[float | None, Range(0)] = None
     distinct: bool = False
-    top: int = 8
+    top: Annotated[int, Range(1)] = 8
+
+    @classmethod
+    def of(cls, settings: Any, names: Mapping[str, str] | None = None) -> DeadCodeReset:
+        """The reset that ``settings`` ask for by their attributes.
+
+        Args:
+            names: {argument: attribute}, such as `FLAGS`; None: they are called the same.
+
+        Raises SettingsError, about the attribute.
+        """
+        names = names or {argument: argument for argument in FLAGS}
+        try:
+            return cls(**{name: getattr(settings, names[name]) for name in FLAGS})
+        except SettingsError as error:
+            field = names[error.field]
+            text = str(error) if field == error.field else f"{field}: {error}"
+            raise SettingsError(text, field) from None
 
     def __post_init__(self):
-        if not (math.isfinite(self.threshold) and self.threshold >= 0):
-            raise ValueError(f"threshold must be finite and >= 0, got {self.threshold}")
-        if self.donors not in get_args(Donors):
-            raise ValueError(f"donors must be one of {get_args(Donors)}, got {self.donors!r}")
-        for name in ("every", "top"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if self.refill is not None and not self.threshold < self.refill < math.inf:
-            raise ValueError(
+        check_fields(self)
+        if self.refill is not None and self.refill <= self.threshold:
+            raise SettingsError(
                 f"refill must be above threshold ({self.threshold}) or a reset code is dead "
-                f"again at once; got {self.refill}"
+                f"again at once; got {self.refill}",
+                "refill",
             )
 
     def limits(self, codebook_size: int, tokens: int) -> tuple[float, float]:

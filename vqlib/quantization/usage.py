@@ -19,6 +19,7 @@ from vqlib.quantization.geometry import (  # also found under these names
     near_duplicates,
     pairwise_similarity,
 )
+from vqlib.quantization.ranges import Range, number, whole
 
 __all__ = [
     "UsageCounter",
@@ -96,10 +97,8 @@ def uniform_utilization(codebook_size: int, tokens: int) -> float:
     1 - (1 - 1/K)^N, the coupon collector's expectation. Compare a measured
     utilization with this, never with 1.
     """
-    if codebook_size < 1 or tokens < 0:
-        raise ValueError(
-            f"expected codebook_size >= 1 and tokens >= 0, got {codebook_size} and {tokens}"
-        )
+    number("codebook_size", codebook_size, Range(1))
+    number("tokens", tokens, Range(0))
     if codebook_size == 1:
         return float(tokens > 0)
     return -math.expm1(tokens * math.log1p(-1 / codebook_size))
@@ -115,9 +114,7 @@ class UsageCounter:
     """
 
     def __init__(self, codebook_size: int):
-        if codebook_size < 1:
-            raise ValueError(f"codebook_size must be at least 1, got {codebook_size}")
-        self.codebook_size = codebook_size
+        self.codebook_size = whole("codebook_size", codebook_size)
         self.counts = torch.zeros(codebook_size, dtype=torch.int64)
 
     def update(self, indices: Tensor) -> None:

@@ -6,11 +6,13 @@ from vqlib.quantization.faults import FAULTS
 from vqlib.quantization.interventions import INTERVENTIONS
 from vqlib.quantization.names import near
 from vqlib.quantization.quantizer import NormEMAQuantizer
+from vqlib.quantization.ranges import SettingsError
 
 
 def named(name: str | None) -> type[NormEMAQuantizer]:
-    """The quantizer's class; None is the sound one. Raises ValueError for an unknown name."""
+    """The quantizer's class; None is the sound one. Raises SettingsError for an unknown name."""
     known = {None: NormEMAQuantizer} | INTERVENTIONS | FAULTS
     if name not in known:
-        raise ValueError(f"unknown variant {name!r}" + near(str(name), filter(None, known)))
+        text = f"unknown variant {name!r}" + near(str(name), filter(None, known))
+        raise SettingsError(text, "variant")
     return known[name]

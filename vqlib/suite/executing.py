@@ -21,7 +21,8 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from vqlib.suite import clients
-from vqlib.suite.kernels import PACKAGE_PARENT, Kernels
+from vqlib.suite.kernels import Kernels
+from vqlib.training import places
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 ANSI = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]")
@@ -152,7 +153,7 @@ def scrub(notebook: NotebookNode, source: Path) -> NotebookNode:
         notebook.metadata.get("papermill", {}).pop(key, None)
     names = {
         source.resolve().parent.parent: ".",
-        PACKAGE_PARENT: ".",
+        places.PARENT: ".",
         Path(sys.prefix): "<python>",
         Path(sys.base_prefix): "<python>",
         Path.home(): "~",

@@ -17,9 +17,10 @@ import zmq
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 
+from vqlib.training import places
+
 # the kernel's own log: an interrupt is no news; a crash still prints its traceback
 QUIET = "--IPKernelApp.log_level=50"
-PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
 def cores() -> int:
@@ -39,11 +40,8 @@ def environment(scratch: Path) -> dict[str, str]:
     }
     for library in ("OMP", "MKL", "OPENBLAS"):
         added[f"{library}_NUM_THREADS"] = "1"
-    if PACKAGE_PARENT.name != "site-packages":
-        # from a checkout, notebooks import the same vqlib as the runner
-        paths = [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
-        added["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    return added
+    # from a checkout, notebooks import the same vqlib as the runner
+    return added | places.python_path()
 
 
 class Kernels:

@@ -18,7 +18,7 @@ from vqlib.suite import gates, profiles
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
 from vqlib.suite.gates import Expected
-from vqlib.suite.kernels import PACKAGE_PARENT
+from vqlib.training import places
 
 PATTERN = "[0-9][0-9]_*.ipynb"
 
@@ -46,7 +46,7 @@ def directory_of(notebooks: Sequence[Path] | None, directory: Path | None = None
     if notebooks:
         return Path(notebooks[0]).parent
     here = Path("notebooks")
-    return here if here.is_dir() else PACKAGE_PARENT / "notebooks"
+    return here if here.is_dir() else places.PARENT / "notebooks"
 
 
 def names(directory: Path | None = None) -> dict[str, Path]:

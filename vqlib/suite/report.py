@@ -20,7 +20,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from vqlib.suite import pages, tables
-from vqlib.suite.kernels import PACKAGE_PARENT, cores
+from vqlib.suite.kernels import cores
+from vqlib.training import places
 
 if TYPE_CHECKING:
     from vqlib.suite.results import Result
@@ -154,11 +155,11 @@ def _json(results: Sequence[Result], about: dict[str, str]) -> str:
 
 def _commit() -> str:
     """The commit of the checkout that vqlib runs from; empty where it is none."""
-    if not (PACKAGE_PARENT / ".git").exists():
+    if not (places.PARENT / ".git").exists():
         return ""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(PACKAGE_PARENT), *arguments]
+        command = ["git", "-C", str(places.PARENT), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
 

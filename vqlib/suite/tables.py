@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 if TYPE_CHECKING:
     from vqlib.suite.results import Result
 
@@ -26,7 +28,6 @@ WORDS = {
     "psnr": "PSNR",
     "ema": "EMA",
     "vq": "VQ",
-    "std_dev": "spread",
 }
 PERCENT = ("utilization", "gap", "share", "accuracy")
 
@@ -125,7 +126,7 @@ def verdict_text(passed: bool | None) -> str:
 def before_after_text(results: Sequence[Result]) -> str:
     """The before/after table for a terminal; empty where there is no pair."""
     rows = [(p.label, p.before_text, p.after_text, p.change) for p in pairs(results)]
-    return text_table(("", "before", "after", "change"), rows, right=(1, 2, 3)) if rows else ""
+    return _text(rows, ("before", "after", "change")) if rows else ""
 
 
 def gates_text(results: Sequence[Result]) -> str:
@@ -141,8 +142,7 @@ def gates_text(results: Sequence[Result]) -> str:
         for r in results
         for v in r.gates
     ]
-    header = ("notebook", "record", "value", "gate", "result")
-    return text_table(header, rows, right=(2,)) if rows else "no gate in this profile"
+    return _text(rows, ("value", "gate", "result")) if rows else "no gate in this profile"
 
 
 def gates_summary(results: Sequence[Result]) -> str:
@@ -161,19 +161,12 @@ def failures_text(results: Sequence[Result]) -> str:
     )
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], right=()) -> str:
-    """Aligned columns under a rule; those in `right` are flush right."""
-    lines = [[_plain(cell) for cell in line] for line in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-    def show(line):
-        cells = [
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        return "  ".join(cells).rstrip()
-
-    return "\n".join([show(lines[0]), "  ".join("─" * w for w in widths), *map(show, lines[1:])])
+def _text(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
+    """Aligned: what names a row flush left and without a header, the ``columns`` flush right."""
+    plain = pd.DataFrame([[_plain(cell) for cell in row] for row in rows])
+    table = plain.set_index(list(plain.columns[: -len(columns)]))
+    table.columns = list(columns)
+    return table.to_string(sparsify=False, index_names=False)
 
 
 def _plain(text: str) -> str:

@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-import numbers
 import os
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 
 from vqlib.quantization import variants
-from vqlib.quantization.reset import DeadCodeReset, Donors
+from vqlib.quantization.ranges import Range, SettingsError, check_fields
+from vqlib.quantization.reset import FLAGS, DeadCodeReset, Donors
 
 Device = Literal["auto", "cpu", "cuda"]
-
-# field: (lowest, highest, whether the lowest itself is allowed)
-RANGES = {
-    "image_size": (8, 4096, True),
-    "val_fraction": (0, 0.9, False),
-    "batch_size": (1, 2**20, True),
-    "epochs": (1, 10**9, True),
-    "steps": (1, 10**12, True),
-    "codebook_size": (1, 2**24, True),
-    "dim": (1, 2**16, True),
-    "width": (2, 2**12, True),
-    "decay": (0, 1, True),
-    "dead_code_threshold": (0, 10**9, True),
-    "reset_interval": (1, 10**9, True),
-    "reset_refill": (0.0, 10**9, False),
-    "beta": (0, 1e6, True),
-    "learning_rate": (0, 1e3, False),
-    "warmup_steps": (0, 10**12, True),
-    "warmup_power": (0, 100, False),
-    "cooldown_steps": (0, 10**12, True),
-    "momentum": (0, 0.9999, True),
-    "weight_decay": (0, 1e6, True),
-    "freeze_encoder_at": (0, 10**12, True),
-    "seed": (0, 2**62, True),
-    "threads": (1, 4096, True),
-    "usage_window": (1, 10**6, True),
-    "log_every": (1, 10**9, True),
-    "val_every": (1, 10**12, True),
-    "trace_every": (0, 10**9, True),
-    "checkpoint_every": (1, 10**12, True),
-}
-
-
-class SettingsError(ValueError):
-    """A setting out of range or of the wrong type: names it, its value and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -55,133 +20,102 @@ class TrainConfig:
     """One training run. The defaults are the suite's calibrated setting with the guide's reset.
 
     Raises:
-        SettingsError: a ValueError: a field out of range or of the wrong type.
+        SettingsError: a ValueError: a field out of range or of the wrong type, its ``field``.
     """
 
     dataset: str = "photos"
     """Built-in pictures, "photos" or "digits"; ignored where dataset_dir is given."""
     dataset_dir: str | None = None
     """A folder of pictures, .npy/.npz arrays, IDX files or CIFAR-10's binary version."""
-    image_size: int = 56
+    image_size: Annotated[int, Range(8, 2**12)] = 56
     """Height and width of the pictures cut or resized from photos and folders; multiple of 4."""
-    val_fraction: float = 0.1
+    val_fraction: Annotated[float, Range(0, 0.9, above=True)] = 0.1
     """Share of dataset_dir that validates, where the data does not say itself."""
-    batch_size: int = 32
+    batch_size: Annotated[int, Range(1, 2**20)] = 32
     """Pictures a step."""
-    epochs: int = 1
+    epochs: Annotated[int, Range(1, 10**9)] = 1
     """Passes over the training pictures; ignored where steps is given."""
-    steps: int | None = None
+    steps: Annotated[int | None, Range(1, 10**12)] = None
     """Training steps; None: as many as epochs asks for."""
 
-    codebook_size: int = 512
+    codebook_size: Annotated[int, Range(1, 2**24)] = 512
     """K, the number of codes."""
-    dim: int = 64
+    dim: Annotated[int, Range(1, 2**16)] = 64
     """D, the dimension of a code."""
-    width: int = 32
+    width: Annotated[int, Range(2, 2**12)] = 32
     """Channels of the model's inner layers."""
-    decay: float = 0.9
+    decay: Annotated[float, Range(0, 1)] = 0.9
     """Of the moving averages of codes and counts."""
-    beta: float = 0.25
+    beta: Annotated[float, Range(0, 1e6)] = 0.25
     """Weight of the commitment loss."""
     kmeans_init: bool = True
     """Start at k-means of the first batch, else at random unit vectors."""
 
-    dead_code_threshold: float = 1.0
+    dead_code_threshold: Annotated[float, Range(0, 10**9)] = 1.0
     """A code with fewer hits a step (EMA) is dead and is reset; 0 turns the reset off."""
     reset_relative: bool = False
     """Threshold and refill are multiples of the uniform share N/K."""
     reset_donors: Donors = "most_used"
     """Whose encoder outputs replace dead codes."""
-    reset_interval: int = 1
+    reset_interval: Annotated[int, Range(1, 10**9)] = 1
     """Reset only on each n-th step."""
-    reset_refill: float | None = None
+    reset_refill: Annotated[float | None, Range(0, 10**9, above=True)] = None
     """Count that a reset code starts with; None: the threshold + 1."""
     reset_distinct: bool = False
     """Avoid giving two dead codes the same vector."""
     variant: str | None = None
     """A quantizer changed on purpose: an intervention or a known fault, by name; None: sound."""
 
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, Range(0, 1e3, above=True)] = 1e-3
     """Of AdamW, reached after the warm-up."""
-    warmup_steps: int = 310
+    warmup_steps: Annotated[int, Range(0, 10**12)] = 310
     """Steps of the warm-up; 0: none."""
-    warmup_power: float = 1.75
+    warmup_power: Annotated[float, Range(0, 100, above=True)] = 1.75
     """The rate at step s of the warm-up is learning_rate * (s / warmup_steps) ** power."""
-    cooldown_steps: int = 0
+    cooldown_steps: Annotated[int, Range(0, 10**12)] = 0
     """Steps at the end over which the rate falls linearly to 0."""
-    momentum: float = 0.945
+    momentum: Annotated[float, Range(0, 0.9999)] = 0.945
     """AdamW's first beta."""
-    weight_decay: float = 1e-4
+    weight_decay: Annotated[float, Range(0, 1e6)] = 1e-4
     """Of AdamW."""
-    freeze_encoder_at: int | None = None
+    freeze_encoder_at: Annotated[int | None, Range(0, 10**12)] = None
     """Stop training the encoder from this step on (0: from the start); None: never."""
 
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**62)] = 0
     """Of the model's weights, the order of pictures and the quantizer's draws."""
     device: Device = "auto"
     """"auto" takes CUDA where there is a card."""
-    threads: int | None = None
+    threads: Annotated[int | None, Range(1, 2**12)] = None
     """torch's CPU threads; None: as they are. Same seed and same threads: same bits."""
 
-    usage_window: int = 1
+    usage_window: Annotated[int, Range(1, 10**6)] = 1
     """Steps over which training utilization is counted."""
-    log_every: int = 1
+    log_every: Annotated[int, Range(1, 10**9)] = 1
     """Steps between training rows of the history."""
-    val_every: int = 50
+    val_every: Annotated[int, Range(1, 10**12)] = 50
     """Steps between validations; there is always one at the end."""
-    trace_every: int = 0
+    trace_every: Annotated[int, Range(0, 10**9)] = 0
     """Steps between records of each code's counts (Run.trace); 0: none."""
-    checkpoint_every: int = 100
+    checkpoint_every: Annotated[int, Range(1, 10**12)] = 100
     """Steps between checkpoints."""
 
     def __post_init__(self):
         if isinstance(self.dataset_dir, os.PathLike):
             object.__setattr__(self, "dataset_dir", os.fspath(self.dataset_dir))
-        for name, (low, high, closed) in RANGES.items():
-            value = getattr(self, name)
-            if value is None and getattr(TrainConfig, name) is None:
-                continue
-            whole = isinstance(low, int) and type(getattr(TrainConfig, name)) is not float
-            kind = "a whole number" if whole else "a number"
-            number = isinstance(value, numbers.Integral if whole else numbers.Real)
-            number = number and not isinstance(value, bool)
-            if not number or not low <= value <= high or (not closed and value == low):
-                bound = f"{'>=' if closed else '>'} {low} and <= {high}"
-                raise SettingsError(f"{name} must be {kind} {bound}, got {value!r}")
-            if not isinstance(value, (int, float)):  # NumPy's, which JSON does not know
-                object.__setattr__(self, name, int(value) if whole else float(value))
-        for name in ("kmeans_init", "reset_relative", "reset_distinct"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingsError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        for name, choices in (("device", get_args(Device)), ("reset_donors", get_args(Donors))):
-            if getattr(self, name) not in choices:
-                raise SettingsError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+        check_fields(self)
         if self.image_size % 4:
             near = self.image_size // 4 * 4
             raise SettingsError(
                 f"image_size must be a multiple of 4, the encoder's stride, got "
-                f"{self.image_size}; try {near} or {near + 4}"
+                f"{self.image_size}; try {near} or {near + 4}",
+                "image_size",
             )
-        try:
-            variants.named(self.variant)
-        except ValueError as error:
-            raise SettingsError(str(error)) from None
-        try:
-            self.reset()
-        except ValueError as error:
-            raise SettingsError(f"reset_refill, with dead_code_threshold: {error}") from None
+        variants.named(self.variant)
+        object.__setattr__(self, "_reset", DeadCodeReset.of(self, FLAGS))
 
     def reset(self) -> DeadCodeReset | None:
         """The reset that these settings ask for; None where the threshold is 0."""
-        reset = DeadCodeReset(
-            threshold=self.dead_code_threshold,
-            relative=self.reset_relative,
-            donors=self.reset_donors,
-            every=self.reset_interval,
-            refill=self.reset_refill,
-            distinct=self.reset_distinct,
-        )
-        return reset if reset.threshold > 0 else None
+        return self._reset if self._reset.threshold > 0 else None
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of step ``step``, counted from 0, of ``steps`` in all."""
@@ -213,12 +147,13 @@ class TrainConfig:
 def steps_of(config: TrainConfig, pictures: int) -> int:
     """Training steps of ``config`` on that many training ``pictures``.
 
-    Raises ValueError where there is not one whole batch.
+    Raises SettingsError where there is not one whole batch.
     """
     per_epoch = pictures // config.batch_size
     if per_epoch == 0:
-        raise ValueError(
+        raise SettingsError(
             f"batch_size {config.batch_size} is larger than the training set of {pictures} "
-            f"pictures; use at most {pictures}"
+            f"pictures; use at most {pictures}",
+            "batch_size",
         )
     return config.steps or config.epochs * per_epoch

@@ -10,7 +10,6 @@ import hashlib
 import importlib.util
 import io
 import json
-import numbers
 import tomllib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from vqlib import extras
+from vqlib.quantization.ranges import Range, SettingsError, number, whole
+from vqlib.training import places
 from vqlib.training.arrays import ACCEPTED, ArrayPictures, find_arrays
 from vqlib.training.folders import FolderPictures, given_split, list_pictures
 
@@ -84,13 +85,10 @@ def load(
         FileNotFoundError: there is nothing at `dataset_dir`, or a built-in picture is missing.
         ModuleNotFoundError: the package that carries a built-in picture is not installed.
     """
-    _check_count("image_size", image_size, least=8)
+    whole("image_size", image_size, least=8)
     if max_pictures is not None:
-        _check_count("max_pictures", max_pictures, least=1)
-    if not 0 < val_fraction < 1:
-        raise ValueError(
-            f"val_fraction must lie between 0 and 1, both excluded; got {val_fraction}"
-        )
+        whole("max_pictures", max_pictures)
+    number("val_fraction", val_fraction, Range(0, 1, above=True, below=True))
     division = _Division(val_fraction, seed, max_pictures)
     if dataset_dir is not None:
         return _load_dir(dataset_dir, image_size, division)
@@ -98,7 +96,8 @@ def load(
         return _load_photos(image_size, division)
     if dataset == "digits":
         return _load_digits(division)
-    raise ValueError(f"unknown dataset {dataset!r}; expected one of {', '.join(DATASETS)}")
+    text = f"unknown dataset {dataset!r}; expected one of {', '.join(DATASETS)}"
+    raise SettingsError(text, "dataset")
 
 
 def of(dataset: str, dataset_dir, image_size: int, val_fraction: float) -> Pictures:
@@ -112,11 +111,6 @@ def of(dataset: str, dataset_dir, image_size: int, val_fraction: float) -> Pictu
 @lru_cache(maxsize=4)
 def _built_in(dataset: str, image_size: int, val_fraction: float) -> Pictures:
     return load(dataset, image_size=image_size, val_fraction=val_fraction)
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -167,13 +161,12 @@ class Crop(NamedTuple):
 
 def manifest() -> dict:
     """data/manifest.toml, from the package where it is installed, else from the repository."""
-    here = Path(__file__).resolve().parents[1]
-    places = (here / "manifest.toml", here.parent / "data" / "manifest.toml")
-    for place in places:
+    known = (places.PACKAGE / "manifest.toml", places.PARENT / "data" / "manifest.toml")
+    for place in known:
         if place.is_file():
             return tomllib.loads(place.read_text(encoding="utf-8"))
     raise FileNotFoundError(
-        f"no manifest of the built-in pictures at {' or '.join(map(str, places))}"
+        f"no manifest of the built-in pictures at {' or '.join(map(str, known))}"
     )
 
 
@@ -185,7 +178,7 @@ def photo_crops(split: str, image_size: int = 56) -> list[Crop]:
     """
     if split not in ("train", "val"):
         raise ValueError(f"split must be 'train' or 'val'; got {split!r}")
-    _check_count("image_size", image_size, least=8)
+    whole("image_size", image_size, least=8)
     entries = manifest()["picture"]
     sides = [min(b - t, r - x) for entry in entries for t, x, b, r in entry["val"]]
     if image_size > min(sides):

@@ -10,7 +10,6 @@ import shutil
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 
 from vqlib.training import data
 from vqlib.training.config import TrainConfig
+from vqlib.training.places import PACKAGE, cache_dir
 from vqlib.training.runs import Run
 from vqlib.training.trainer import train
 
@@ -60,28 +60,14 @@ ARMS: dict[str, dict] = {
 
 def _code_checksum() -> str:
     """Of every file that may change a run's bits."""
-    package = Path(__file__).resolve().parents[1]
-    files = sorted(
-        file
-        for room in ("quantization", "watching", "training")
-        for file in (package / room).rglob("*.py")
-    )
+    rooms = (PACKAGE / room for room in ("quantization", "watching", "training"))
+    files = sorted(file for room in rooms for file in room.rglob("*.py"))
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 # read now, as it was imported: a file edited under a running kernel must not lend its key to
 # older code
 CODE_CHECKSUM = _code_checksum()
-
-
-def cache_dir() -> Path:
-    """Where runs are kept: $VQLIB_CACHE, else the repository's data/cache, else ~/.cache/vqlib."""
-    if given := os.environ.get("VQLIB_CACHE"):
-        return Path(given)
-    repository = Path(__file__).resolve().parents[2]
-    if (repository / "pyproject.toml").is_file():
-        return repository / "data" / "cache"
-    return Path.home() / ".cache" / "vqlib"
 
 
 def arm(name: str, seed: int = 0, **changes) -> TrainConfig:

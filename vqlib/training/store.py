@@ -7,7 +7,6 @@ system drops the lock of a process that died, and what is left shows as interrup
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from filelock import FileLock, Timeout
 from vqlib.quantization.names import near
 from vqlib.training import checkpoints
 from vqlib.training.config import TrainConfig
+from vqlib.training.places import runs_dir
 from vqlib.training.runs import Run, TrainingDiverged, read_history
 from vqlib.training.trainer import Trainer, train
 from vqlib.watching.columns import COLUMNS
@@ -57,16 +57,6 @@ class Kept:
         return self.state not in CANNOT_RESUME
 
 
-def default_folder() -> Path:
-    """Where runs are kept: $VQLIB_RUNS, else the repository's data/runs, else ~/vqlib-runs."""
-    if given := os.environ.get("VQLIB_RUNS"):
-        return Path(given)
-    repository = Path(__file__).resolve().parents[2]
-    if (repository / "pyproject.toml").is_file():
-        return repository / "data" / "runs"
-    return Path.home() / "vqlib-runs"
-
-
 def check_name(name: str) -> str:
     """``name`` without spaces around it. Raises ValueError where it cannot name a folder."""
     name = name.strip()
@@ -82,11 +72,11 @@ class RunStore:
     """The runs under one folder, which is made when the first one begins.
 
     Args:
-        folder: where they are; None: `default_folder`.
+        folder: where they are; None: `places.runs_dir`.
     """
 
     def __init__(self, folder: str | Path | None = None):
-        self.folder = Path(folder) if folder is not None else default_folder()
+        self.folder = Path(folder) if folder is not None else runs_dir()
 
     def path(self, name: str) -> Path:
         """The folder of a run, whether or not there is one."""

@@ -24,6 +24,7 @@ from vqlib.diagnosis.audit.starting import (
 from vqlib.diagnosis.audit.states import evaluation_changes_counts, not_reproducible
 from vqlib.diagnosis.audit.table import audit_table
 from vqlib.diagnosis.findings import Diagnosis, Evidence, Finding, any_grave, unknown
+from vqlib.quantization.ranges import whole
 from vqlib.watching.adapters import Adapter, adapter_for
 
 __all__ = ["audit", "audit_table"]
@@ -78,9 +79,8 @@ def audit(
             adapter gives wrong values; the module is on the meta device.
     """
     for name, value in (("dim", dim), ("tokens", tokens)):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if value is not None and not (whole and value >= 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if value is not None:
+            whole(name, value)
     if not isinstance(adapter, Adapter | None):
         raise TypeError(f"adapter must be a vqlib.Adapter or None, got {adapter!r}")
     module, fresh = made(subject, seed)

@@ -12,19 +12,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
+from vqlib.diagnosis.palette import BLUE, FAINT, GREY, INK, ORANGE, PALE, SKY, VERMILION
 from vqlib.lessons.effects import MARGIN, role
-from vqlib.lessons.figures.curves import FAINT, INK
 
 ROLE_LOOKS = {
-    "drives": ("#0072B2", "s"),
-    "modulates": ("#E69F00", "D"),
-    "no effect": ("#D55E00", "X"),
+    "drives": (BLUE, "s"),
+    "modulates": (ORANGE, "D"),
+    "no effect": (VERMILION, "X"),
     "undecided": (FAINT, "o"),
 }
 VERDICT_LOOKS = {
-    "supported": ("#0072B2", "-"),
-    "refuted": ("#D55E00", (0, (2.2, 1.2))),
-    "undecided": ("#808080", (0, (1, 1))),
+    "supported": (BLUE, "-"),
+    "refuted": (VERMILION, (0, (2.2, 1.2))),
+    "undecided": (GREY, (0, (1, 1))),
 }
 
 
@@ -40,7 +40,7 @@ def forest(effects: pd.DataFrame, lost: float) -> Figure:
         ax.plot(row.values, np.full(len(row.values), y), ".", color=color, alpha=0.4, ms=6)
         ax.plot([row.low, row.high], [y, y], color=color, lw=2.2)
         ax.plot(row.mean, y, marker, color=color, ms=7)
-    ax.axvspan(-MARGIN, MARGIN, color="#eeeeee", zorder=0)
+    ax.axvspan(-MARGIN, MARGIN, color=PALE, zorder=0)
     ax.axvline(0, color=INK, lw=1)
     ax.axvline(lost / 2, color=INK, ls=":", lw=1)
     ax.set_yticks(range(len(effects)), effects.index)
@@ -82,10 +82,10 @@ def mechanism_dots(table: pd.DataFrame) -> Figure:
     for ax, (column, title) in zip(panels, MEASURES, strict=True):
         means = table.groupby("arm")[column].mean()
         ax.axvline(means["baseline"], color=INK, ls=":", lw=1)
-        ax.plot(table[column], at, ".", color="#56B4E9", ms=5)
+        ax.plot(table[column], at, ".", color=SKY, ms=5)
         ax.plot(means[arms], range(len(arms)), "|", color=INK, ms=9, mew=2)
         ax.set_title(title, fontsize=10)
-        ax.grid(axis="y", color="#eeeeee")
+        ax.grid(axis="y", color=PALE)
         ax.set_xlim(left=0)
     panels[0].set_yticks(range(len(arms)), arms, fontsize=9)
     panels[0].set_ylim(len(arms) - 0.5, -0.5)
@@ -197,7 +197,7 @@ def _box(ax: Axes, node: Node, judged: pd.DataFrame):
     text, edge, face = node.text, INK, "#ffffff"
     if node.outside:
         row = judged.loc[node.outside]
-        text, face = f"{text}\n{row['arm']}\n{effect_text(row)}", "#f3f3f3"
+        text, face = f"{text}\n{row['arm']}\n{effect_text(row)}", PALE
         edge = VERDICT_LOOKS[row["verdict"]][0]
     return ax.text(
         node.x,

@@ -21,10 +21,23 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from vqlib.diagnosis.findings import IDS
+from vqlib.diagnosis.palette import (
+    AFTER,
+    BEFORE,
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PINK,
+    QUIET,
+    SKY,
+    VERMILION,
+)
 from vqlib.lessons.guide import CURVE_BEFORE
+from vqlib.playground import drawing
 from vqlib.training.experiments import interval
-
-INK, FAINT = "#222222", "#9a9a9a"
 
 
 class Look(NamedTuple):
@@ -34,25 +47,25 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    "baseline": Look("#D55E00", "o", "-"),
-    "reset": Look("#0072B2", "s", "--"),
-    "default": Look("#D55E00", "o", "-"),
-    "mended": Look("#0072B2", "s", "--"),
-    "threshold 0.5": Look("#56B4E9", "v", "-."),
-    "threshold 5": Look("#CC79A7", "^", ":"),
-    "threshold 10": Look("#E69F00", "h", (0, (5, 1, 1, 1))),
-    "every 10 steps": Look("#009E73", "8", (0, (3, 1))),
-    "frozen encoder": Look("#009E73", "X", "-."),
-    "decay 0": Look("#CC79A7", "H", ":"),
-    "decay 0.99": Look("#56B4E9", "p", "--"),
-    "random start": Look("#E69F00", "D", (0, (5, 1, 1, 1))),
-    "slow encoder": Look("#777777", "P", (0, (3, 1))),
-    "reset, decay 0.75": Look("#56B4E9", "<", "-."),
-    "reset, decay 0.7": Look("#CC79A7", ">", ":"),
-    "reset, beta 0.1": Look("#E69F00", "d", (0, (5, 1, 1, 1))),
+    "baseline": Look(BEFORE, "o", "-"),
+    "reset": Look(AFTER, "s", "--"),
+    "default": Look(BEFORE, "o", "-"),
+    "mended": Look(AFTER, "s", "--"),
+    "threshold 0.5": Look(SKY, "v", "-."),
+    "threshold 5": Look(PINK, "^", ":"),
+    "threshold 10": Look(ORANGE, "h", (0, (5, 1, 1, 1))),
+    "every 10 steps": Look(GREEN, "8", (0, (3, 1))),
+    "frozen encoder": Look(GREEN, "X", "-."),
+    "decay 0": Look(PINK, "H", ":"),
+    "decay 0.99": Look(SKY, "p", "--"),
+    "random start": Look(ORANGE, "D", (0, (5, 1, 1, 1))),
+    "slow encoder": Look(GREY, "P", (0, (3, 1))),
+    "reset, decay 0.75": Look(SKY, "<", "-."),
+    "reset, decay 0.7": Look(PINK, ">", ":"),
+    "reset, beta 0.1": Look(ORANGE, "d", (0, (5, 1, 1, 1))),
 }
 GUIDE = Look(INK, "*", "none")
-_SPARE = Look("#777777", ".", "-")
+_SPARE = Look(GREY, ".", "-")
 
 
 def set_style() -> None:
@@ -68,7 +81,7 @@ def set_style() -> None:
             "axes.titlelocation": "left",
             "axes.titlesize": 12,
             "axes.labelsize": 11,
-            "axes.edgecolor": "#555555",
+            "axes.edgecolor": QUIET,
             "legend.frameon": False,
             "savefig.bbox": "tight",
             "figure.constrained_layout.use": True,
@@ -107,9 +120,9 @@ def utilization_curves(
     if guide:
         x, y = zip(*CURVE_BEFORE.items(), strict=True)
         ax.plot(x, y, GUIDE.marker, color=GUIDE.color, ms=13, label="the guide", zorder=5)
-    ax.set(xlabel="training step", ylabel="utilization (one step)", ylim=(0, 1.04))
+    ax.set(xlabel="training step", ylabel="utilization (one step)")
     ax.set_xlim(left=0)
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    drawing.share_axis(ax)
     ax.legend(loc="best")
     return ax
 
@@ -129,22 +142,8 @@ def use_histograms(counts: Mapping[str, Tensor], *, arm: str | None = None) -> F
         squeeze=False,
     )
     for ax, (name, values) in zip(axes[0], counts.items(), strict=True):
-        c = values.float().sort(descending=True).values.numpy()
-        color = look(arm or name).color
-        ax.fill_between(np.arange(len(c)), np.where(c > 0, c, np.nan), 0.5, step="mid", color=color)
-        ax.axhline(c.mean(), color=INK, ls="--", lw=1)
-        unused = int((c == 0).sum())
+        drawing.use(ax, values.numpy(), look(arm or name).color)
         ax.set_title(name)
-        ax.text(
-            0.97,
-            0.93,
-            f"{unused} of {len(c)}\nunused",
-            transform=ax.transAxes,
-            ha="right",
-            va="top",
-            fontsize=10,
-        )
-        ax.set(yscale="log", xlabel="codes, most used first", xlim=(0, len(c)))
     axes[0, 0].set_ylabel("times chosen")
     axes[0, 0].set_ylim(bottom=0.5)
     return figure
@@ -164,10 +163,10 @@ def drift_view(codebooks: Tensor, probes: Tensor, counts: Tensor, steps: Sequenc
     )
     for ax, book, probe, c, step in zip(panels[0], codebooks, probes, counts, steps, strict=True):
         outputs, codes = (probe - center) @ axes_2d, (book - center) @ axes_2d
-        ax.plot(*outputs.T.numpy(), ".", color="#56B4E9", ms=3, alpha=0.5, label="encoder outputs")
+        ax.plot(*outputs.T.numpy(), ".", color=SKY, ms=3, alpha=0.5, label="encoder outputs")
         dead = (c == 0).numpy()
         ax.plot(*codes[dead].T.numpy(), "x", color=FAINT, ms=4, mew=0.8, label="unused codes")
-        ax.plot(*codes[~dead].T.numpy(), "o", color="#D55E00", ms=3.5, label="used codes")
+        ax.plot(*codes[~dead].T.numpy(), "o", color=VERMILION, ms=3.5, label="used codes")
         ax.set_title(f"step {step}: {1 - dead.mean():.0%} used")
         ax.set(xticks=[], yticks=[])
     figure.legend(
@@ -271,7 +270,7 @@ def reset_lives(trace: Mapping[str, Tensor], *, threshold: float, codes: int = 6
     for ax, code in zip(axes.flat, chosen, strict=False):
         ax.plot(trace["steps"], trace["cluster_size"][:, code], color=look("reset").color, lw=1.5)
         resets = when[which == code]
-        ax.plot(resets, np.full(len(resets), threshold + 1), "o", color="#E69F00", ms=5, mec=INK)
+        ax.plot(resets, np.full(len(resets), threshold + 1), "o", color=ORANGE, ms=5, mec=INK)
         ax.axhline(threshold, color=INK, ls="--", lw=1)
         ax.set_title(f"code {code}: {len(resets)} reset{'s' * (len(resets) != 1)}", fontsize=10)
         ax.set_yscale("symlog", linthresh=1)
@@ -289,13 +288,13 @@ def reset_activity(history: pd.DataFrame, codebook_size: int, *, limit: float = 
     train = history[history["split"] == "train"]
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 5), sharex=True, height_ratios=(3, 2))
     first = train["resets"] - train["re_resets"]
-    top.bar(train["step"], first, width=1.0, color="#0072B2", label="first reset of a code")
+    top.bar(train["step"], first, width=1.0, color=BLUE, label="first reset of a code")
     top.bar(
         train["step"],
         train["re_resets"],
         width=1.0,
         bottom=first,
-        color="#E69F00",
+        color=ORANGE,
         label="reset before",
     )
     top.axhline(limit * codebook_size, color=INK, ls="--", lw=1)
@@ -303,9 +302,9 @@ def reset_activity(history: pd.DataFrame, codebook_size: int, *, limit: float = 
     top.set(ylabel="codes reset a step")
     top.legend(loc="upper right")
     smooth = train["survived"].rolling(25, min_periods=1).mean()
-    bottom.plot(train["step"], smooth, color="#009E73", lw=2)
-    bottom.set(ylabel="survived", xlabel="training step", ylim=(0, 1.04))
-    bottom.yaxis.set_major_formatter(PercentFormatter(1))
+    bottom.plot(train["step"], smooth, color=GREEN, lw=2)
+    bottom.set(ylabel="survived", xlabel="training step")
+    drawing.share_axis(bottom)
     return figure
 
 
@@ -367,7 +366,7 @@ def confusion(table: pd.DataFrame) -> Figure:
     for y, expected in enumerate(table["must find"]):
         if expected in findings:
             box = (findings.index(expected), y)
-            ax.add_patch(Rectangle(box, 1, 1, fill=False, ec="#D55E00", lw=2.2, clip_on=False))
+            ax.add_patch(Rectangle(box, 1, 1, fill=False, ec=VERMILION, lw=2.2, clip_on=False))
     labels = [f"{name} ({row['by']}, {row['runs']})" for name, row in table.iterrows()]
     ax.set_yticklabels(labels, rotation=0)
     ax.set_xticklabels(findings, rotation=40, ha="right")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+
+from vqlib.playground import drawing
 
 
 def code_colors(codebook: Tensor) -> np.ndarray:
@@ -25,48 +27,33 @@ def token_maps(pictures: Tensor, maps: Mapping[str, Tensor], codebooks: Mapping)
 
     ``pictures``: (n, C, H, W). ``maps``: {name: (n, h, w) codes}. ``codebooks``: {name: (K, D)}.
     """
-    rows = {"picture": [_image(p) for p in pictures]}
+    rows, notes = {"picture": _images(pictures)}, {}
     for name, indices in maps.items():
         colors = code_colors(codebooks[name])
         rows[name] = [colors[i.numpy()] for i in indices]
-    figure, axes = _gallery(rows)
-    for r, indices in enumerate(maps.values()):
-        for ax, picture in zip(axes[r + 1], indices, strict=True):
-            ax.set_xlabel(f"{len(picture.unique())} codes", fontsize=9)
-    return figure
+        notes[name] = [f"{len(i.unique())} codes" for i in indices]
+    return _gallery(rows, notes)
 
 
 def gallery(pictures: Tensor) -> Figure:
     """Pictures (n, C, H, W) in a row."""
-    return _gallery({"": [_image(p) for p in pictures]})[0]
+    return _gallery({"": _images(pictures)}, {})
 
 
 def reconstructions(pictures: Tensor, rows: Mapping[str, Tensor]) -> Figure:
     """Pictures (n, C, H, W) above their reconstructions, one row an arm, with the error of each."""
-    figure, axes = _gallery(
-        {"picture": [_image(p) for p in pictures]}
-        | {name: [_image(p) for p in value] for name, value in rows.items()}
-    )
-    for r, value in enumerate(rows.values()):
-        for c, error in enumerate(((value - pictures) ** 2).mean(dim=(1, 2, 3)).tolist()):
-            axes[r + 1, c].set_xlabel(f"MSE {error:.4f}", fontsize=9)
-    return figure
+    images = {name: _images(pixels) for name, pixels in {"picture": pictures, **rows}.items()}
+    errors = {name: ((p - pictures) ** 2).mean(dim=(1, 2, 3)) for name, p in rows.items()}
+    return _gallery(images, {n: [f"MSE {e:.4f}" for e in of] for n, of in errors.items()})
 
 
-def _image(picture: Tensor) -> np.ndarray:
-    image = picture.detach().clamp(0, 1).movedim(0, -1).numpy()
-    return image.repeat(3, axis=-1) if image.shape[-1] == 1 else image
+def _images(pictures: Tensor) -> list[np.ndarray]:
+    pixels = pictures.detach().clamp(0, 1).movedim(1, -1)
+    return list(pixels.expand(*pixels.shape[:-1], 3).numpy())
 
 
-def _gallery(rows: Mapping[str, Sequence[np.ndarray]]) -> tuple[Figure, np.ndarray]:
+def _gallery(rows: dict[str, list[np.ndarray]], notes: dict[str, list[str]]) -> Figure:
     columns = len(next(iter(rows.values())))
-    figure, axes = plt.subplots(
-        len(rows), columns, squeeze=False, figsize=(1.45 * columns + 0.8, 1.62 * len(rows))
-    )
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
-        for ax, image in zip(line, images, strict=True):
-            ax.imshow(image, interpolation="nearest")
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-        line[0].set_ylabel(name, fontweight="bold")
-    return figure, axes
+    figure = plt.figure(figsize=(1.45 * columns + 0.8, 1.62 * len(rows)))
+    drawing.gallery(figure, rows, notes)
+    return figure

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
+from vqlib.diagnosis.palette import GREY
+from vqlib.playground import drawing
 from vqlib.playground.trainings.runview import Look
 from vqlib.playground.trainings.worker import MEASURES, Curves, Gallery, Use
 
@@ -34,8 +34,7 @@ def overview(
         _curves(ax, runs, i + 1)
         ax.set_title(TITLES[measure])
         if measure == "utilization":
-            ax.yaxis.set_major_formatter(PercentFormatter(1))
-            ax.set_ylim(0, 1.04)
+            drawing.share_axis(ax)
     if runs:
         figure.legend(
             *figure.axes[0].get_legend_handles_labels(),
@@ -45,9 +44,16 @@ def overview(
         )
     if use is not None:
         style = runs[name][0] if name in runs else None
-        _bars(figure.add_subplot(grid[1, :2]), use, style.color if style else "#777777")
+        ax = figure.add_subplot(grid[1, :2])
+        drawing.use(ax, use.counts, style.color if style else GREY)
+        ax.set(ylim=(0.5, None), ylabel="times chosen")
+        ax.set_title(f"Use of codes; {use.where}", fontsize=10)
     if gallery is not None:
-        _strip(figure.add_subplot(grid[1, 2:]), gallery, name)
+        part = figure.add_subfigure(grid[1, 2:])
+        part.suptitle(f"Pictures, and what “{name}” makes of them", fontsize=10)
+        notes = [f"MSE {error:.4f}" for error in gallery.errors]
+        rows = {"picture": gallery.originals, "rebuilt": gallery.reconstructions}
+        drawing.gallery(part, rows, {"rebuilt": notes})
     return figure
 
 
@@ -59,24 +65,3 @@ def _curves(ax: Axes, runs: Mapping[str, tuple[Look, Curves]], column: int) -> N
         ax.plot(val[:, 0], val[:, column], "o", color=style.color, mfc="none", ms=5)
     ax.set_xlabel("training step")
     ax.set_ylim(bottom=0)
-
-
-def _bars(ax: Axes, use: Use, color: str) -> None:
-    counts = np.sort(use.counts)[::-1]
-    ax.fill_between(np.arange(len(counts)), counts.clip(0.5), 0.5, step="mid", color=color)
-    ax.axhline(counts.mean(), color="#222222", ls="--", lw=1)
-    ax.set(
-        yscale="log",
-        ylim=(0.5, None),
-        xlim=(0, len(counts)),
-        ylabel="times chosen",
-        xlabel=f"codes, most used first ({(counts == 0).sum()} unused)",
-    )
-    ax.set_title(f"Use of codes; {use.where}", fontsize=10)
-
-
-def _strip(ax: Axes, gallery: Gallery, name: str) -> None:
-    rows = [np.concatenate(list(row), axis=1) for row in (gallery.originals, gallery[1])]
-    ax.imshow(np.concatenate(rows), interpolation="nearest")
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(f"Pictures, and what “{name}” makes of them", fontsize=10)

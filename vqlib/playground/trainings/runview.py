@@ -15,10 +15,10 @@ import anywidget
 import numpy as np
 import traitlets
 
+from vqlib.diagnosis.palette import SERIES
 from vqlib.playground.trainings.worker import Curves, Gallery, Use
 
 HERE = Path(__file__).parent
-COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
 DASHES = ((), (8, 3), (2, 2), (8, 2, 2, 2))
 
 
@@ -28,9 +28,9 @@ class Look(NamedTuple):
 
 
 def look(index: int) -> Look:
-    """The line of the ``index``-th run: Okabe and Ito's colours, told apart by their dashes too."""
-    count = len(COLORS)
-    return Look(COLORS[index % count], DASHES[(index % count + index // count) % len(DASHES)])
+    """The line of the ``index``-th run: its colour, and where colours repeat, other dashes."""
+    count = len(SERIES)
+    return Look(SERIES[index % count], DASHES[(index % count + index // count) % len(DASHES)])
 
 
 def line(name: str, style: Look, curves: Curves) -> dict:

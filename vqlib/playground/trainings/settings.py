@@ -7,6 +7,7 @@ from dataclasses import replace
 from vqlib.playground.controls import Choice, Panel, Slider, Switch
 from vqlib.playground.frames import limits
 from vqlib.playground.trainings.worker import pictures_of
+from vqlib.quantization.reset import FLAGS
 from vqlib.training.config import TrainConfig, steps_of
 from vqlib.training.experiments import SMALL
 from vqlib.training.model import STRIDE
@@ -23,11 +24,7 @@ SHORT = {
     "steps": "steps",
     "decay": "decay",
     "beta": "beta",
-    "dead_code_threshold": "threshold",
-    "reset_relative": "relative",
-    "reset_interval": "every",
-    "reset_donors": "donors",
-    "reset_refill": "refill",
+    **{FLAGS[name]: name for name in ("threshold", "relative", "every", "donors", "refill")},
     "learning_rate": "rate",
     "warmup_steps": "warm-up",
     "seed": "seed",
@@ -139,7 +136,7 @@ def _slider(base: TrainConfig, name: str, label: str, *rest) -> Slider:
 def config_of(values: dict, base: TrainConfig) -> TrainConfig:
     """What the controls ask for; everything they do not show is ``base``'s.
 
-    Raises ValueError, whose message begins with a field's name, where they do not go together.
+    Raises SettingsError where they do not go together.
     """
     refill = values["reset_refill"] or None
     config = replace(base, **values | {"reset_refill": refill})

@@ -193,24 +193,24 @@ class Trainings:
         """Say beside the controls what is wrong with them; Train only where nothing is."""
         with self._lock:
             settings.silence(self.panel)
-            self._config, self._wrong = None, ""
+            self._config, self._wrong = None, None
             try:
                 self._config = settings.config_of(self.panel.values, self._unseen)
                 settings.explain(self.panel, self._config)
                 self.board.name.placeholder = self._suggestion()
                 check_name(self.board.name.value or self._suggestion())
             except ValueError as error:
-                self._wrong = str(error)
+                self._wrong = error
                 beside = self.panel.complain_of(error)
-                self.board.say("" if beside else self._wrong, wrong=not beside)
+                self.board.say("" if beside else str(error), wrong=not beside)
             else:
                 if self.board.complains:
                     self.board.say("")
             self._buttons()
 
     def _refuse_complaints(self) -> None:
-        if self._wrong:
-            raise ValueError(self._wrong)
+        if self._wrong is not None:
+            raise self._wrong
 
     def _refuse_while_busy(self) -> None:
         worker = Worker.current
@@ -285,7 +285,7 @@ class Trainings:
 
     def _buttons(self) -> None:
         busy = self._busy
-        self.board.train.disabled = busy or bool(self._wrong)
+        self.board.train.disabled = busy or self._wrong is not None
         self.board.stop.disabled = not busy or self._worker.stopping
 
     def _answer(self, do: str, run: str, on: bool | None) -> None:
