@@ -38,7 +38,7 @@ STYLE = """<style>
 class Slider:
     """A number in [low, high]; whole where ``step`` is an int. ``log`` slides by factors.
 
-    Raises ValueError where it has no unit or no help text, which is its tooltip.
+    Raises ValueError if it has no unit or no help text (its tooltip).
     """
 
     name: str
@@ -56,7 +56,7 @@ class Slider:
             raise ValueError(f"the slider {self.name!r} needs a unit and a help text")
 
     def checked(self, value: Any) -> float:
-        """``value`` as this control holds it. Raises ValueError where it cannot."""
+        """``value`` as this control holds it. Raises ValueError if it cannot."""
         whole = isinstance(self.step, int) and not self.log
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or not self.low <= value <= self.high:
@@ -92,7 +92,7 @@ class Choice:
     unit: str = ""
 
     def checked(self, value: Any) -> Any:
-        """``value`` itself. Raises ValueError where it is no option."""
+        """``value`` itself. Raises ValueError if it is no option."""
         if value not in self.options.values():
             known = ", ".join(map(repr, self.options.values()))
             raise ValueError(f"{self.name} must be one of {known}, got {value!r}")
@@ -113,7 +113,7 @@ class Switch:
     unit: str = ""
 
     def checked(self, value: Any) -> bool:
-        """``value`` itself. Raises ValueError where it is neither True nor False."""
+        """``value`` itself. Raises ValueError if it is neither True nor False."""
         if not isinstance(value, bool):
             raise ValueError(f"{self.name} must be True or False, got {value!r}")
         return value
@@ -156,7 +156,7 @@ class Panel:
 
     @property
     def values(self) -> dict[str, Any]:
-        """What every control stands at."""
+        """The value of every control."""
         # a slider counts in steps, and 5 times 0.1 should be 0.5
         return {n: _round(field.value) for n, field in self.fields.items()}
 

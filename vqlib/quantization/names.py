@@ -1,4 +1,4 @@
-"""A name that is not known, beside the one that was probably meant."""
+"""For an unknown name, the one that was probably meant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """`` - did you mean `x`?`` for the closest of `known`, otherwise what the known names are."""
+    """`` - did you mean `x`?`` for the closest of `known`; otherwise the known names."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     if close:

@@ -9,7 +9,7 @@ from vqlib.quantization.quantizer import NormEMAQuantizer
 
 
 def named(name: str | None) -> type[NormEMAQuantizer]:
-    """The quantizer's class; None is the sound one. Raises ValueError for an unknown name."""
+    """The quantizer's class; None is the correct one. Raises ValueError for an unknown name."""
     known = {None: NormEMAQuantizer} | INTERVENTIONS | FAULTS
     if name not in known:
         raise ValueError(f"unknown variant {name!r}" + near(str(name), filter(None, known)))

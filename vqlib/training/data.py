@@ -119,7 +119,7 @@ def _check_count(name: str, value: int, least: int) -> None:
 
 @dataclass(frozen=True)
 class _Division:
-    """Who trains and who validates. Hashes, not a generator: the same on every machine for ever."""
+    """Which pictures train and which validate. By hashes, so that every machine agrees."""
 
     val_fraction: float
     seed: int
