@@ -19,7 +19,7 @@ def test_the_python_example_runs(capsys):
     exec(block, {})
     out = capsys.readouterr().out
     assert "watched" not in out and "audit of vqlib NormEMAQuantizer: healthy" in out
-    assert "not so: codebook-collapse" in out
+    assert "not found: codebook-collapse" in out
 
 
 def test_the_playground_example_runs(capsys):

@@ -41,13 +41,13 @@ class Execution:
     """What `run` and `check` have in common."""
 
     notebooks: Notebooks = ()
-    """Which ones, as 01, a name or a path; all where none is given."""
+    """Which notebooks: 01, a name or a path. Default: all."""
     profile: Profile = "full"
     """How much each notebook computes."""
     jobs: int = 2
     """How many notebooks run at once."""
     timeout: float = 1800.0
-    """Seconds that one notebook may take."""
+    """Time limit for each notebook, in seconds."""
 
     def options(self, out: Path) -> dict:
         """As arguments of `suite.run`. Raises SuiteError for a notebook that is not there."""
@@ -69,11 +69,11 @@ EVERYTHING = Execution()
 
 @app.command
 def run(execution: Chosen = EVERYTHING, out: Path = Path("build")) -> int:
-    """Execute the notebooks and write the HTML report.
+    """Execute the notebooks and write an HTML report.
 
     Args:
-        execution: What is executed, and how.
-        out: Where the executed notebooks and the report go.
+        execution: What to execute, and how.
+        out: Folder for the executed notebooks and the report.
     """
     from vqlib import suite
     from vqlib.suite import tables
@@ -89,13 +89,13 @@ def run(execution: Chosen = EVERYTHING, out: Path = Path("build")) -> int:
 
 @app.command
 def check(execution: Chosen = EVERYTHING, out: Path = Path("build/check")) -> int:
-    """Execute the notebooks and hold what they record against its gates.
+    """Execute the notebooks and check the numbers they record against the gates.
 
-    Exit status 1 where a gate fails, 2 where a notebook could not run.
+    Exit status 1 if a gate fails, 2 if a notebook could not run.
 
     Args:
-        execution: What is executed, and how.
-        out: Where the executed notebooks and the report go.
+        execution: What to execute, and how.
+        out: Folder for the executed notebooks and the report.
     """
     from vqlib import suite
 
@@ -112,15 +112,15 @@ def train(
 ) -> int:
     """Train a VQ-VAE and see how much of its codebook it uses.
 
-    Exit status 1 where the loss stops being finite, 2 where settings or data are unusable.
-    Ctrl-C saves and says how to go on.
+    Exit status 1 if the loss stops being finite, 2 if the settings or the data cannot be used.
+    Ctrl-C saves the run and says how to resume it.
 
     Args:
-        settings: Everything that decides the run.
-        out_dir: Where history, model and checkpoint go; a new folder in build/runs if not given.
-        resume: Go on with the run in out_dir, bit for bit as if it had never stopped.
+        settings: Everything that determines the run.
+        out_dir: Folder for history, model and checkpoint. Default: a new folder in build/runs.
+        resume: Resume the run in out_dir. The result is the same as without the stop, bit for bit.
         progress: Show a progress bar.
-        verbose: Tell of each reset.
+        verbose: Print a line for each reset.
     """
     from vqlib.training import trainer
 
@@ -159,20 +159,20 @@ def diagnose(
 ) -> int:
     """Say what is wrong with a codebook, why, and what to do, from its history.
 
-    Exit status 0 where nothing is critical, 1 where something is, 2 where the file is unusable.
+    Exit status 0 if nothing is critical, 1 if something is, 2 if the file cannot be used.
 
     Args:
         history: A log (CSV, JSON, JSON lines, Parquet, what a training printed; gzip of each) or
             the folder of a run (ours, Hugging Face, Lightning, TensorBoard, W&B, MLflow).
         codebook_size: K, the number of codes.
-        tokens_per_step: N, the tokens quantized in a training step.
-        dead_code_threshold: Hits a step below which a code is reset; 0 for no reset.
-        decay: Of the moving average of counts.
+        tokens_per_step: N, the number of tokens quantized in a training step.
+        dead_code_threshold: A code with fewer hits a step than this is reset; 0: no reset.
+        decay: Decay of the moving average of counts.
         reset_interval: Steps between resets.
         map: QUANTITY=COLUMN for a column whose name is not understood, for example
             --map used_codes=n_hit. Can be given several times.
         json: Print JSON instead of text.
-        html: Also write the answers as a page; an existing file is not overwritten.
+        html: Also write the answers to this HTML file. An existing file is not overwritten.
     """
     from vqlib import diagnosis
 
@@ -208,11 +208,11 @@ def _mapped(pairs: Sequence[str]) -> dict[str, str]:
 def lessons(student: Path | None = None, instructor: Path | None = None) -> int:
     """Write the notebooks for a class: the student's without solutions, the instructor's with.
 
-    Nothing is overwritten but what this command made, if nobody has worked in it since.
+    Overwrites only notebooks that this command wrote and that nobody has edited since.
 
     Args:
-        student: A folder; each notebook without its solutions, and all else.
-        instructor: A folder; each solution in the place of its stub.
+        student: Folder for the notebooks without solutions.
+        instructor: Folder for the notebooks with each solution in place of its stub.
     """
     from vqlib import suite
     from vqlib.suite import editions
@@ -229,13 +229,13 @@ def lessons(student: Path | None = None, instructor: Path | None = None) -> int:
 
 @app.command
 def selftest(runs: int = 20) -> int:
-    """Try the diagnosis on healthy runs and on planted faults, and print how often it is right.
+    """Test the diagnosis on healthy runs and on planted faults, and print how often it is right.
 
-    Exit status 1 where a healthy run gets a critical finding, or a fault is found in less than
+    Exit status 1 if a healthy run gets a critical finding, or if a fault is found in fewer than
     95 % of its runs.
 
     Args:
-        runs: Runs of each planted fault; they are kept in the cache.
+        runs: Number of runs of each planted fault. They are kept in the cache.
     """
     from vqlib.diagnosis import selftest
 
@@ -259,7 +259,7 @@ def _new_folder() -> Path:
 
 @contextmanager
 def _told(verbose: bool):
-    """Shows the package's log lines above the progress bar, where wanted."""
+    """Shows the package's log lines above the progress bar, if wanted."""
     if not verbose:
         yield
         return
@@ -281,7 +281,7 @@ def _where_it_stands(folder: Path | None) -> str:
     if folder is None or not (folder / "checkpoint.safetensors").is_file():
         return "interrupted before anything was saved"
     return (
-        f"interrupted; the last checkpoint is in {folder}. Go on with the same settings and "
+        f"interrupted; the last checkpoint is in {folder}. To resume, give the same settings and "
         f"--out_dir {folder} --resume"
     )
 
@@ -323,7 +323,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         print(
-            "interrupted; the kernels are stopped, earlier results are untouched", file=sys.stderr
+            "interrupted: the kernels are stopped, and earlier results are untouched",
+            file=sys.stderr,
         )
         return 130
     except Exception:  # Python's own exit status 1 would read as a failed gate

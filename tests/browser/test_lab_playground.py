@@ -61,7 +61,7 @@ def test_play_by_mouse_and_pause_by_keyboard(notebook, canvas, pictures, measure
     notebook.page.wait_for_timeout(2000)
     frames = int(canvas.get_attribute("data-drawn")) - drawn
     measured(f"playground: {frames / (time.monotonic() - start):.0f} frames a second")
-    assert frames > 2
+    assert frames >= 10  # of about 80 on an idle machine
     canvas.press(" ")
     notebook.until(lambda: notebook.kernel("play.canvas.playing") is False)
     notebook.page.wait_for_timeout(300)
@@ -161,7 +161,7 @@ def test_a_and_b_are_shown_side_by_side(notebook, canvas, pictures):
 def test_how_soon_a_slider_is_seen(notebook, canvas, measured):
     shown = f"document.querySelector('{WORLD} canvas.vq-canvas').dataset.revision"
     keys = ["ArrowRight", "ArrowLeft"] * 6
-    seconds = sorted(notebook.seconds_to_show(f"{WORLD} .vq-threshold", shown, keys))
+    seconds = notebook.seconds_to_show(f"{WORLD} .vq-threshold", shown, keys)
     measured(
         f"playground: {1000 * seconds[-1]:.0f} ms at most from a key to the picture, "
         f"{1000 * seconds[len(seconds) // 2]:.0f} ms in the middle"

@@ -85,7 +85,7 @@ def test_text_holds_everything_that_a_person_needs():
     text = str(MIXED)
     assert text.startswith("mine: critical")
     assert "resets: 12.35 codes (steps 1 to 9)" in text
-    assert "not so: cold-start" in text and "not applicable: duplicate-codes" in text
+    assert "not found: cold-start" in text and "not applicable: duplicate-codes" in text
     assert "encoder-drift: Not measured. Needs drift." in text
     assert max(map(len, text.splitlines())) <= 96
 

@@ -47,13 +47,19 @@ def test_a_codebook_that_was_never_in_use_is_told_apart():
 
 
 def test_the_remedy_is_in_this_runs_numbers():
-    found = answer(using(30), "codebook-collapse", dead_code_threshold=0)
+    found = answer(changed(using(30), resets=0), "codebook-collapse", dead_code_threshold=0)
     assert "below 1.2 hits a step (0.1 of the uniform share N/K = 12.25)" in found.remedy
     slow = answer(using(30), "codebook-collapse", decay=0.99)
     assert slow.remedy.endswith("lower the decay (0.99 remembers 100 steps) to 0.9 or less")
     assert "decay" not in found.remedy
     with_reset = answer(using(30), "codebook-collapse")
-    assert "a reset is on and does not help" in with_reset.remedy
+    assert "a reset is on but does not help enough" in with_reset.remedy
+
+
+@pytest.mark.parametrize("threshold", [None, 0])
+def test_a_reset_that_was_seen_is_not_to_be_turned_on(threshold):
+    for found in diagnose(using(30), **(SETTINGS | {"dead_code_threshold": threshold})).findings:
+        assert "turn on" not in found.remedy, found.id
 
 
 def test_use_is_set_beside_what_the_window_could_show():
@@ -140,18 +146,32 @@ def test_a_collapse_at_the_very_end_is_seen():
 def test_the_beginning_is_not_told_where_it_is_not_in_the_data():
     table = using(20)
     table["step"] += 50_000
-    assert "how it began is not in it" in answer(table, "codebook-collapse").cause
+    assert "does not show the start" in answer(table, "codebook-collapse").cause
 
 
 def test_resets_that_do_not_keep_up_are_not_said_to_be_missing():
-    table = healthy()
-    table = using(np.linspace(410, 20, len(table)).astype(int), table)
+    table = using(np.linspace(410, 20, len(healthy())).astype(int))
     assert "the resets do not keep up" in answer(table, "codebook-collapse").cause
+
+
+@pytest.mark.parametrize(
+    ("resets", "threshold", "said"),
+    [
+        (None, None, "whether a reset brings it back is not in the data"),
+        (0, None, "no reset was seen"),
+        (None, 0, "the reset is off"),
+    ],
+)
+def test_of_resets_no_more_is_said_than_is_known(resets, threshold, said):
+    table = using(
+        np.linspace(410, 20, len(healthy())).astype(int), changed(healthy(), resets=resets)
+    )
+    assert said in answer(table, "codebook-collapse", dead_code_threshold=threshold).cause
 
 
 def test_gap_names_codes_that_were_just_reset():
     table = changed(using(300, split="val"), mature_utilization=0.55)
-    assert "reset a moment ago" in answer(table, "train-validation-gap").cause
+    assert "reset moments ago" in answer(table, "train-validation-gap").cause
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_ceiling_and_grace_follow_the_slider():
     assert limits(DeadCodeReset(0.0), 64, 784, 0.9)[0].startswith("0: no code")
     ceiling, grace = limits(DeadCodeReset(25.0), 64, 784, 0.9)
     assert "at most 49 %" in ceiling and "1 step " in grace
-    assert "for ever" in limits(DeadCodeReset(1.0), 64, 784, 1.0)[1]
+    assert "forever" in limits(DeadCodeReset(1.0), 64, 784, 1.0)[1]
 
 
 # --- what the page is sent ---

@@ -141,7 +141,7 @@ def test_a_finished_run_is_no_checkpoint(tmp_path):
     config = tiny(steps=1)
     train(config, tmp_path / "run", progress=False)
     (tmp_path / "run" / "run.safetensors").replace(tmp_path / "run" / "checkpoint.safetensors")
-    with pytest.raises(ValueError, match="holds no training to go on with"):
+    with pytest.raises(ValueError, match="holds no training that can be resumed"):
         train(config, tmp_path / "run", resume=True, progress=False)
 
 

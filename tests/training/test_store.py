@@ -153,7 +153,7 @@ def test_a_run_under_way_is_nobody_elses(store):
     def look(trainer):
         if trainer.step == 5:
             seen.append(store.find("a"))
-            with pytest.raises(RunInUse, match="'a' is under way in another panel or kernel"):
+            with pytest.raises(RunInUse, match="'a' is being trained in another panel"):
                 RunStore(store.folder).train("a")
 
     thread = threading.Thread(target=begun, args=(store, "a", look))

@@ -276,6 +276,23 @@ DAC = {
     "codebook_dim": 4,
     "hidden_size": 8,
 }
+MIMI = MimiConfig(
+    hidden_size=16,
+    num_filters=4,
+    codebook_size=16,
+    codebook_dim=8,
+    vector_quantization_hidden_dimension=8,
+    upsampling_ratios=[2, 2],
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    head_dim=8,
+    intermediate_size=16,
+    num_quantizers=3,
+    num_semantic_quantizers=1,
+    upsample_groups=16,
+    frame_rate=3000.0,
+)
 SPEECH = {
     "hidden_size": 8,
     "num_hidden_layers": 1,
@@ -329,29 +346,7 @@ def test_transformers_dac():
             2,
             2,
         ),
-        (
-            lambda: MimiModel(
-                MimiConfig(
-                    hidden_size=16,
-                    num_filters=4,
-                    codebook_size=16,
-                    codebook_dim=8,
-                    vector_quantization_hidden_dimension=8,
-                    upsampling_ratios=[2, 2],
-                    num_hidden_layers=1,
-                    num_attention_heads=2,
-                    num_key_value_heads=2,
-                    head_dim=8,
-                    intermediate_size=16,
-                    num_quantizers=3,
-                    num_semantic_quantizers=1,
-                    upsample_groups=16,
-                    frame_rate=3000.0,
-                )
-            ),
-            3,
-            1,
-        ),
+        (lambda: MimiModel(MIMI), 3, 1),
         (
             lambda: XcodecModel(
                 XcodecConfig(
@@ -382,27 +377,7 @@ def test_transformers_codecs_as_whole_models(build, levels, axis):
 
 
 def test_a_codec_at_less_than_its_full_bandwidth():
-    model = filled(
-        MimiModel(
-            MimiConfig(
-                hidden_size=16,
-                num_filters=4,
-                codebook_size=16,
-                codebook_dim=8,
-                vector_quantization_hidden_dimension=8,
-                upsampling_ratios=[2, 2],
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                num_key_value_heads=2,
-                head_dim=8,
-                intermediate_size=16,
-                num_quantizers=3,
-                num_semantic_quantizers=1,
-                upsample_groups=16,
-                frame_rate=3000.0,
-            )
-        )
-    )
+    model = filled(MimiModel(MIMI))
     with pytest.warns(UserWarning, match=r"layers MimiModel\[2\], while"), vqlib.watch(model) as w:
         model.train()(AUDIO, num_quantizers=2)
     assert [len(table) for table in w.histories.values()] == [1, 1, 0]

@@ -23,22 +23,22 @@ GRAVE = ("critical", "warning")
 IDS = {
     "codebook-collapse": "few codes are in use, far fewer than this window could show",
     "encoder-collapse": "the encoder gives nearly the same output for every input",
-    "encoder-drift": "the encoder's outputs move away from codes that nothing moves",
-    "threshold-above-share": "the reset threshold is above what the codes can reach",
-    "reset-churn": "resets take much of the codebook, or do not become fewer",
-    "reset-never-fires": "codes are dead and no reset happens",
+    "encoder-drift": "the encoder's outputs drift away from codes that are no longer updated",
+    "threshold-above-share": "the reset threshold is higher than the counts of many codes can be",
+    "reset-churn": "resets replace much of the codebook, or do not become fewer",
+    "reset-never-fires": "codes are dead, but no reset happens",
     "resets-ended-too-early": "the codebook fell out of use when the resets stopped",
-    "reset-does-not-survive": "codes that are reset do not come to life",
-    "evaluation-changes-counts": "a pass of evaluation changes the quantizer's state",
-    "cold-start": "counts begin too low, and the first codebook is thrown away",
-    "first-step-explosion": "codes without a hit grow beyond all bounds at once",
-    "duplicate-codes": "several codes hold one vector, so that only one of them can win",
+    "reset-does-not-survive": "codes do not come into use after a reset",
+    "evaluation-changes-counts": "an evaluation pass changes the quantizer's state",
+    "cold-start": "counts start too low, so much of the first codebook is thrown away",
+    "first-step-explosion": "codes without a hit explode in the first steps",
+    "duplicate-codes": "several codes hold the same vector, so only one of them can be chosen",
     "ranks-disagree": "processes that should share one codebook hold different ones",
     "not-reproducible": "one seed gives different results",
-    "loss-hides-collapse": "the loss is small by its scale, not because codes fit",
+    "loss-hides-collapse": "the loss is small because of its scale, not because the codes fit",
     "train-validation-gap": "validation uses far fewer codes than training",
     "top-code-dominates": "one code takes a large share of the tokens",
-    "window-too-small": "the window has too few tokens to show the codebook's use",
+    "window-too-small": "the window has too few tokens to show how much of the codebook is used",
     "unstable-training": "the loss jumps or stops being finite",
     "healthy": "nothing wrong was found",
 }
@@ -69,12 +69,12 @@ class Finding:
 
     Attributes:
         id: one of `IDS`.
-        severity: "critical", "warning" or "note" where it is so; "clear" where it was examined
-            and is not so; "unknown" where the data given cannot decide; "not applicable".
+        severity: "critical", "warning" or "note" if the fault was found; "clear" if it was looked
+            for and not found; "unknown" if the data cannot decide; "not applicable".
         evidence: the numbers that decided.
-        cause: one sentence. Where unknown or not applicable: why.
-        remedy: what to do, in values for this model. Where unknown: what would decide it.
-        subject: the layer it is about, where there are several.
+        cause: a sentence or two. If unknown or not applicable: why.
+        remedy: what to do, in values for this model. If unknown: what would decide it.
+        subject: the layer it is about, if there are several.
     """
 
     id: str
@@ -125,7 +125,7 @@ class Diagnosis:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is so: critical, then warnings, then notes."""
+        """What was found: critical, then warnings, then notes."""
         return tuple(a for a in self.answers if a.severity in FIRED)
 
     @property
@@ -146,7 +146,7 @@ class Diagnosis:
         return {a.id for a in self.answers if a.severity in (severities or FIRED)}
 
     def __getitem__(self, finding_id: str) -> Finding:
-        """The gravest answer of an id. Raises KeyError where the question was not asked."""
+        """The gravest answer of an id. Raises KeyError if the question was not asked."""
         for answer in self.answers:
             if answer.id == finding_id:
                 return answer
@@ -174,7 +174,7 @@ class Diagnosis:
         lines += [f"{self.title}: {self.verdict}", ""]
         for answer in self.findings:
             lines += [*_block(answer), ""]
-        for heading, severity in (("not so", "clear"), ("not applicable", "not applicable")):
+        for heading, severity in (("not found", "clear"), ("not applicable", "not applicable")):
             names = [_named(a) for a in self.answers if a.severity == severity]
             if names:
                 lines += [*_wrapped(f"{heading}: ", ", ".join(names)), ""]
@@ -218,7 +218,7 @@ def any_grave(answers: Iterable[Finding]) -> bool:
 
 
 def clear(finding_id: str, *evidence: Evidence | None) -> Finding:
-    """It was examined and is not so."""
+    """It was looked for and not found."""
     return Finding(finding_id, "clear", _there(evidence))
 
 
@@ -235,7 +235,7 @@ def not_applicable(finding_id: str, why: str) -> Finding:
 def fired(
     finding_id: str, severity: Severity, *evidence: Evidence | None, cause: str, remedy: str
 ) -> Finding:
-    """It is so."""
+    """It was found."""
     return Finding(finding_id, severity, _there(evidence), cause, remedy)
 
 
@@ -256,7 +256,7 @@ def card(diagnosis: Diagnosis) -> str:
         rest=[
             (heading, [a for a in diagnosis.answers if a.severity == severity])
             for heading, severity in (
-                ("Examined, and not so", "clear"),
+                ("Looked for and not found", "clear"),
                 ("Not applicable", "not applicable"),
             )
         ],

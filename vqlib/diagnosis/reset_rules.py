@@ -43,7 +43,7 @@ THROWN = 0.10  # of the codebook: in use in the first step and reset in it
 EXPLODED = 10.0  # times the median norm of used codes
 COPIES, HARMFUL_COPIES, MANY_COPIES = 0.02, 0.10, 0.50  # of the codebook
 PREMATURE = 0.5  # of all resets: with so many, the count cannot have been refilled
-NO_RESET = "This run has no reset (threshold 0, or none recorded)."
+NO_RESET = "No reset happened in this run: it is off, or none was recorded."
 
 
 def threshold_above_share(log: Log) -> Finding:
@@ -57,7 +57,7 @@ def threshold_above_share(log: Log) -> Finding:
             if getattr(s, n) is None
         ]
         return unknown(
-            name, "The threshold cannot be set beside the uniform share N/K.", ", ".join(missing)
+            name, "The threshold cannot be compared with the uniform share N/K.", ", ".join(missing)
         )
     over = s.dead_code_threshold / s.share
     ceiling = min(1.0, 1 / over)
@@ -77,7 +77,7 @@ def threshold_above_share(log: Log) -> Finding:
         + (
             f"counts add up to N a step: at most {ceiling:.0%} of the codebook can stay above it."
             if over > 1
-            else "a code used a little less than the average is dead."
+            else "a code used less than about the average counts as dead."
         ),
         remedy=f"use {GOOD_THRESHOLD * s.share:.2g}, or relative={GOOD_THRESHOLD:g}: "
         f"DeadCodeReset(threshold={GOOD_THRESHOLD:g}, relative=True)",
@@ -120,16 +120,15 @@ def reset_churn(log: Log) -> Finding:
             name,
             "note",
             *evidence,
-            cause="In one step resets took more than a tenth of the codebook, which the "
-            "guide advises against.",
-            remedy="nothing if that was at the start; else " + _calmer(log),
+            cause="One step reset more than a tenth of the codebook, the guide's upper limit.",
+            remedy="nothing, if that was at the start; otherwise " + _calmer(log),
         )
     severity: Severity = "critical" if late >= FLOOD * size else "warning"
     return fired(
         name,
         severity,
         *evidence,
-        cause="Resets do not become fewer: codes are taken away before inputs find them.",
+        cause="Resets do not become fewer: codes are moved again before inputs find them.",
         remedy=_calmer(log),
     )
 
@@ -137,7 +136,7 @@ def reset_churn(log: Log) -> Finding:
 def _calmer(log: Log) -> str:
     s = log.settings
     if s.share is None:
-        return "lower the threshold to a tenth of the uniform share N/K, reset every 5 steps"
+        return "lower the threshold to a tenth of the uniform share N/K, and reset every 5 steps"
     good, told = GOOD_THRESHOLD * s.share, []
     if s.dead_code_threshold is None or s.dead_code_threshold > good:
         now = "" if s.dead_code_threshold is None else f" (now {s.dead_code_threshold:g})"
@@ -145,7 +144,7 @@ def _calmer(log: Log) -> str:
     told.append(f"refill the count to {GOOD_REFILL * s.share:.4g}")
     if (s.reset_interval or 1) < GOOD_EVERY:
         told.append(f"reset every {GOOD_EVERY} steps")
-    return ", ".join([*told, "and slow the encoder at the end (cooldown_steps)"])
+    return ", ".join([*told, "and let the learning rate fall at the end (cooldown_steps)"])
 
 
 def reset_never_fires(log: Log) -> Finding:
@@ -167,7 +166,7 @@ def reset_never_fires(log: Log) -> Finding:
     if share.value >= LOW:
         return clear(name, total, threshold, share)
     return fired(
-        name, "warning", total, threshold, share, cause=_why_never(log), remedy=remedy_reset(log)
+        name, "warning", total, threshold, share, cause=_why_never(log), remedy=_earlier(log)
     )
 
 
@@ -193,19 +192,34 @@ def resets_ended_too_early(log: Log) -> Finding:
     )
 
 
+def _earlier(log: Log) -> str:
+    """A reset that acts; one that is on already only acts sooner."""
+    s = log.settings
+    if not s.dead_code_threshold:
+        return remedy_reset(log)
+    sooner = f" to {GOOD_THRESHOLD * s.share:.2g} hits a step" if s.share else ""
+    check = "check with vqlib.audit(quantizer) that the reset acts"
+    if s.share and s.dead_code_threshold >= GOOD_THRESHOLD * s.share:
+        return check
+    return f"raise the threshold{sooner}, or lower the decay; {check}"
+
+
 def _why_never(log: Log) -> str:
     s = log.settings
     if s.dead_code_threshold is None:
-        return "No reset happened while codes lay unused; whether one is on is not in the data."
+        return "No reset happened although codes were unused; whether one is on is not in the data."
     if s.dead_code_threshold == 0:
         return "The reset is off: no count is below 0, so a threshold of 0 never fires."
     if s.share and s.decay and 0 < s.decay < 1 and s.dead_code_threshold < s.share:
         wait = math.log(s.share / s.dead_code_threshold) / -math.log(s.decay)
         return (
-            f"From the uniform share of {s.share:.4g} an unused count needs {wait:.0f} steps to "
-            f"fall below {s.dead_code_threshold:g} at decay {s.decay:g}."
+            f"From the uniform share of {s.share:.4g}, the count of an unused code needs "
+            f"{wait:.0f} steps to fall below {s.dead_code_threshold:g} at decay {s.decay:g}."
         )
-    return "Codes are dead, but their counts never fall below the threshold."
+    return (
+        "Codes are unused, but no reset happened. Their counts may never fall below the "
+        "threshold, or the reset may not be called."
+    )
 
 
 def reset_does_not_survive(log: Log) -> Finding:
@@ -216,7 +230,7 @@ def reset_does_not_survive(log: Log) -> Finding:
     if total.value == 0:
         return not_applicable(name, NO_RESET)
     lived, again, share = _lived(log), _again(log), in_use(log)
-    early = _share_of_resets(log, "premature", "reset again before a refilled count can fall")
+    early = _share_of_resets(log, "premature", "reset again before a refilled count could fall")
     if early is not None and early.value > 0:
         futile = early.value >= PREMATURE or (lived is not None and lived.value < HARDLY)
         return fired(
@@ -225,8 +239,8 @@ def reset_does_not_survive(log: Log) -> Finding:
             early,
             total,
             lived,
-            cause="A code was reset again within the steps that a refilled count lasts without a "
-            "hit: the reset does not refill the count, or something takes it back.",
+            cause="Codes were reset again sooner than a refilled count could fall below the "
+            "threshold: the reset does not refill the count, or something overwrites it.",
             remedy="write the count together with the code: cluster_size[dead] = refill",
         )
     if total.value < MANY * size:
@@ -236,7 +250,7 @@ def reset_does_not_survive(log: Log) -> Finding:
             return clear(name, lived, total)
         futile = lived.value < HARDLY
     elif again is None or share is None:
-        return unknown(name, "What became of reset codes was not followed.", "survived")
+        return unknown(name, "What became of reset codes was not recorded.", "survived")
     else:
         futile = again.value >= AGAIN and share.value < LOW
         if not futile:
@@ -248,17 +262,17 @@ def reset_does_not_survive(log: Log) -> Finding:
         again,
         total,
         share,
-        cause="Reset codes are reset again before they are used: the count was not refilled, or "
-        "the reset was overwritten by the same step's update, or the threshold lets nothing live.",
+        cause="Codes are reset again before they are used. Either the count was not refilled, or "
+        "the same step's update overwrote the reset, or the threshold is too high to stay above.",
         remedy="reset codebook, running sums and count together, after the update; vqlib.audit("
-        "quantizer) tells which of them is missed" + _reachable(log),
+        "quantizer) shows which of them is missing" + _reachable(log),
     )
 
 
 def _reachable(log: Log) -> str:
     s = log.settings
     if s.share and s.dead_code_threshold and s.dead_code_threshold > s.share:
-        return f"; first of all lower the threshold to {GOOD_THRESHOLD * s.share:.2g} hits a step"
+        return f"; but first lower the threshold to {GOOD_THRESHOLD * s.share:.2g} hits a step"
     return ""
 
 
@@ -274,8 +288,8 @@ def cold_start(log: Log) -> Finding:
     if s.share and s.dead_code_threshold and s.dead_code_threshold > NEAR_SHARE * s.share:
         return unknown(
             name,
-            "The threshold is so near the uniform share that codes in use fall "
-            "below it whatever the start.",
+            "The threshold is so close to the uniform share that even codes in use "
+            "fall below it, however the counts start.",
             "vqlib.audit(quantizer)",
         )
     both = float((first["used_codes"] + first["resets"]).iloc[0]) - size
@@ -296,11 +310,11 @@ def cold_start(log: Log) -> Finding:
         name,
         "critical",
         *evidence,
-        cause="Counts begin at 0, so that a code needs threshold / (1 - decay) hits in the first "
-        "batch or it is reset: the codebook just made is thrown away.",
-        remedy="let cluster_size begin at the first batch's counts"
+        cause="Counts probably start at 0. A code then needs threshold / (1 - decay) hits in the "
+        "first batch or it is reset, and the codebook just made is thrown away.",
+        remedy="start cluster_size at the first batch's counts"
         + (f" (about {s.share:.4g})" if s.share else "")
-        + ", or let the reset wait for 1 / (1 - decay) steps",
+        + ", or hold the reset back for 1 / (1 - decay) steps",
     )
 
 
@@ -308,7 +322,7 @@ def first_step_explosion(log: Log) -> Finding:
     name = "first-step-explosion"
     longest = log.highest("longest_code", log.best_split("longest_code"))
     if longest is None:
-        needs = "longest_code (vqlib.watch measures it where counts are kept), or vqlib.audit"
+        needs = "longest_code (vqlib.watch measures it if the layer keeps counts), or vqlib.audit"
         return unknown(name, "The lengths of codes were not measured.", needs)
     if longest.value < EXPLODED:
         return clear(name, longest)
@@ -316,9 +330,9 @@ def first_step_explosion(log: Log) -> Finding:
         name,
         "critical",
         longest,
-        cause="A running sum begins beside a count of 0: divided by it, a code without a hit in "
-        "step 1 becomes enormous and is never chosen again.",
-        remedy="begin the running sum at codebook x count, with one and the same count",
+        cause="A code is probably a running sum divided by a count that starts at 0. Without a hit "
+        "in step 1 it becomes enormous, and it is never chosen again.",
+        remedy="start the running sum at codebook x count, with that same count",
     )
 
 
@@ -338,8 +352,8 @@ def duplicate_codes(log: Log) -> Finding:
         "critical" if grave else "warning" if harmed else "note",
         copies,
         share,
-        cause="Of codes that hold one vector argmax finds only the first; the others are dead "
-        "from birth.",
+        cause="If several codes hold the same vector, argmax finds only the first; the others are "
+        "dead from the start.",
         remedy="draw donors without replacement and from more than one cell: "
         "DeadCodeReset(donors='batch', distinct=True)",
     )

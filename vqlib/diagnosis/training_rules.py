@@ -43,7 +43,7 @@ def encoder_collapse(log: Log) -> Finding:
     merged = share is not None and share.value < LOW
     grave = (certain and not told_apart) or (similarity.value > ALIKE and merged)
     if told_apart:
-        cause = "Outputs share a common offset, yet the codes tell them apart."
+        cause = "Outputs share a large common offset, but the codes still tell them apart."
         remedy = (
             "nothing while the codes are in use; compare after subtracting the mean: "
             "usage.pairwise_similarity(z, centered=True)"
@@ -51,7 +51,7 @@ def encoder_collapse(log: Log) -> Finding:
     else:
         cause = "The encoder maps different inputs to nearly one direction."
         remedy = (
-            f"mend the encoder first: lower its learning rate{_tenth(log)}, lower beta, normalise "
+            f"fix the encoder first: lower its learning rate{_tenth(log)}, lower beta, normalise "
             "its inputs; a reset cannot split outputs that are equal"
         )
     return fired(
@@ -76,8 +76,8 @@ def encoder_drift(log: Log) -> Finding:
     if drift is None:
         return unknown(
             name,
-            "The encoder's movement was not measured.",
-            "drift: degrees a step that outputs on fixed inputs turn (vqlib.train records it)",
+            "The drift of the encoder was not measured.",
+            "drift: degrees a step by which outputs on fixed inputs turn (vqlib.train records it)",
         )
     leaves = None
     if error is not None and drift.value > 0:
@@ -86,7 +86,7 @@ def encoder_drift(log: Log) -> Finding:
             "outputs leave their cell in",
             radius / drift.value,
             "steps",
-            "angle to the code over drift",
+            "angle to the code / drift",
         )
     fast = leaves.value < FAST if leaves is not None else drift.value > FAST_DEGREES
     share = in_use(log)
@@ -99,10 +99,10 @@ def encoder_drift(log: Log) -> Finding:
         drift,
         leaves,
         share,
-        cause="Outputs move on faster than codes without hits, which do not move at all, can be "
-        "found again.",
-        remedy="lower the learning rate" + _tenth(log) + " or let it fall at the end; resets bring "
-        "codes back, a smaller drift keeps them",
+        cause="Outputs move so fast that codes without hits, which are not updated, are soon too "
+        "far away to be chosen.",
+        remedy="lower the learning rate" + _tenth(log) + " or let it fall at the end; a reset "
+        "brings codes back, and a smaller drift keeps them in use",
     )
 
 
@@ -111,7 +111,7 @@ def unstable_training(log: Log) -> Finding:
     train, lost = log.split("train"), [c for c in ("recon_loss", "commit_loss") if c in log.table]
     broken = next((e for e in (_broken(train, c) for c in lost) if e is not None), None)
     if broken is None and not any(log.has(c) for c in lost):
-        return unknown(name, "No finite loss is in the data.", "recon_loss")
+        return unknown(name, "The data hold no finite loss.", "recon_loss")
     if broken is not None:
         return _unstable(log, "critical", broken)
     if not log.has("recon_loss"):  # the quantizer's own loss rightly rises from nothing
@@ -141,15 +141,15 @@ def _unstable(log: Log, severity: Severity, *evidence: Evidence) -> Finding:
         "unstable-training",
         severity,
         *evidence,
-        cause="The loss stops being finite or rises far above what it had reached: steps are too "
-        "large, or resets tear codes away faster than the decoder learns them.",
-        remedy="lower the learning rate" + _tenth(log) + ", warm up longer, reset every 10 steps "
-        "and below a lower threshold",
+        cause="The loss stops being finite, or rises far above its best value. Usually steps are "
+        "too large, or resets move codes faster than the decoder can follow.",
+        remedy="lower the learning rate" + _tenth(log) + ", warm up longer, and reset less: every "
+        "10 steps, with a lower threshold",
     )
 
 
 def _broken(train: pd.DataFrame, column: str) -> Evidence | None:
-    """How many last rows hold no finite loss, where that is no gap like those before."""
+    """How many last rows hold no finite loss; None if that is only a gap like those before."""
     values = train[column].to_numpy()
     there = np.flatnonzero(np.isfinite(values))
     last = int(there[-1]) if len(there) else -1
@@ -165,7 +165,9 @@ def loss_hides_collapse(log: Log) -> Finding:
     name = "loss-hides-collapse"
     loss, share = log.late("commit_loss"), in_use(log)
     if loss is None or share is None:
-        return unknown(name, "The quantizer's loss or its use is not in the data.", "commit_loss")
+        return unknown(
+            name, "The quantizer's loss or the use of its codes is not in the data.", "commit_loss"
+        )
     if share.value >= LOW or loss.value >= LOSS_LOOKS_SMALL:
         return clear(name, loss)
     return fired(
@@ -174,9 +176,9 @@ def loss_hides_collapse(log: Log) -> Finding:
         loss,
         log.late("cosine_error"),
         share,
-        cause="The quantizer's loss is a mean over all elements of vectors that are near one "
-        "another: it is small whatever the codebook does.",
-        remedy="log 1 - cosine between outputs and codes, and used codes, beside the loss",
+        cause="The quantizer's loss averages over all elements of vectors that lie close together, "
+        "so it is small no matter what the codebook does.",
+        remedy="log 1 - cosine between outputs and codes, and used codes, next to the loss",
     )
 
 
@@ -191,8 +193,8 @@ def evaluation_changes_counts(log: Log) -> Finding:
     if jumps is None:
         return unknown(
             name,
-            "Too few validations, or training rows around them too sparse.",
-            "train rows each step or so around 3 validations, or eval_change "
+            "There are too few validations, or too few training rows around them.",
+            "training rows at nearly every step around 3 validations, or eval_change "
             "(vqlib.watch measures it)",
         )
     if jumps[0].value >= JUMP and jumps[1].value >= 0.6:
@@ -205,8 +207,11 @@ def _evaluation_learns(severity: Severity, *evidence: Evidence) -> Finding:
         "evaluation-changes-counts",
         severity,
         *evidence,
-        cause="A validation pass changes the quantizer's counts or codes; codes that it does not "
-        "use are then reset at the next training step.",
+        cause="A validation pass changes the quantizer's counts or codes. Codes that it does not "
+        "use may then be reset at the next training step."
+        if severity == "critical"
+        else "Use rises right after validations and falls back. So it does when a validation pass "
+        "changes the counts: codes it does not use are reset at the next training step.",
         remedy="call model.eval() before validation, and update counts and codes only "
         "`if self.training`",
     )
@@ -249,7 +254,7 @@ def _jumps_after_validation(log: Log) -> tuple[Evidence, Evidence] | None:
 def _peak_above(use: pd.Series) -> pd.Series:
     """At each step: the use just after it less the higher of that before and of that later on.
 
-    Rows a step apart or nearly: where steps are wider than 3, there is nothing to see.
+    Rows a step apart or nearly: if they lie more than 3 apart, there is nothing to see.
     """
     first, last = int(use.index[0]), int(use.index[-1])
     if last - first > 3 * len(use):
@@ -267,7 +272,7 @@ def ranks_disagree(log: Log) -> Finding:
     if not log.has("rank_difference"):
         return unknown(
             name,
-            "One history shows one process.",
+            "A single history shows only one process.",
             "vqlib.audit(quantizer), which runs two processes",
         )
     worst = log.late("rank_difference")
@@ -277,7 +282,7 @@ def ranks_disagree(log: Log) -> Finding:
         name,
         "critical",
         worst,
-        cause="Processes draw or count for themselves, so that each learns its own codebook.",
+        cause="Each process draws or counts on its own, so each learns its own codebook.",
         remedy="sum counts and sums over ranks, and broadcast the rows of a reset from rank 0",
     )
 

@@ -62,8 +62,10 @@ def share_of_possible(log: Log, split: str) -> Evidence | None:
     if possible is None:
         possible, tokens = _least_possible(log, split)
         taken = f"taken as {tokens:.0f}" if math.isfinite(tokens) else "and K neither"
-        window += f"; window's tokens not known, {taken}"
-    return Evidence("utilization / uniform use's", min(1.0, measured.value / possible), "", window)
+        window += f"; tokens of the window not known, {taken}"
+    return Evidence(
+        "utilization / that of uniform use", min(1.0, measured.value / possible), "", window
+    )
 
 
 def _least_possible(log: Log, split: str) -> tuple[float, float]:
@@ -161,7 +163,7 @@ def _collapse_without_size(log: Log) -> Finding:
         "critical",
         now,
         past,
-        cause="Whatever K is, at least the most codes ever used: far fewer are in use now.",
+        cause="K, not known, is at least the most codes ever used. Far fewer are in use now.",
         remedy=_remedy_of_collapse(log),
     )
 
@@ -261,15 +263,32 @@ def _cause_of_collapse(log: Log, past: Evidence | None) -> str:
         return end.sentence
     now, train = log.very_end("used_codes"), log.split("train")["step"]
     if past is not None and now is not None and now.value < 0.5 * past.value:
-        resets = log.has("resets") and log.split("train")["resets"].sum() > 0
-        after = "the resets do not keep up" if resets else "nothing brings them back"
         return (
-            f"Use fell from {past.value:.0f} to {now.value:.0f} codes while training: codes that "
-            f"lose their inputs are not moved by a moving average, and {after}."
+            f"Use fell from {past.value:.0f} to {now.value:.0f} codes during training. A code that "
+            f"loses its inputs gets no updates, and {_what_resets_do(log)}."
         )
     if len(train) and train.iloc[0] <= max(10, 0.05 * train.iloc[-1]):
-        return "The codebook never came into use: most codes begin far from the encoder's outputs."
-    return "Few codes are in use in all of the history given; how it began is not in it."
+        return (
+            "The codebook never came into use: most codes probably started far from the "
+            "encoder's outputs."
+        )
+    return "Few codes are in use throughout this history, which does not show the start."
+
+
+def _what_resets_do(log: Log) -> str:
+    """What is known of resets while use fell; no more than that."""
+    if resets_seen(log):
+        return "the resets do not keep up"
+    if log.settings.dead_code_threshold == 0:
+        return "the reset is off"
+    if log.has("resets"):
+        return "no reset was seen"
+    return "whether a reset brings it back is not in the data"
+
+
+def resets_seen(log: Log) -> bool:
+    """Whether a training row counts a reset."""
+    return log.has("resets") and bool(log.split("train")["resets"].sum() > 0)
 
 
 def _remedy_of_collapse(log: Log) -> str:
@@ -281,19 +300,19 @@ def _remedy_of_collapse(log: Log) -> str:
         memory = (
             f"; lower the decay ({decay:g} remembers {1 / (1 - decay):.0f} steps) to 0.9 or less"
         )
-    if threshold is None or threshold == 0:
+    if not threshold and not resets_seen(log):
         return remedy_reset(log) + "; start at k-means of the first batch" + memory
     return (
-        "a reset is on and does not help enough: see what was found of it and of the encoder, and "
-        "ask vqlib.audit(quantizer) whether it lasts; let any input be a donor (donors='batch')"
-        + memory
+        "a reset is on but does not help enough; see the findings on the reset and the encoder "
+        "below, check with vqlib.audit(quantizer) that resets last, and let any input be a donor "
+        "(donors='batch')" + memory
     )
 
 
 def train_validation_gap(log: Log) -> Finding:
     name = "train-validation-gap"
     if not (log.has("utilization", "train") and log.has("utilization", "val")):
-        return unknown(name, "One of the two splits is missing.", "rows of train and of val")
+        return unknown(name, "One of the two splits is missing.", "rows of both train and val")
     train, val = log.late("utilization", "train"), log.late("utilization", "val")
     gap = Evidence("gap", 100 * (train.value - val.value), "points", "train - val")
     if train.value - val.value <= GAP:
@@ -301,14 +320,15 @@ def train_validation_gap(log: Log) -> Finding:
     if is_stale(log):
         return unknown(
             name,
-            "The last validation lies far before the last training row.",
+            "The last validation was long before the last training row.",
             "a validation at the end",
         )
     tokens = window_tokens(log, "train"), window_tokens(log, "val")
     if None in tokens or tokens[1] < SAME_WINDOW * tokens[0]:
         return unknown(
             name,
-            f"They differ by {gap.value:.0f} points, but a smaller window shows fewer codes.",
+            f"Training and validation differ by {gap.value:.0f} points, but validation's window "
+            "may be smaller, and a smaller window shows fewer codes.",
             "window_tokens of both splits, with at least as many in val as in train",
         )
     severity: Severity = "critical" if train.value - val.value > WIDE_GAP else "warning"
@@ -321,14 +341,19 @@ def train_validation_gap(log: Log) -> Finding:
         train,
         val,
         mature,
-        cause="Training counts codes that were reset a moment ago and got a hit there."
+        cause="Training also counts codes that were reset moments ago and have been hit once."
         if fresh
-        else "Pictures never trained on reach fewer codes: codes fit single batches.",
+        else "Data not trained on reach fewer codes: some codes fit only the training data.",
         remedy="judge by validation, or by mature_utilization; reset less often, and let the "
         "learning rate fall at the end"
         if fresh
-        else f"more training pictures, or a smaller codebook than {log.settings.codebook_size}",
+        else "use more training data, or a smaller codebook" + _than_now(log),
     )
+
+
+def _than_now(log: Log) -> str:
+    size = log.settings.codebook_size
+    return f" than {size} codes" if size else ""
 
 
 def top_code_dominates(log: Log) -> Finding:
@@ -339,7 +364,7 @@ def top_code_dominates(log: Log) -> Finding:
         ratio = _least_top_ratio(log, size)
     if ratio is None or size is None:
         needs = "top_code_ratio" if size else "top_code_ratio and codebook_size"
-        return unknown(name, "The use of single codes is not in the data.", needs)
+        return unknown(name, "How often each code is used is not in the data.", needs)
     share = Evidence(
         "share of the most used code", ratio.value / size, "of the tokens", ratio.window
     )
@@ -356,10 +381,10 @@ def top_code_dominates(log: Log) -> Finding:
         ratio,
         share,
         effective,
-        cause="Many inputs are alike for the encoder (flat regions, silence, padding), or few "
-        "codes are left to share them: utilization alone flatters.",
-        remedy="mask out padding; look at which inputs the top code takes; split it: "
-        "DeadCodeReset(donors='usage') gives dead codes to crowded ones",
+        cause="The encoder gives many inputs nearly the same output (flat regions, silence, "
+        "padding), or few codes are left to share them. Utilization alone looks too good.",
+        remedy="mask out padding; look at which inputs the top code takes; split that code: "
+        "DeadCodeReset(donors='usage') moves dead codes next to crowded ones",
     )
 
 
@@ -374,7 +399,7 @@ def _least_top_ratio(log: Log, size: int) -> Evidence | None:
 
 
 def _effective(log: Log, split: str) -> Evidence | None:
-    """Perplexity over used codes: 1 where all used codes are used alike."""
+    """Perplexity over used codes: 1 if all used codes are used equally often."""
     perplexity, used = log.late("perplexity", split), log.late("used_codes", split)
     if perplexity is None or used is None or used.value < 8:
         return None
@@ -409,7 +434,7 @@ def window_too_small(log: Log) -> Finding:
         name,
         "warning" if possible < LOW else "note",
         evidence,
-        cause=f"Even perfectly uniform use shows only {possible:.1%} of {size} codes in it.",
+        cause=f"Even perfectly uniform use would show only {possible:.1%} of the {size} codes.",
         remedy=f"count over at least {enough} tokens{windows}, and compare with "
         "usage.uniform_utilization(K, N), not with 100 %",
     )

@@ -38,7 +38,7 @@ STYLE = """<style>
 class Slider:
     """A number in [low, high]; whole where ``step`` is an int. ``log`` slides by factors.
 
-    Raises ValueError where it has no unit or no help text, which is its tooltip.
+    Raises ValueError if it has no unit or no help text (its tooltip).
     """
 
     name: str
@@ -146,7 +146,7 @@ class Panel:
 
     @property
     def values(self) -> dict[str, Any]:
-        """What every control stands at."""
+        """The value of every control."""
         # a slider counts in steps, and 5 times 0.1 should be 0.5
         return {n: _round(field.value) for n, field in self.fields.items()}
 

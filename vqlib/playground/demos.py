@@ -58,7 +58,7 @@ class Demo:
         """Move sliders as a user would.
 
         Raises ValueError for an unknown slider, a value out of its range, or values that do not
-        go together; and whatever drawing raises.
+        go together; and any error of the drawing.
         """
         self.panel.set(**values)
         self.panel.refuse_complaints()
@@ -69,7 +69,7 @@ class Demo:
 
     @property
     def reached(self) -> bool:
-        """Whether the sliders stand where the target is reached."""
+        """Whether the target is reached at these slider positions."""
         return bool(self.target) and bool(self._reached(self.state))
 
     def figure(self) -> Figure:

@@ -147,12 +147,12 @@ def _curves(world: World) -> dict[str, np.ndarray]:
 def limits(
     reset: DeadCodeReset | None, codebook_size: int, tokens: int, decay: float
 ) -> tuple[str, str]:
-    """What a threshold comes to, in words: its ceiling, and the grace of a reset code."""
+    """What a threshold means, in words: its ceiling, and the grace of a reset code."""
     if reset is None or reset.threshold == 0:
         return "0: no code is ever reset", ""
     ceiling = reset.ceiling(codebook_size, tokens)
     grace = reset.grace(decay, codebook_size, tokens)
-    shown = "for ever" if math.isinf(grace) else _count(int(grace), "step")
+    shown = "forever" if math.isinf(grace) else _count(int(grace), "step")
     hits, _ = reset.limits(codebook_size, tokens)
     return (
         f"{hits:.3g} a step: at most {100 * ceiling:.0f} % of the codes can stay above (ceiling)",

@@ -1,8 +1,8 @@
-"""Live: the canvas that draws worlds, and the pace at which they go on.
+"""Live: the canvas that draws worlds, and the pace at which they run.
 
 The page asks for a picture, the kernel steps its worlds and answers, the page draws and asks
-again. Few questions are under way at a time, so nothing piles up where one of them is slow, and
-a page that is closed stops the play by asking no more.
+again. Few questions are under way at a time, so nothing piles up if one of them is slow, and a
+page that is closed stops the play by asking no more.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Live(anywidget.AnyWidget):
             with self.lock:
                 self._do(message.get("kind"))
         except Exception as error:
-            # nobody sees what is raised here, so the page is told; and it must not go on asking
+            # nobody sees what is raised here, so the page is told; and it must stop asking
             self.playing = False
             self.send({"kind": "error", "text": f"{type(error).__name__}: {error}", "answer": True})
             raise

@@ -1,8 +1,8 @@
 """The playground as a page without code, on this machine only: ``python -m vqlib.playground.page``.
 
 Voila runs a notebook of a few cells in a kernel and shows what they display. The kernel is always
-this interpreter, whatever ``python3`` is registered elsewhere, and a token keeps other people of
-a shared machine out of it.
+this interpreter, even if another ``python3`` is registered, and a token keeps other people on a
+shared machine out of it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from vqlib.training import places
 TITLE = "A codebook you can watch die"
 TEMPLATE = Path(__file__).with_name("templates") / "page"
 WORLD = """\
-Dots are encoder outputs, drawn anew in each step; their cloud drifts, as an encoder's outputs do
-while it learns. The codes follow by moving average, and those left behind die: a cross has not
-been chosen for 20 steps. Press **Play**, move a slider, or take a preset."""
+Dots are encoder outputs, drawn anew in each step. Their cloud drifts, as an encoder's outputs do
+while it learns. The codes follow by moving average, and those left behind die: a cross marks a code
+that has not been chosen for 20 steps. Press **Play**, move a slider, or choose a preset."""
 TRAINING = """\
 ## Train for real
 
-A small VQ-VAE on photographs. Choose, press **Train**, watch; **Stop** keeps what has been trained.
-Runs are kept on disk, also when this page is closed."""
+A small VQ-VAE on photographs. Choose settings, press **Train** and watch. **Stop** ends the run
+and keeps it. Runs stay on disk after this page is closed."""
 
 
 def notebook() -> NotebookNode:
@@ -75,7 +75,7 @@ class Page(Voila):
 
 
 def settings() -> Config:
-    """Loopback, a token, no code, and errors told where they happen."""
+    """Loopback, a token, no code, and errors shown where they happen."""
     config = Config()
     config.Voila.ip = "127.0.0.1"
     config.Voila.auto_token = True

@@ -37,7 +37,7 @@ DATA: tuple[Control, ...] = (
         10,
         0.1,
         "% of radius",
-        "How far the encoder moves in a step, in percent of the cloud's first radius.",
+        "How far the encoder moves in a step, in percent of the cloud's initial radius.",
     ),
     Choice(
         "pattern",
@@ -46,14 +46,16 @@ DATA: tuple[Control, ...] = (
         {p: p for p in ("translate", "rotate", "shrink", "spread")},
         "How the encoder moves.",
     ),
-    Switch("freeze", "freeze encoder", False, "From now on the encoder stands still."),
+    Switch("freeze", "freeze encoder", False, "The encoder stands still from now on."),
     Slider(
-        "seed", "seed", 0, 0, 99, 1, "of all draws", "Of the points and of the quantizer's draws."
+        "seed", "seed", 0, 0, 99, 1, "of all draws", "Seed of the points and the quantizer's draws."
     ),
-    Switch("compare", "compare A and B", False, "A second codebook on the same points."),
+    Switch("compare", "compare A and B", False, "Show a second codebook on the same points."),
 )
 CODEBOOK: tuple[Control, ...] = (
-    Slider("codebook_size", "codes K", 64, 2, 512, 1, "codes", "The size of the codebook."),
+    Slider(
+        "codebook_size", "codes K", 64, 2, 512, 1, "codes", "The number of codes in the codebook."
+    ),
     Slider(
         "decay",
         "decay",
@@ -78,9 +80,9 @@ CODEBOOK: tuple[Control, ...] = (
         "relative",
         "as multiples of N/K",
         False,
-        "Threshold and refill count in shares of equal use, so they fit any N and K.",
+        "Read threshold and refill as multiples of N/K, so that they fit any N and K.",
     ),
-    Slider("every", "every", 1, 1, 50, 1, "steps", "Reset only on each n-th step."),
+    Slider("every", "every", 1, 1, 50, 1, "steps", "Reset only at every n-th step."),
     Choice(
         "donors",
         "donors",
@@ -101,7 +103,7 @@ CODEBOOK: tuple[Control, ...] = (
         60,
         0.1,
         "hits (0: thr. + 1)",
-        "The count that a reset code starts with; 0 stands for the threshold + 1.",
+        "The count that a reset code starts with; 0 means threshold + 1.",
     ),
     Switch("distinct", "no token twice", False, "Two dead codes never move to one token."),
     Choice(
@@ -109,18 +111,18 @@ CODEBOOK: tuple[Control, ...] = (
         "start",
         "k-means",
         {s: s for s in ("k-means", "random inputs", "random directions", "unbalanced")},
-        "Where the codes begin: a new start begins anew.",
+        "Where the codes start. Changing it restarts the run.",
     ),
     Choice(
         "variant",
         "quantizer",
         "sound",
-        {n: n for n in ("sound", *FAULTS)},
-        "The sound quantizer, or one with a fault seen in public code.",
+        {"correct": "sound"} | {n: n for n in FAULTS},
+        "The correct quantizer, or one with a fault seen in public code.",
     ),
 )
 OWN = "a setting of your own"
-SPEED = Slider("speed", "speed", 30, 1, 240, 1, "steps/s", "How fast the play goes.")
+SPEED = Slider("speed", "speed", 30, 1, 240, 1, "steps/s", "How fast it plays.")
 TABS = ("Codebook A", "Codebook B")
 
 
@@ -176,7 +178,7 @@ class Playground:
             panel.refuse_complaints()
 
     def preset(self, name: str) -> None:
-        """Go to a preset and begin anew. Raises ValueError for an unknown one."""
+        """Take a preset and start over. Raises SettingsError for an unknown one."""
         chosen = PRESETS[one_of("preset", name, PRESETS)]
         plain = {c.name: c.value for c in (*DATA, *CODEBOOK)} | BED | chosen.a
         rival = {c.name: plain[c.name] for c in CODEBOOK} | (chosen.b or {})
@@ -191,21 +193,21 @@ class Playground:
             self._tell_preset(name)
 
     def step(self, count: int = 1) -> None:
-        """Go on by ``count`` training steps and show them."""
+        """Train for ``count`` more steps and show them."""
         with self.lock:
             for world in self._shown().values():
                 world.step(count)
             self.canvas.show()
 
     def reset(self) -> None:
-        """Begin anew, up to the first step: before it there is no codebook to see."""
+        """Start over and take the first step: before it there is no codebook to see."""
         with self.lock:
             for world in (self.a, self.b):
                 world.restart()
             self.step()
 
     def play(self) -> None:
-        """Go on by itself for as long as a page shows it."""
+        """Run by itself for as long as a page shows it."""
         self.canvas.playing = True
 
     def pause(self) -> None:
@@ -248,7 +250,7 @@ class Playground:
             self.preset(change.new)
 
     def _tell_preset(self, name: str) -> None:
-        """Name the preset that the controls stand at, or that they stand at none."""
+        """Name the preset that the controls show, if it is one."""
         self._told = name
         self._preset.value = name
         self._look.value = "" if name == OWN else PRESETS[name].look
@@ -317,7 +319,7 @@ class Playground:
         self.buttons = [
             play,
             button("Step", "step-forward", "One training step (.)", self.step),
-            button("Reset", "undo", "Begin anew (r)", self.reset),
+            button("Reset", "undo", "Start over (r)", self.reset),
         ]
 
         def shown(change) -> None:

@@ -42,20 +42,20 @@ _FAULTS = {
     ),
     "ranks-draw-alone": (
         {},
-        "Nothing to see, and that is the point: on one process it is sound. Ask vqlib.audit.",
+        "Nothing to see, and that is the point: in a single process it works. Ask vqlib.audit.",
     ),
     "unseeded-draws": (
         {"threshold": 5.0},
-        "A and B have one seed and one history until the first reset; press reset: B differs.",
+        "A and B share a seed and a history until the first reset. Press reset: B differs.",
     ),
     "cold-start": (
         {"drift": 0.5},
-        "Step once: B throws a large part of its k-means codebook away at step 1.",
+        "Press Step once: at step 1, B throws away a large part of its k-means codebook.",
     ),
     "draws-with-replacement": (
         {"start": "random directions", "every": 50, "drift": 0},
         "At step 50 B moves several codes onto one token. Here such twins part again when one of "
-        "them moves; where many inputs are equal, one stays dead.",
+        "them moves. If many inputs are equal, all but one stay dead.",
     ),
     "resets-end-early": (
         {"drift": 2.0},
@@ -63,7 +63,7 @@ _FAULTS = {
     ),
     "unreachable-threshold": (
         {"threshold": 1.0},
-        "B's threshold is twice N/K: no more than half can be above it, and resets never end.",
+        "B's threshold is twice N/K: at most half of the codes can be above it. Resets never end.",
     ),
     "waits-for-zero": (
         {},
@@ -71,14 +71,14 @@ _FAULTS = {
     ),
     "averages-twice": (
         {"threshold": 0.0},
-        "The same codes; but B's loss, in the sentence below, is divided by the tokens twice.",
+        "The codes are the same, but B's loss, in the sentence below, is divided by N twice.",
     ),
 }
 
 PRESETS: dict[str, Preset] = {
     "the guide's baseline": Preset(
         "No reset. Codes that the cloud has left stay behind: nothing moves an unused code. Some "
-        "live again where the cloud comes by; a real encoder hardly ever comes back."
+        "live again when the cloud comes by. A real encoder hardly ever comes back."
     ),
     "a shrinking encoder": Preset(
         "No reset, and all outputs draw together: one code after another is left outside.",
@@ -89,7 +89,7 @@ PRESETS: dict[str, Preset] = {
     ),
     **{
         f"threshold {t:g}": Preset(
-            f"Dead below {t:g} hits a step. Watch ceiling and grace under the slider.",
+            f"Dead below {t:g} hits a step. Watch the ceiling and the grace under the sliders.",
             {"threshold": t},
         )
         for t in (0.5, 5.0, 10.0)
@@ -102,11 +102,13 @@ PRESETS: dict[str, Preset] = {
         "The same tokens, the same drift: only the reset differs.", {}, RESET
     ),
     "best known": Preset(
-        "Found by a sweep in this world: a short memory, a tenth of N/K, no token twice. A short "
-        "memory is cheap where every code has many tokens.",
+        "Found by a sweep in this world: a short memory, a threshold of a tenth of N/K, no token "
+        "twice. A short memory costs little if every code has many tokens.",
         {"threshold": 0.1, "relative": True, "distinct": True, "decay": 0.2},
     ),
-    "a still encoder": Preset("Nothing drifts: nothing dies, with no reset at all.", {"drift": 0}),
+    "a still encoder": Preset(
+        "Nothing drifts, so nothing dies, even without a reset.", {"drift": 0}
+    ),
     **{
         f"fault: {name}": Preset(
             f"{look} (The diagnosis calls it {EXPECTED[name]}.)", RESET | changes, {"variant": name}
@@ -119,7 +121,7 @@ PRESETS: dict[str, Preset] = {
 def setting(name: str, side: str = "A", **changes) -> Setting:
     """A preset's setting with ``changes``; side "B" is its rival's.
 
-    Raises KeyError for an unknown name, ValueError where a preset has no side B.
+    Raises KeyError for an unknown name, ValueError if a preset has no side B.
     """
     chosen = PRESETS[name]
     if side == "B" and chosen.b is None:

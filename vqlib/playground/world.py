@@ -57,17 +57,17 @@ class Setting:
     freeze: bool = False
     """The encoder stands still."""
     seed: int = 0
-    """Of the points and of the quantizer's draws."""
+    """Seed of the points and the quantizer's draws."""
     codebook_size: Annotated[int, Range(1, 2**12)] = 64
     """K."""
     decay: Annotated[float, Range(0, 1)] = 0.9
-    """Of the moving averages."""
+    """Decay of the moving averages."""
     threshold: float = 0.0
     """Dead below this many hits a step; 0: no reset."""
     relative: bool = False
     """Threshold and refill are multiples of N/K."""
     every: int = 1
-    """Reset only on each n-th step."""
+    """Reset only at every n-th step."""
     donors: Donors = "most_used"
     """Whose points replace dead codes."""
     refill: float | None = None
@@ -77,7 +77,7 @@ class Setting:
     start: Start = "k-means"
     """Where the codes begin."""
     variant: str | None = None
-    """A fault or an intervention by name; None: the sound quantizer."""
+    """A fault or an intervention by name; None: the correct quantizer."""
 
     def __post_init__(self):
         check_fields(self)
@@ -104,7 +104,7 @@ class Setting:
         )
 
 
-# a change of these begins anew; all others act from the next step on
+# a change of these starts over; all others act from the next step on
 AT_THE_START = ("surface", "tokens", "seed", "codebook_size", "start", "variant")
 
 
@@ -169,7 +169,7 @@ class World:
         self.came_from = self.places()
 
     def change(self, setting: Setting) -> bool:
-        """Go on under another setting; True where it had to begin anew for it."""
+        """Continue with another setting; True if that had to start over."""
         before, self.setting = self.setting, setting
         if any(getattr(before, name) != getattr(setting, name) for name in AT_THE_START):
             self.restart()
@@ -239,7 +239,7 @@ class World:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """Utilization on as many other points; a sound quantizer changes nothing by it."""
+        """Utilization on as many other points; a correct quantizer does not change by it."""
         drawn = torch.Generator().manual_seed(self.setting.seed + 2**32 + self.step_number)
         points = self.encoder(self._draw(drawn, self.setting.tokens))
         indices = self.quantizer.eval()(self._lift(points)).indices

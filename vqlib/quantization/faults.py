@@ -1,6 +1,6 @@
 """Faults of public implementations, as small subclasses: teaching material and controls.
 
-Each keeps the sound quantizer's interface, trains, and stays finite; each breaks one rule.
+Each keeps the correct quantizer's interface, trains, and stays finite; each breaks one rule.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class UndoneByTheAverage(NormEMAQuantizer):
 
 
 class CountsInEvaluation(NormEMAQuantizer):
-    """Evaluation goes on updating the counts.
+    """Evaluation keeps updating the counts.
 
     A pass over a validation set lets the counts of all codes it does not use fall, and the
     next training step resets them together: utilization jumps after each validation and falls
@@ -81,7 +81,7 @@ class InconsistentStart(NormEMAQuantizer):
 
     A code without a hit in the first step is divided by almost nothing: its norm grows by
     about 1 / EPS, and no input is ever near it. Seen in averages of sums and counts that
-    start at random codes without k-means, so ``kmeans_init`` is not heeded here. Codes are
+    start at random codes without k-means, so ``kmeans_init`` is ignored here. Codes are
     not renormalised, and the nearest one is found by L2 distance.
     """
 
@@ -121,7 +121,7 @@ class InconsistentStart(NormEMAQuantizer):
 class RanksDrawAlone(NormEMAQuantizer):
     """Each process moves dead codes to tokens of its own batch: the codebooks drift apart.
 
-    Alone, a process does what the sound quantizer does. Seen wherever a reset that was
+    A single process does what the correct quantizer does. Seen wherever a reset that was
     written for one process runs on several.
     """
 
@@ -133,7 +133,7 @@ class RanksDrawAlone(NormEMAQuantizer):
 
 
 class UnseededDraws(NormEMAQuantizer):
-    """The reset draws from the process's generator: the quantizer's seed does not decide it.
+    """The reset draws from the process's generator: the quantizer's seed does not control it.
 
     Seen where ``randperm`` is called without a generator. (It is called without a device as
     well there, which on a card either crashes or draws other numbers than on a CPU.)
@@ -174,9 +174,9 @@ class WithReplacement(DeadCodeReset):
 
 
 class DrawsWithReplacement(NormEMAQuantizer):
-    """Several dead codes are moved to one and the same token.
+    """Several dead codes are moved to the same token.
 
-    Of equal codes argmax finds only the first; the others are dead from birth. Seen where
+    Of equal codes argmax finds only the first; the others are dead from the start. Seen where
     donors are drawn by ``randint`` instead of a permutation.
     """
 
@@ -199,7 +199,7 @@ class UnreachableThreshold(NormEMAQuantizer):
 
 
 class AtZero(DeadCodeReset):
-    """Dead are codes whose count has come down to 0."""
+    """A code is dead once its count has fallen to 0."""
 
     def limits(self, codebook_size: int, tokens: int) -> tuple[float, float]:
         return torch.finfo(torch.float32).tiny, super().limits(codebook_size, tokens)[1]

@@ -1,4 +1,4 @@
-"""How codes and encoder outputs lie: angles in degrees, likeness, duplicates, effective rank."""
+"""How codes and encoder outputs lie: angles in degrees, similarity, duplicates, effective rank."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def codebook_lag(codebook: Tensor, counts: Tensor, sums: Tensor) -> float:
     """Degrees between the used codes and what they would be if estimated anew, averaged.
 
     ``codebook`` (K, D) unit rows; ``counts`` (K,) hits; ``sums`` (K, D) of the unit inputs
-    assigned to each. NaN where no code was hit.
+    assigned to each. NaN if no code was hit.
     """
     used = counts > 0
     return _mean(angles(codebook[used], F.normalize(sums[used], dim=-1)))
@@ -31,13 +31,13 @@ def codebook_lag(codebook: Tensor, counts: Tensor, sums: Tensor) -> float:
 def distance_to_nearest(codes: Tensor, points: Tensor) -> float:
     """Degrees from each of ``codes`` (n, D) to the nearest of ``points`` (N, D), averaged.
 
-    Unit vectors. NaN where there are no codes.
+    Unit vectors. NaN if there are no codes.
     """
     return _mean(angles(codes, points[nearest(codes, points)])) if len(codes) else math.nan
 
 
 def near_duplicates(codebook: Tensor, cosine: float = 0.999, chunk: int = 2**22) -> int:
-    """Number of codes that lie within ``cosine`` of a code before them.
+    """Number of codes whose cosine with an earlier code is above ``cosine``.
 
     ``codebook``: (K, D). Removing that many codes would leave none so close. At
     most ``chunk`` similarities are held at once.

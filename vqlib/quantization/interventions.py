@@ -56,7 +56,7 @@ class LeadersHeld(NormEMAQuantizer):
 class SwappedPlaces(NormEMAQuantizer):
     """After step 25 the leading tenth and the trailing tenth of the codes exchange their vectors.
 
-    A code keeps its number and its count and gets another's place on the sphere: what
+    A code keeps its number and its count but gets another's place on the sphere. What
     follows shows whether early use or the place makes a code win.
     """
 
@@ -118,8 +118,8 @@ class CountWeighted(NormEMAQuantizer):
 class GradientCodebook(NormEMAQuantizer):
     """A root cause cut: codes descend the gradient of the codebook loss instead of EMA.
 
-    Plain gradient descent on sum |stopgrad(z) - code|^2, at a rate where a code of average use
-    moves as fast as by EMA, and no code passes the mean of its inputs.
+    Plain gradient descent on sum |stopgrad(z) - code|^2, at a rate at which a code of average
+    use moves as fast as by EMA, and no code overshoots the mean of its inputs.
     """
 
     def _update(self, x: Tensor, bins: Tensor, sums: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What became of reset codes: which live, which are reset again and again."""
+"""What becomes of reset codes: which live, and which are reset again and again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def horizon_of(grace: float) -> int:
 
 
 class ResetLedger:
-    """Bookkeeping over steps: which reset codes live, which are reset again and again.
+    """Bookkeeping over steps: which reset codes live, and which are reset again and again.
 
     A reset code *survived* if within ``horizon`` steps of its reset it was chosen at
     least once and was not reset again.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """`` - did you mean `x`?`` for the closest of `known`, otherwise what the known names are."""
+    """`` - did you mean `x`?`` for the closest of `known`; otherwise the known names."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     if close:

@@ -89,7 +89,7 @@ def spherical_kmeans(
 
 
 def where_directed(vectors: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """``new`` rows (K, D) where ``vectors`` have a direction; where they are 0, ``old``.
+    """``new`` rows (K, D) where ``vectors`` have a direction, ``old`` rows where they are 0.
 
     That covers a code without inputs, and one whose inputs cancel. A choice of rows, not
     arithmetic: an unused code must not change by a single bit.
@@ -119,7 +119,7 @@ class NormEMAQuantizer(nn.Module):
     Args:
         codebook_size: K. dim: D. decay: of both moving averages, in [0, 1].
         beta: weight of the commitment loss, >= 0.
-        kmeans_init: start at k-means of the first batch, else at random unit vectors.
+        kmeans_init: start from k-means of the first batch; otherwise from random unit vectors.
         reset: a `DeadCodeReset`, or None for none.
         kmeans_iterations: of the first batch's k-means.
         seed: of the generator behind every draw. It lives on the CPU, so that a seed
@@ -177,8 +177,8 @@ class NormEMAQuantizer(nn.Module):
 
         Raises:
             ValueError: wrong last dimension, no tokens, or an integer type.
-            NonFiniteInput: NaN or infinity in a training batch, on any rank; nothing has
-                changed then.
+            NonFiniteInput: NaN or infinity in a training batch, on any rank; nothing was
+                changed.
             TypeError: the buffers are not float32.
         """
         self._check(z)
@@ -237,12 +237,14 @@ class NormEMAQuantizer(nn.Module):
         self.codebook.copy_(where_directed(sums, moved, self.codebook))
 
     def _begin(self, x: Tensor) -> int:
-        """Refuse a batch that is not finite, set the codebook on the first; the step's number."""
-        # one look at the device for both, and all ranks see the same, or some would wait for ever
+        """Reject a batch that is not finite; on the first, set the codebook. The step's number."""
+        # one look at the device for both; all ranks see the same, or some would wait without end
         broken = sum_over_ranks((~x.isfinite()).any().long())
         broken, steps = torch.stack([broken, self.steps]).tolist()
         if broken:
-            raise NonFiniteInput("z holds NaN or infinity: refused before it reaches the codebook")
+            raise NonFiniteInput(
+                "z holds NaN or infinity; it was rejected before it could reach the codebook"
+            )
         if steps == 0:
             codebook, counts = self._start(x)
             self.codebook.copy_(codebook)

@@ -57,7 +57,7 @@ class DeadCodeReset:
             happen: an EMA of counts decays towards 0 without reaching it, and no count
             is below 0, so ``cluster_size < 0.0`` is true of no code, ever.)
         relative: ``threshold`` and ``refill`` are multiples of the uniform share N/K,
-            which carries a setting from one batch or codebook size to another.
+            so that one setting fits other batch and codebook sizes.
         donors: whose outputs replace a dead code. "most_used": of the code most used in
             this batch. "top": of the ``top`` most used. "batch": any, uniformly.
             "usage": of a code drawn in proportion to its long-run ``cluster_size``.
@@ -66,7 +66,7 @@ class DeadCodeReset:
         distinct: never give two codes the same vector while different ones are left,
             first in the donors' pool, then in the rest of the batch. (Of two equal
             codes argmax finds only one; the other is dead from birth.)
-        top: how many codes donate where ``donors="top"``.
+        top: how many codes donate if ``donors="top"``.
 
     Raises:
         SettingsError: a ValueError: a field outside its range.
@@ -101,7 +101,7 @@ class DeadCodeReset:
         check_fields(self)
         if self.refill is not None and self.refill <= self.threshold:
             raise SettingsError(
-                f"refill must be above threshold ({self.threshold}) or a reset code is dead "
+                f"refill must be above threshold ({self.threshold}), or a reset code is dead "
                 f"again at once; got {self.refill}",
                 "refill",
             )
@@ -122,10 +122,10 @@ class DeadCodeReset:
 
     def grace(self, decay: float, codebook_size: int = 1, tokens: int = 1) -> float:
         """Steps that a reset code lives without a single hit: the first n at which
-        refill * decay^n < threshold. Infinite where the threshold is 0.
+        refill * decay^n < threshold. Infinite if the threshold is 0.
 
-        ``codebook_size`` and ``tokens`` matter only where ``relative``, and cancel even
-        there; they are taken so that a caller need not know.
+        ``codebook_size`` and ``tokens`` matter only if ``relative``, and cancel even then.
+        They are accepted so that a caller need not know.
         """
         threshold, refill = self.limits(codebook_size, tokens)
         if threshold == 0 or decay == 1:
@@ -195,7 +195,7 @@ class DeadCodeReset:
 
 
 def _sample(n: int, pool: Tensor, weight: Tensor | None, generator) -> Tensor:
-    """n members of ``pool``: without replacement where there are enough, else with it."""
+    """n members of ``pool``: without replacement if there are enough, otherwise with it."""
     enough = len(pool) >= n
     if weight is not None:
         drawn = torch.multinomial(weight.cpu(), n, replacement=not enough, generator=generator)

@@ -2,7 +2,7 @@
 
 Letters used in the docstrings: K codes, N tokens (one token is one vector that
 was quantized), D dimensions. ``counts`` is always shape (K,): how often each code
-was chosen in some window. A figure means little without its window: N tokens
+was chosen in some window. A number means little without its window: N tokens
 can show at most ``uniform_utilization(K, N)`` of a codebook, even in perfect health.
 """
 
@@ -54,7 +54,7 @@ def entropy(counts, *, normalized: bool = False) -> float:
     """Shannon entropy of the use of codes, in nats; divided by ln K if ``normalized``.
 
     ``counts``: (K,). Normalized entropy of a codebook of one code is 1 by convention.
-    Raises ValueError where nothing was counted.
+    Raises ValueError if nothing was counted.
     """
     p = _shares(counts)
     nats = -float(torch.special.xlogy(p, p).sum())
@@ -74,13 +74,13 @@ def perplexity_share(counts) -> float:
 
 
 def top_code_ratio(counts) -> float:
-    """Count of the most used code over the average count N/K; 1 is flat, K is one code only."""
+    """Count of the most used code over the average count N/K; 1: flat use, K: one code only."""
     p = _shares(counts)
     return float(p.max()) * len(p)
 
 
 def gini(counts) -> float:
-    """Gini coefficient of the counts: 0 where all are equal, (K-1)/K where one has all."""
+    """Gini coefficient of the counts: 0 if all are equal, (K-1)/K if one code has all."""
     p = _shares(counts).sort().values
     rank = torch.arange(1, len(p) + 1, dtype=p.dtype, device=p.device)
     return float((2 * rank - len(p) - 1).mul(p).sum() / len(p))

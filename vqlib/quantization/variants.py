@@ -10,7 +10,7 @@ from vqlib.quantization.ranges import SettingsError
 
 
 def named(name: str | None) -> type[NormEMAQuantizer]:
-    """The quantizer's class; None is the sound one. Raises SettingsError for an unknown name."""
+    """The quantizer's class; None is the correct one. Raises SettingsError for an unknown name."""
     known = {None: NormEMAQuantizer} | INTERVENTIONS | FAULTS
     if name not in known:
         text = f"unknown variant {name!r}" + near(str(name), filter(None, known))

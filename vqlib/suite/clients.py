@@ -1,9 +1,9 @@
 """Talking to a kernel that may not answer: papermill's client, with a bound on every silence.
 
 A request can be lost between two processes (a wake-up missed in the kernel, see ipykernel's issue
-1554): the kernel then sits idle, and whoever waits for its answer waits for ever. A kernel that
-works says so at once, with a status message, and only then may take its time. So silence is told
-from work: after `NUDGE` seconds another request wakes the kernel's channel, after `SILENCE`
+1554): the kernel then sits idle, and its client would wait without end. A kernel that works says so
+at once, with a status message, and only then may take its time. So silence can be told from work:
+after `NUDGE` seconds another request wakes the kernel's channel, after `SILENCE`
 seconds it is given up.
 """
 
@@ -26,7 +26,7 @@ class Unanswered(DeadKernelError):
 
 
 class Client(PapermillNotebookClient):
-    """Executes the cells; raises Unanswered where the kernel ignores one."""
+    """Executes the cells; raises Unanswered if the kernel ignores one."""
 
     asked = 0.0
     answered = True
@@ -48,7 +48,7 @@ class Client(PapermillNotebookClient):
             raise Unanswered(str(error)) from error
 
     def execute_cell(self, cell, cell_index, **kwargs):
-        """As nbclient's; where the kernel was given up, says which way it failed."""
+        """As nbclient's; if the kernel was given up, says how it failed."""
         self.asked, self.answered, self.nudged = time.monotonic(), False, False
         try:
             return super().execute_cell(cell, cell_index, **kwargs)
@@ -67,8 +67,8 @@ class Client(PapermillNotebookClient):
         return not self.answered and time.monotonic() - self.asked > SILENCE
 
     async def _async_check_alive(self) -> None:  # nbclient asks every second
-        # a reply that has come is now and then not told to whoever waits for it: seen on a busy
-        # machine, both sockets readable and the loop asleep. Asking again tells the first in line
+        # now and then nobody is told of a reply that has come: seen on a busy machine, with both
+        # sockets readable and the loop asleep. Polling again tells the first in line
         for channel in (self.kc.shell_channel, self.kc.iopub_channel):
             await channel.socket.poll(1)
         if not self.answered and not self.nudged and time.monotonic() - self.asked > NUDGE:

@@ -1,8 +1,8 @@
 """Editions of the notebooks for a class: the student's without solutions, the instructor's with.
 
-The committed notebooks are for those who learn alone: a stub that runs and is wrong, a hint and a
-solution, both folded. A student's notebook has no solutions, and nothing else is missing. In an
-instructor's each solution stands in the place of its stub, and its reasons are unfolded.
+The committed notebooks are for those who learn alone: a stub that runs but is wrong, a hint and a
+solution, both folded. A student's notebook lacks only the solutions. In an instructor's notebook
+each solution replaces its stub, and its explanation is unfolded.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def edition(notebook: NotebookNode, kind: Edition) -> NotebookNode:
 def write(notebooks: Iterable[Path], kind: Edition, folder: Path) -> list[Path]:
     """Write an edition of ``notebooks`` into ``folder``, under their names.
 
-    Raises SuiteError, before anything is written, where that would overwrite a file that was
-    not made here, or one that somebody has worked in since.
+    Raises SuiteError, before anything is written, if that would overwrite a file that was not
+    made here, or one that somebody has edited since.
     """
     made = {}
     for path in notebooks:
         made[folder / path.name] = edition(nbformat.read(path, as_version=4), kind)
     problems = [problem for path in made if (problem := _in_the_way(path))]
     if folder.exists() and not folder.is_dir():
-        problems = [f"{folder} is a file; expected a folder, or a name that is free"]
+        problems = [f"{folder} is a file; expected a folder, or a name that is not taken"]
     if problems:
         raise SuiteError(problems)
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def write(notebooks: Iterable[Path], kind: Edition, folder: Path) -> list[Path]:
 
 
 def _solve(cells: list[NotebookNode]) -> None:
-    """Each stub becomes its solution's code, and the solution's cell keeps the reasons."""
+    """Each stub becomes its solution's code; the solution's cell keeps the explanation."""
     stub = None
     for cell in cells:
         if _is(cell, "exercise"):
@@ -78,16 +78,16 @@ def _in_the_way(path: Path) -> str | None:
     """Why ``path`` must not be written, or None."""
     if not path.exists():
         return None
-    expected = "expected a new folder, or notebooks as `vqlib lessons` left them"
+    expected = "expected a new folder, or unedited notebooks of `vqlib lessons`"
     try:
         there = nbformat.read(path, as_version=4)
     except Exception:  # nbformat lets many kinds through; all mean that it is not ours
-        return f"{path} is there and is no notebook; {expected}"
+        return f"{path} exists and is not a notebook; {expected}"
     mark = there.metadata.get(MARK)
     if not mark:
-        return f"{path} is there and was not made by `vqlib lessons`; {expected}"
+        return f"{path} exists and was not made by `vqlib lessons`; {expected}"
     if mark.get("written") != _digest(there):
-        return f"{path} was changed since it was made; {expected}"
+        return f"{path} was edited after it was made; {expected}"
     return None
 
 

@@ -16,7 +16,7 @@ class SuiteError(ValueError):
 
 
 def read_toml(path: Path) -> dict:
-    """The tables of a TOML file. Raises SuiteError where it is missing or malformed."""
+    """The tables of a TOML file. Raises SuiteError if it is missing or malformed."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

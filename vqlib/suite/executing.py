@@ -50,7 +50,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Execution:
-    """What became of a Plan; `error` is readable text, None where all went well."""
+    """What became of a Plan; `error` is readable text, None if all went well."""
 
     notebook: NotebookNode
     seconds: float
@@ -65,7 +65,7 @@ def execute(
     timeout: float,
     on_cell: Callable[[], None] = lambda: None,
 ) -> Execution:
-    """Execute `plan` into `path`, which holds what was reached even where a cell fails.
+    """Execute `plan` into `path`, which holds what was reached even if a cell fails.
 
     `timeout` is for the whole notebook, in seconds. Raises Stopped after an interrupt.
     """
@@ -81,7 +81,7 @@ def execute(
             path,
             dict(plan.parameters),
             engine_name=clients.ENGINE,
-            kernel_name="python3",  # only picks papermill's translator; see vqlib.kernels
+            kernel_name="python3",  # only picks papermill's translator; see vqlib.suite.kernels
             language="python",
             progress_bar=False,
             options={
@@ -97,14 +97,14 @@ def execute(
     try:
         try:
             run()
-        except clients.Unanswered:  # rare, and no fault of the notebook: once more from the top
+        except clients.Unanswered:  # rare, and not the notebook's fault: once more from the top
             run()
     except PapermillExecutionError:
         pass  # `errors` says it better
     except CellTimeoutError:
         trouble = f"timed out: not finished after {timeout:g} s"
     except clients.Unanswered as error:
-        trouble = f"no answer from the kernel, in two attempts: {error}"
+        trouble = f"the kernel did not answer in two attempts: {error}"
     except DeadKernelError:
         trouble = "the kernel died (killed, or out of memory?)"
     except Exception as error:  # an unforeseen failure of one notebook must not end the others

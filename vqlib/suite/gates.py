@@ -13,7 +13,7 @@
     must_fail = ["baseline/val_utilization"]              # now these gates must go red
 
 A gate has ``min`` and/or ``max`` (both inclusive), or ``equals`` with a ``tolerance`` (absolute,
-inclusive; not needed for true or false). A record that is made but not listed, or listed but not
+inclusive; not needed for true and false). A record that is made but not listed, or listed but not
 made, is an error. A gate that no control can turn red guards nothing: `gates_without_control`.
 """
 
@@ -43,7 +43,7 @@ class Gate:
         """Whether `value` lies within, the bounds included."""
         if self.equals is not None:
             distance = abs(value - self.equals)
-            # 1.1 lies within 0.1 of 1.0, whatever binary fractions say
+            # 1.1 lies within 0.1 of 1.0, though binary fractions disagree
             return distance <= self.tolerance or math.isclose(distance, self.tolerance)
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
@@ -57,7 +57,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One gate held against one value; `passed` is None where there was no value to judge."""
+    """One gate and one value; `passed` is None if there was no value to judge."""
 
     record: str
     value: float | None
@@ -93,7 +93,7 @@ class Expected:
         return verdicts
 
     def mismatches(self, notebook: str, recorded: Iterable[str]) -> list[str]:
-        """A sentence for each record that is missing or that nothing announced."""
+        """A sentence for each record that is missing or not listed."""
         expected, recorded = self.records.get(notebook, {}), set(recorded)
         missing = [
             f"record `{name}` is expected, but was not made"
@@ -166,7 +166,7 @@ def _gates(entry, profiles: list[str], where: str, problems: list[str]) -> dict[
         gate = _gate(entry, where, problems)
         return dict.fromkeys(profiles, gate) if gate else {}
     if len(per_profile) < len(entry):
-        problems.append(f"{where}: bounds stand beside profiles; put them inside each profile")
+        problems.append(f"{where}: bounds are mixed with profiles; put them inside each profile")
         return {}
     gates = {key: _gate(entry[key], f"{where} ({key})", problems) for key in per_profile}
     return {key: gate for key, gate in gates.items() if gate}
@@ -192,9 +192,9 @@ def _fault(entry: dict) -> str | None:
     if not entry.keys() & {"min", "max", "equals"}:
         return "a gate needs `min`, `max` or `equals`"
     if "equals" in entry and entry.keys() & {"min", "max"}:
-        return "`equals` excludes `min` and `max`"
+        return "`equals` cannot be combined with `min` or `max`"
     if "equals" in entry and "tolerance" not in entry and not isinstance(entry["equals"], bool):
-        return "`equals` needs a `tolerance` (0 where the number must be exact)"
+        return "`equals` needs a `tolerance` (0 if the number must be exact)"
     if "tolerance" in entry and "equals" not in entry:
         return "`tolerance` belongs to `equals`"
     if entry.get("tolerance", 0) < 0:
@@ -210,7 +210,7 @@ def _control(notebook, name, entry, records, problems) -> Control | None:
         return None
     parameters, must_fail = entry.get("parameters"), entry.get("must_fail")
     if not isinstance(parameters, dict) or not parameters:
-        problems.append(f"{where}: `parameters` must be a table that plants the fault")
+        problems.append(f"{where}: `parameters` must be a table of the values that plant the fault")
         return None
     if not isinstance(must_fail, list) or not must_fail:
         problems.append(f"{where}: `must_fail` must list the gates that have to go red")

@@ -33,9 +33,9 @@ def environment(scratch: Path) -> dict[str, str]:
     added = {
         # not a share of the cores: a kernel that is the last one running should use them all
         "VQLIB_JOBS": str(cores()),
-        # a person's IPython startup files and history have no say in a measurement
+        # a person's IPython startup files and history must not affect a measurement
         "IPYTHONDIR": str(scratch.resolve() / "ipython"),
-        "TQDM_DISABLE": "1",  # a finished progress bar tells a reader nothing
+        "TQDM_DISABLE": "1",  # a finished progress bar is of no use to a reader
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
     for library in ("OMP", "MKL", "OPENBLAS"):
@@ -60,7 +60,7 @@ class Kernels:
         kernels = self
 
         class Manager(AsyncKernelManager):
-            """Runs `spec`, whichever kernel it is asked for."""
+            """Runs `spec`, no matter which kernel it is asked for."""
 
             kernel_spec = property(lambda self: spec)
 
@@ -98,4 +98,4 @@ class Kernels:
                 else:
                     process.send_signal(number)
             except ProcessLookupError:
-                pass  # it ended by itself meanwhile
+                pass  # it has ended by itself

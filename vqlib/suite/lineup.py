@@ -50,7 +50,7 @@ def directory_of(notebooks: Sequence[Path] | None, directory: Path | None = None
 
 
 def names(directory: Path | None = None) -> dict[str, Path]:
-    """The suite's notebooks: stem -> path, in order. Raises SuiteError where there is none."""
+    """The suite's notebooks: stem -> path, in order. Raises SuiteError if there is none."""
     directory = directory_of(None, directory)
     found = {path.stem: path for path in sorted(directory.glob(PATTERN))}
     if not found:
@@ -61,7 +61,7 @@ def names(directory: Path | None = None) -> dict[str, Path]:
 def find(wanted: Sequence[str], directory: Path | None = None) -> list[Path]:
     """The notebooks a person means by ``01``, by a stem or by a path.
 
-    Raises SuiteError naming those that do not exist, and what there is.
+    Raises SuiteError naming those that do not exist, and those that do.
     """
     known = names(directory)
     found, problems = [], []
@@ -110,7 +110,7 @@ def load(
     """Read and check the whole folder for a run of `notebooks` (None: all).
 
     `overrides` has the shape of a profile and wins over it. Raises SuiteError listing all that
-    is wrong in the first kind of file where something is.
+    is wrong in the first kind of file that has a mistake.
     """
     directory = directory_of(notebooks, directory)
     sources = names(directory)

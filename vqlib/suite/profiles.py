@@ -4,7 +4,7 @@ A notebook declares its parameters in exactly one cell tagged ``parameters``; th
 nothing but ``name = literal`` lines, because values derived there would go stale once papermill
 injects others. A profile, ``notebooks/profiles/NAME.toml``, gives values::
 
-    [common]                  # wherever a notebook declares the name
+    [common]                  # for every notebook that declares the name
     seed = 0
 
     [01_reproduce_collapse]   # this notebook only; wins over [common]
@@ -31,8 +31,8 @@ TAG = "parameters"
 def declared(path: Path) -> dict[str, object]:
     """The parameters of the notebook at `path`: name -> default, in order.
 
-    Raises SuiteError where the notebook cannot be read, has no cell tagged ``parameters`` or
-    several, or where that cell holds anything but assignments of literals.
+    Raises SuiteError if the notebook cannot be read, does not have exactly one cell tagged
+    ``parameters``, or if that cell holds anything but assignments of literals.
     """
     try:
         notebook = nbformat.read(path, as_version=4)
@@ -62,7 +62,7 @@ def _assignments(notebook: str, source: str) -> dict[str, object]:
         line = f"line {node.lineno}, `{ast.unparse(node).splitlines()[0]}`"
         name = _target(node)
         if name is None:
-            problems.append(f"{where}: {line}: expected only lines such as `name = 3`")
+            problems.append(f"{where}: {line}: expected only lines like `name = 3`")
         elif name in found:
             problems.append(f"{where}: {line}: `{name}` is assigned twice")
         else:
@@ -94,7 +94,7 @@ def available(directory: Path) -> list[str]:
 def load(directory: Path, profile: str) -> dict[str, dict[str, object]]:
     """The tables of a profile, unchecked against notebooks (`resolve` does that).
 
-    Raises SuiteError where there is no such profile, or where it holds anything but tables.
+    Raises SuiteError if there is no such profile, or if it holds anything but tables.
     """
     if profile not in available(directory):
         raise SuiteError(f"there is no profile `{profile}`{near(profile, available(directory))}")
@@ -102,7 +102,7 @@ def load(directory: Path, profile: str) -> dict[str, dict[str, object]]:
     loose = [name for name, table in tables.items() if not isinstance(table, dict)]
     if loose:
         raise SuiteError(
-            f"profile {profile}: `{name}` stands outside a table; expected [{COMMON}] or a "
+            f"profile {profile}: `{name}` is outside a table; expected [{COMMON}] or a "
             "notebook's name above it"
             for name in loose
         )
@@ -132,7 +132,7 @@ def resolve(
             problems.append(f"{source}: there is no notebook `{table}`{near(table, parameters)}")
         elif selected is None or table in selected:
             problems += _apply(table, given, parameters[table], values[table], source)
-    # a notebook's own value wins, whatever the order of the tables
+    # a notebook's own value wins, in any order of the tables
     for notebook, given in tables.items():
         if notebook in values:
             values[notebook].update(given)
@@ -167,7 +167,7 @@ def _apply(notebook, given, names, values, source) -> list[str]:
         elif not _fits(value, names[name]):
             problems.append(
                 f"{source}: {notebook}: `{name}` = {value!r} is {_kind(value)}; expected "
-                f"{_kind(names[name])}, as its default {names[name]!r}"
+                f"{_kind(names[name])}, like its default {names[name]!r}"
             )
         else:
             values[name] = value

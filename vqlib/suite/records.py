@@ -18,7 +18,7 @@ def record(name: str, value) -> None:
     `value`: an int, a float, a bool, or a 0-d NumPy or torch scalar. In a notebook it shows as
     one quiet line; outside IPython only the check is done.
 
-    Raises ValueError where the name is empty, or the value is not one finite number.
+    Raises ValueError if the name is empty, or the value is not one finite number.
     """
     if not isinstance(name, str) or not name.strip() or name != name.strip():
         raise ValueError(f"record: the name must be a non-empty string, got {name!r}")
@@ -33,8 +33,8 @@ def record(name: str, value) -> None:
 def collect(notebook: Mapping) -> dict[str, Number]:
     """The records in the cell outputs of an executed notebook, in the order they were made.
 
-    Raises ValueError where one name carries two different values, or where an output of the
-    record type does not hold a name and a finite number.
+    Raises ValueError if one name carries two different values, or if an output of the record
+    type does not hold a name and a finite number.
     """
     found: dict[str, Number] = {}
     for cell in notebook["cells"]:

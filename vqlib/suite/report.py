@@ -1,7 +1,7 @@
 """The HTML report of a run: a front page, and a page for each executed notebook.
 
-Every file stands alone: pictures and styles are inside it, and its content security policy keeps
-a browser from fetching anything.
+Every file is self-contained: pictures and styles are inside it, and its content security policy
+keeps a browser from fetching anything.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def write(results: Sequence[Result], folder: Path, *, profile: str) -> Path:
 
 
 def passed(folder: Path) -> bool:
-    """Whether the report in `folder` tells of no failed notebook and no failed gate."""
+    """Whether the report in `folder` has no failed notebook and no failed gate."""
     try:
         return json.loads((folder / RESULTS).read_text(encoding="utf-8"))["passed"] is True
     except (OSError, ValueError, KeyError):
@@ -154,7 +154,7 @@ def _json(results: Sequence[Result], about: dict[str, str]) -> str:
 
 
 def _commit() -> str:
-    """The commit of the checkout that vqlib runs from; empty where it is none."""
+    """The commit of the checkout that vqlib runs from; empty if it is not a checkout."""
     if not (places.PARENT / ".git").exists():
         return ""
 

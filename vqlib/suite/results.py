@@ -1,4 +1,4 @@
-"""What a notebook came to, and what a planted fault left green."""
+"""The result of a notebook, and the gates that a planted fault left green."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vqlib.suite.gates import Verdict
 
 @dataclass(frozen=True)
 class Result:
-    """What one notebook came to. `executed` is its notebook with outputs, partial on an error."""
+    """The result of one notebook. `executed` is the notebook with outputs, partial on an error."""
 
     notebook: str
     profile: str

@@ -1,8 +1,8 @@
-"""The suite: run the notebooks, hold their records against the gates, write the report.
+"""The suite: run the notebooks, check their records against the gates, write the report.
 
-`vqlib.suite.lineup` says what a folder of notebooks looks like; whatever is wrong in it is found
-before the first kernel starts. What a run makes goes into a scratch folder beside the results and
-takes their place only when it is complete.
+`vqlib.suite.lineup` says what a folder of notebooks looks like; every mistake in it is found
+before the first kernel starts. The output of a run goes into a scratch folder beside the results
+and takes their place only when it is complete.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run(
     last report in which nothing failed stays beside a new one as ``out/report.previous``.
 
     A notebook that fails carries `Result.error` and the others finish; a gate that fails is in
-    `Result.gates`. Raises SuiteError, before anything runs, where the notebooks, the profile or
+    `Result.gates`. Raises SuiteError, before anything runs, if the notebooks, the profile or
     expected.toml are malformed; KeyboardInterrupt after the kernels are stopped.
     """
     suite = lineup.load(notebooks, profile, directory, overrides)
@@ -66,7 +66,7 @@ def run(
 def check(notebooks: Sequence[Path] | None, profile: str, out: Path, **options) -> int:
     """`run`, then print every gate with its value. Options are those of `run`.
 
-    Returns 0 where all gates pass, 1 where one fails, 2 where a notebook could not run.
+    Returns 0 if all gates pass, 1 if one fails, 2 if a notebook could not run.
     Raises SuiteError as `run` does.
     """
     results = run(notebooks, profile, out, **options)
@@ -77,7 +77,7 @@ def check(notebooks: Sequence[Path] | None, profile: str, out: Path, **options) 
 
 
 def status(results: Sequence[Result], *, gates: bool) -> int:
-    """The exit status for `results`; a failed gate counts where `gates` is true."""
+    """The exit status for `results`; a failed gate counts if `gates` is true."""
     if any(result.error for result in results):
         return COULD_NOT_RUN
     red = any(verdict.passed is False for result in results for verdict in result.gates)
@@ -96,7 +96,7 @@ def run_controls(
 ) -> list[ControlResult]:
     """Execute every planted fault of expected.toml; returns the gates that did not go red.
 
-    A control is left out where none of its gates exists in `profile`. The executed notebooks go
+    A control is left out if none of its gates exists in `profile`. The executed notebooks go
     to ``out/controls``. Raises as `run` does.
     """
     suite = lineup.load(notebooks, profile, directory)
@@ -128,7 +128,7 @@ def _not_red(control: Control, result: Result, suite: Lineup) -> Iterator[Contro
     for record in _guarded(control, suite):
         verdict = verdicts[record]
         if result.error:
-            reason = f"the notebook failed before it could: {result.error.splitlines()[0]}"
+            reason = f"the notebook failed before the gate could: {result.error.splitlines()[0]}"
         elif verdict.passed:
             reason = f"{verdict.value:g} still passes {verdict.gate}"
         else:
@@ -193,7 +193,7 @@ def _judge(suite: Lineup, plan: Plan, path: Path, execution: executing.Execution
         mismatches = suite.expected.mismatches(notebook, values)
     except ValueError as problem:
         mismatches = [str(problem)]
-    if mismatches and error is None:  # after an error, missing records are only its echo
+    if mismatches and error is None:  # after an error, missing records follow from it
         error = "\n".join(mismatches)
     verdicts = suite.expected.judge(notebook, suite.profile, values)
     return Result(

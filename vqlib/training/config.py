@@ -17,26 +17,26 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. The defaults are the suite's calibrated setting with the guide's reset.
+    """One training run. The defaults are the suite's calibrated settings with the guide's reset.
 
     Raises:
         SettingsError: a ValueError: a field out of range or of the wrong type, its ``field``.
     """
 
     dataset: str = "photos"
-    """Built-in pictures, "photos" or "digits"; ignored where dataset_dir is given."""
+    """Built-in pictures: "photos" or "digits". Ignored if dataset_dir is given."""
     dataset_dir: str | None = None
     """A folder of pictures, .npy/.npz arrays, IDX files or CIFAR-10's binary version."""
     image_size: Annotated[int, Range(8, 2**12)] = 56
-    """Height and width of the pictures cut or resized from photos and folders; multiple of 4."""
+    """Height and width to which photos and folders are cut or resized; a multiple of 4."""
     val_fraction: Annotated[float, Range(0, 0.9, above=True)] = 0.1
-    """Share of dataset_dir that validates, where the data does not say itself."""
+    """Share of dataset_dir held out for validation, if the data has no split of its own."""
     batch_size: Annotated[int, Range(1, 2**20)] = 32
-    """Pictures a step."""
+    """Number of pictures in a training step."""
     epochs: Annotated[int, Range(1, 10**9)] = 1
-    """Passes over the training pictures; ignored where steps is given."""
+    """Passes over the training pictures. Ignored if steps is given."""
     steps: Annotated[int | None, Range(1, 10**12)] = None
-    """Training steps; None: as many as epochs asks for."""
+    """Number of training steps; None: as many as epochs asks for."""
 
     codebook_size: Annotated[int, Range(1, 2**24)] = 512
     """K, the number of codes."""
@@ -45,55 +45,56 @@ class TrainConfig:
     width: Annotated[int, Range(2, 2**12)] = 32
     """Channels of the model's inner layers."""
     decay: Annotated[float, Range(0, 1)] = 0.9
-    """Of the moving averages of codes and counts."""
+    """Decay of the moving averages of codes and counts."""
     beta: Annotated[float, Range(0, 1e6)] = 0.25
     """Weight of the commitment loss."""
     kmeans_init: bool = True
-    """Start at k-means of the first batch, else at random unit vectors."""
+    """Start from k-means of the first batch; otherwise from random unit vectors."""
 
     dead_code_threshold: Annotated[float, Range(0, 10**9)] = 1.0
-    """A code with fewer hits a step (EMA) is dead and is reset; 0 turns the reset off."""
+    """A code whose average hits a step fall below this is dead and is reset; 0: no reset."""
     reset_relative: bool = False
-    """Threshold and refill are multiples of the uniform share N/K."""
+    """Read threshold and refill as multiples of the uniform share N/K."""
     reset_donors: Donors = "most_used"
-    """Whose encoder outputs replace dead codes."""
+    """Encoder outputs that replace dead codes: those of the most used code, of the 8 most used
+    (top), any (batch), or any in proportion to the use of their code (usage)."""
     reset_interval: Annotated[int, Range(1, 10**9)] = 1
-    """Reset only on each n-th step."""
+    """Reset only at every n-th step."""
     reset_refill: Annotated[float | None, Range(0, 10**9, above=True)] = None
-    """Count that a reset code starts with; None: the threshold + 1."""
+    """The count that a reset code starts with; None: the threshold + 1."""
     reset_distinct: bool = False
     """Avoid giving two dead codes the same vector."""
     variant: str | None = None
-    """A quantizer changed on purpose: an intervention or a known fault, by name; None: sound."""
+    """Name of an intervention or a known fault to build in; None: the correct quantizer."""
 
     learning_rate: Annotated[float, Range(0, 1e3, above=True)] = 1e-3
-    """Of AdamW, reached after the warm-up."""
+    """Learning rate of AdamW, reached at the end of the warm-up."""
     warmup_steps: Annotated[int, Range(0, 10**12)] = 310
-    """Steps of the warm-up; 0: none."""
+    """Number of warm-up steps; 0: no warm-up."""
     warmup_power: Annotated[float, Range(0, 100, above=True)] = 1.75
-    """The rate at step s of the warm-up is learning_rate * (s / warmup_steps) ** power."""
+    """The rate at step s of the warm-up is learning_rate * (s / warmup_steps) ** warmup_power."""
     cooldown_steps: Annotated[int, Range(0, 10**12)] = 0
-    """Steps at the end over which the rate falls linearly to 0."""
+    """Number of steps at the end over which the learning rate falls linearly to 0."""
     momentum: Annotated[float, Range(0, 0.9999)] = 0.945
     """AdamW's first beta."""
     weight_decay: Annotated[float, Range(0, 1e6)] = 1e-4
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     freeze_encoder_at: Annotated[int | None, Range(0, 10**12)] = None
-    """Stop training the encoder from this step on (0: from the start); None: never."""
+    """Freeze the encoder from this step on (0: from the start); None: never."""
 
     seed: Annotated[int, Range(0, 2**62)] = 0
-    """Of the model's weights, the order of pictures and the quantizer's draws."""
+    """Seed of the initial weights, the order of the pictures and the quantizer's draws."""
     device: Device = "auto"
-    """"auto" takes CUDA where there is a card."""
+    """The device to train on; "auto" is CUDA if there is a card, otherwise the CPU."""
     threads: Annotated[int | None, Range(1, 2**12)] = None
-    """torch's CPU threads; None: as they are. Same seed and same threads: same bits."""
+    """Number of CPU threads of torch; None: unchanged. Same seed and same threads: same bits."""
 
     usage_window: Annotated[int, Range(1, 10**6)] = 1
-    """Steps over which training utilization is counted."""
+    """Number of steps over which training utilization is counted."""
     log_every: Annotated[int, Range(1, 10**9)] = 1
     """Steps between training rows of the history."""
     val_every: Annotated[int, Range(1, 10**12)] = 50
-    """Steps between validations; there is always one at the end."""
+    """Steps between validations. There is always one at the end."""
     trace_every: Annotated[int, Range(0, 10**9)] = 0
     """Steps between records of each code's counts (Run.trace); 0: none."""
     checkpoint_every: Annotated[int, Range(1, 10**12)] = 100
@@ -114,7 +115,7 @@ class TrainConfig:
         object.__setattr__(self, "_reset", DeadCodeReset.of(self, FLAGS))
 
     def reset(self) -> DeadCodeReset | None:
-        """The reset that these settings ask for; None where the threshold is 0."""
+        """The reset that these settings ask for; None if the threshold is 0."""
         return self._reset if self._reset.threshold > 0 else None
 
     def rate(self, step: int, steps: int) -> float:
@@ -124,7 +125,7 @@ class TrainConfig:
         return self.learning_rate * warm**self.warmup_power * cool
 
     def resolved_device(self) -> torch.device:
-        """The device itself. Raises ValueError where CUDA is asked for and there is none."""
+        """The device itself. Raises ValueError if CUDA is asked for and there is none."""
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is 'cuda', but torch sees no CUDA card; use 'cpu' or 'auto'")
         if self.device == "auto":
@@ -147,7 +148,7 @@ class TrainConfig:
 def steps_of(config: TrainConfig, pictures: int) -> int:
     """Training steps of ``config`` on that many training ``pictures``.
 
-    Raises SettingsError where there is not one whole batch.
+    Raises SettingsError if there is not one whole batch.
     """
     per_epoch = pictures // config.batch_size
     if per_epoch == 0:

@@ -115,7 +115,7 @@ def _built_in(dataset: str, image_size: int, val_fraction: float) -> Pictures:
 
 @dataclass(frozen=True)
 class _Division:
-    """Who trains and who validates. Hashes, not a generator: the same on every machine for ever."""
+    """Which pictures train and which validate. By hashes, so that every machine agrees."""
 
     val_fraction: float
     seed: int

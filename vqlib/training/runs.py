@@ -173,13 +173,13 @@ def begin(folder: Path, config: TrainConfig, *, finished: bool) -> None:
 
 
 def claim(folder: Path | None, config: TrainConfig, resume: bool):
-    """Check that ``folder`` is free for this run (None), or return the checkpoint to go on from.
+    """Check that ``folder`` is free for this run (None), or return the checkpoint to resume from.
 
     Writes nothing: settings or data that turn out unusable leave no folder to clear away.
     """
     if folder is None:
         if resume:
-            raise ValueError("resume needs out_dir, the folder of the run to go on with")
+            raise ValueError("resume needs out_dir, the folder of the run to resume")
         return None
     settings = folder / "config.json"
     if not resume:
@@ -204,7 +204,9 @@ def claim(folder: Path | None, config: TrainConfig, resume: bool):
         raise ValueError(f"a run resumes with the settings it began with; changed: {text}")
     tensors, info = checkpoints.read_tensors(folder / "checkpoint.safetensors")
     if "step" not in info:
-        raise ValueError(f"{folder / 'checkpoint.safetensors'} holds no training to go on with")
+        raise ValueError(
+            f"{folder / 'checkpoint.safetensors'} holds no training that can be resumed"
+        )
     return tensors, info
 
 

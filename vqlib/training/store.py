@@ -53,7 +53,7 @@ class Kept:
 
     @property
     def resumable(self) -> bool:
-        """Whether `RunStore.train` can go on with it."""
+        """Whether `RunStore.train` can resume it."""
         return self.state not in CANNOT_RESUME
 
 
@@ -140,7 +140,7 @@ class RunStore:
         config: TrainConfig | None = None,
         callbacks: Sequence[Callable[[Trainer], None]] = (),
     ) -> Run:
-        """Train in the folder of ``name``, from `new`; without ``config`` go on with what is there.
+        """Train in the folder of ``name``, from `new`; without ``config``, resume what is there.
 
         Of a training that diverged its last good state is kept, as a whole run.
 
@@ -168,7 +168,9 @@ class RunStore:
         try:
             lock.acquire(timeout=0.1, poll_interval=0.02)  # somebody may only be looking
         except Timeout:
-            raise RunInUse(f"the run {name!r} is under way in another panel or kernel") from None
+            raise RunInUse(
+                f"the run {name!r} is being trained in another panel or kernel"
+            ) from None
         try:
             yield
         finally:

@@ -209,7 +209,7 @@ def test_a_module_that_has_learned_is_not_asked_how_it_starts():
     found = audit(q)
     for question in ("cold-start", "first-step-explosion"):
         assert found[question].severity == "not applicable"
-        assert "learned already" in found[question].cause
+        assert "already learned" in found[question].cause
     assert found["reset-does-not-survive"].severity == "clear"
     assert audit(sound()())["cold-start"].severity == "clear"  # it has not
 
@@ -435,9 +435,9 @@ class Uncopyable(nn.Linear):
     [
         (3, {}, TypeError, "expected a module, or a function.*got 3"),
         (lambda: 3, {}, TypeError, "this one made 3"),
-        (nn.Linear(4, 4), {}, TypeError, "Linear is of no kind that is recognised.*adapter="),
+        (nn.Linear(4, 4), {}, TypeError, "Linear is not recognised.*adapter="),
         (Uncopyable(4, 4), {}, TypeError, "cannot be copied .holds a lock.; give a function"),
-        (sound(), {"dim": 7}, ValueError, r"refuses tokens of shape \(256, 7\)"),
+        (sound(), {"dim": 7}, ValueError, r"rejects tokens of shape \(256, 7\)"),
         (sound(), {"dim": 0}, ValueError, "dim must be a whole number of at least 1, got 0"),
         (sound(), {"tokens": 2.5}, ValueError, "tokens must be a whole number.*got 2.5"),
         (Grid(), {"adapter": GRID}, ValueError, "give dim="),
@@ -498,7 +498,7 @@ def fails(*given):
         ({"resets": lambda m: m.cluster_size > 0}, TypeError, "resets must give integers.*bool"),
         ({"resets": lambda m: "none"}, TypeError, "resets must give integers.*got 'none'"),
         ({"resets": lambda m: torch.tensor([64])}, ValueError, "codes from 0 to 63; got 64"),
-        ({"call": fails}, ValueError, "in evaluation mode .* refuses tokens .*nothing here"),
+        ({"call": fails}, ValueError, "in evaluation mode .* rejects tokens .*nothing here"),
         *[
             ({name: fails}, TypeError, f"adapter's {name} fails: KeyError: 'nothing here'")
             for name in ("indices", "codebook", "counts", "settings", "quantized", "loss", "resets")

@@ -2,11 +2,6 @@
 
 import math
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
@@ -14,14 +9,7 @@ from matplotlib.patches import FancyArrowPatch
 
 from vqlib.lessons import effects
 from vqlib.lessons.claims import ARMS, HYPOTHESES, LEADERS_SHARE
-from vqlib.lessons.figures import claims, curves
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    curves.set_style()
-    yield
-    plt.close("all")
+from vqlib.lessons.figures import claims
 
 
 def rows(**values):

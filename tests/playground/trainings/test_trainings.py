@@ -87,7 +87,7 @@ def test_one_at_a_time(long):
     assert long.board.train.disabled and not long.board.stop.disabled
     with pytest.raises(RuntimeError, match="'long' is training"):
         long.train()
-    with pytest.raises(TimeoutError, match="'long' still trains: step"):
+    with pytest.raises(TimeoutError, match="'long' is still training: step"):
         long.wait(0.01)
 
 

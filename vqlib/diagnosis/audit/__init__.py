@@ -59,24 +59,24 @@ def audit(
         subject: a quantizer, or a function without arguments that makes one. Prefer the
             function: only it shows how the layer starts, and what it does when it is built in
             a group of processes.
-        adapter: how to read the layer; None: recognised by `vqlib.watching.adapters.adapter_for`.
+        adapter: how to read the layer; None: found by `vqlib.watching.adapters.adapter_for`.
         dim: of a token; None: as the adapter's settings or the codebook say.
-        tokens: tokens a step N of your training; whether a threshold is reachable depends on
-            it. None: a few for each code.
-        ranks: also run it in two processes (some seconds).
-        seed: of the inputs, and of torch's generator for what draws from it.
+        tokens: N, the tokens of a step of your training; whether a threshold can be reached
+            depends on it. None: a few for each code.
+        ranks: also run it in two processes (takes some seconds).
+        seed: of the inputs, and of torch's generator during the audit.
         timeout: seconds that the two processes may take.
 
     Returns:
-        A `Diagnosis` with one answer a question; "not applicable" and "unknown" say why. Where
-        the layer gives NaN or infinity, "unstable-training" says of what, and nothing is
-        examined further.
+        A `Diagnosis` with one answer for each question; "not applicable" and "unknown" say why.
+        If the layer gives NaN or infinity, "unstable-training" says what is not finite, and
+        nothing else is examined.
 
     Raises:
-        TypeError: the subject is no module and makes none, cannot be copied, or is of an
-            unknown kind without an adapter; or the adapter fails, or gives a wrong kind of thing.
-        ValueError: dim or tokens out of range, or the layer refuses tokens of that shape; the
-            adapter gives wrong values; the module is on the meta device.
+        TypeError: the subject is no module and makes none, or cannot be copied, or is not
+            recognised and no adapter is given; or the adapter fails or gives a wrong type.
+        ValueError: dim or tokens is out of range, the layer rejects tokens of that shape, the
+            adapter gives wrong values, or the module is on the meta device.
     """
     for name, value in (("dim", dim), ("tokens", tokens)):
         if value is not None:
@@ -87,7 +87,7 @@ def audit(
     adapter = adapter or adapter_for(module)
     if adapter is None:
         raise TypeError(
-            f"{type(module).__name__} is of no kind that is recognised; say how to read it: "
+            f"{type(module).__name__} is not recognised; say how to read it: "
             "adapter=vqlib.Adapter(indices=..., codebook=..., counts=...)"
         )
     bench = Bench(module, adapter, dim, fresh, tokens, seed)
@@ -102,7 +102,7 @@ def audit(
 
 
 def _until_not_finite(answers: Iterator[Finding], ranks: bool) -> list[Finding]:
-    """All answers; where the layer gives NaN, this is the last and the others are unknown."""
+    """All answers; once the layer gives NaN, the questions left are unknown."""
     done = []
     try:
         for answer in answers:
@@ -154,5 +154,5 @@ def _healthy(answers: list[Finding]) -> list[Finding]:
     clear = sum(a.severity == "clear" for a in answers)
     if any_grave(answers) or not clear:
         return []
-    counted = Evidence("questions answered with no", clear, f"of {len(answers)}")
-    return [Finding("healthy", "note", (counted,), "No experiment showed a fault.")]
+    counted = Evidence("checks that found nothing", clear, f"of {len(answers)}")
+    return [Finding("healthy", "note", (counted,), "No experiment found a fault.")]

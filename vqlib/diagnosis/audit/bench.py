@@ -34,7 +34,7 @@ class NotFinite(Exception):
 
 
 def finite(what: str, values: Tensor, window: str) -> None:
-    """Raises `NotFinite` where one of ``values`` is not."""
+    """Raises `NotFinite` if one of ``values`` is not."""
     odd = int((~values.isfinite()).sum())
     if odd:
         counted = Evidence(
@@ -46,8 +46,8 @@ def finite(what: str, values: Tensor, window: str) -> None:
                 "critical",
                 (counted,),
                 f"The {what} is NaN or infinite for finite tokens with features of order 1.",
-                "Look for a division by a count or a norm of 0; if the layer itself is right, for "
-                f"what the adapter gives as its {what}.",
+                "Look for a division by a count or a norm of 0. If the layer is right, check what "
+                f"the adapter gives as its {what}.",
             )
         )
 
@@ -108,7 +108,7 @@ class Bench:
 
     Args:
         pristine: the module. adapter: how to read it. dim: of the tokens it takes.
-        fresh: whether it has seen no training batch yet; None where that cannot be seen.
+        fresh: whether it has seen no training batch yet; None if that cannot be seen.
         tokens: a step's tokens N; None: a few for each code. seed: of inputs and draws.
     """
 
@@ -145,7 +145,7 @@ class Bench:
         return self.settings.get("decay")
 
     def threshold(self, tokens: int) -> float | None:
-        """What the layer says: dead below so many hits a step of ``tokens``; None: nothing."""
+        """Hits a step of ``tokens`` below which a code is dead; None: the layer does not say."""
         value = self.settings.get("dead_code_threshold")
         if value is None:
             return None
@@ -199,16 +199,16 @@ class Bench:
     def call(self, module: nn.Module, z: Tensor, *, untrained: bool = False) -> Any:
         """The output for tokens z (N, dim).
 
-        Raises ValueError where the layer refuses them, and `NotFinite` for what it gives;
+        Raises ValueError if the layer rejects them, and `NotFinite` for what it gives;
         not for an evaluation of an ``untrained`` layer, which may have no codes yet.
         """
         mode = "training" if module.training else "evaluation"
         try:
             output = self.adapter.call(module, z.to(self.device))
-        except Exception as error:  # whatever a layer raises
+        except Exception as error:  # a layer may raise anything
             raise ValueError(
-                f"called in {mode} mode through its adapter, the layer refuses tokens of shape "
-                f"{tuple(z.shape)}: {error}; see the adapter's call, and dim="
+                f"the layer, called in {mode} mode through its adapter, rejects tokens of shape "
+                f"{tuple(z.shape)}: {error}; check the adapter's call, and dim="
             ) from error
         if not untrained:
             window = f"one pass of {len(z)} tokens in {mode} mode"
@@ -276,8 +276,8 @@ def reseed(seed: int, device: torch.device) -> None:
 def made(subject: nn.Module | Callable[[], nn.Module], seed: int) -> tuple[nn.Module, bool | None]:
     """A module of our own from ``subject``, and whether it is known to be fresh.
 
-    Raises TypeError where the subject is neither a module nor a function that makes one, or
-    is a module that cannot be copied; ValueError where it is on the meta device.
+    Raises TypeError if the subject is neither a module nor a function that makes one, or is a
+    module that cannot be copied; ValueError if it is on the meta device.
     """
     if isinstance(subject, nn.Module):
         try:

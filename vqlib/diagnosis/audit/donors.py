@@ -1,4 +1,4 @@
-"""What a reset makes of the codebook: copies of one vector, and resets without end."""
+"""What resets do to the codebook: copies of one vector, and resets that never end."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def duplicate_codes(bench: Bench, starved: Starving) -> Finding:
         return Finding(
             name,
             "unknown",
-            cause="No two codes were reset together onto tokens of one code, or not "
+            cause="No two codes were reset together onto tokens of one code, or none was reset "
             f"again within {bench.patience} steps.",
             remedy="a larger codebook, or a shorter decay",
         )
     window = f"{ROUNDS} resets, more tokens in the most used code than codes were dead"
     evidence = [
         Evidence("codes reset", together, "codes", window),
-        Evidence("of these equal to one before them", copies, "codes", window),
+        Evidence("of these equal to an earlier code", copies, "codes", window),
     ]
     if copies:
         evidence.append(Evidence("of these hit at the next step", hit, "codes"))
@@ -47,8 +47,8 @@ def duplicate_codes(bench: Bench, starved: Starving) -> Finding:
             name,
             "warning",
             tuple(evidence),
-            "Donors are drawn with replacement although there are enough: of equal codes only one "
-            "can win.",
+            "Donors are drawn with replacement although there are enough. Of several equal codes "
+            "only one can be chosen.",
             "Draw donors without replacement (a permutation).",
         )
     scattered = _scattered(bench, starved)
@@ -61,7 +61,7 @@ def duplicate_codes(bench: Bench, starved: Starving) -> Finding:
                 "tokens scattered over many codes",
             ),
             Evidence(
-                "codes equal to one before them",
+                "codes equal to an earlier code",
                 len(_copies(scattered)),
                 "codes",
                 "tokens scattered over many codes",
@@ -71,8 +71,8 @@ def duplicate_codes(bench: Bench, starved: Starving) -> Finding:
             name,
             "note",
             tuple(evidence),
-            "Where the donors' code has fewer tokens than codes are dead, one token is given to "
-            "several codes.",
+            "If the donors' code has fewer tokens than there are dead codes, several codes get the "
+            "same token.",
             "Draw the missing donors from the whole batch (in vqlib: distinct=True, or "
             'donors="batch").',
         )
@@ -119,7 +119,7 @@ def _next_reset(
 
 
 def _scattered(bench: Bench, starved: Starving) -> Seen | None:
-    """The next reset where every other code has two tokens, so that none has many."""
+    """The next reset while every other code has two tokens, so that none has many."""
     others = torch.ones(bench.codes, dtype=torch.bool)
     others[starved.codes] = False
     if not bench.visitable or not others.any() or len(starved.codes) <= 4:
@@ -149,7 +149,7 @@ def jittered(rows: Tensor, bench: Bench) -> Tensor:
 
 
 def threshold_above_share(bench: Bench, settled: nn.Module, starved: Starving) -> Finding:
-    """Under perfectly uniform inputs, do the resets go on for ever?"""
+    """Under perfectly uniform inputs, do the resets ever end?"""
     name = "threshold-above-share"
     threshold, share = bench.threshold(bench.tokens), bench.tokens / bench.codes
     if not threshold and not starved.put:
@@ -158,12 +158,12 @@ def threshold_above_share(bench: Bench, settled: nn.Module, starved: Starving) -
         return Finding(
             name,
             "not applicable",
-            cause="The layer projects its inputs: uniform use cannot be arranged.",
+            cause="The layer projects its inputs, so uniform use cannot be set up.",
         )
     rate, window = _rate_when_uniform(bench, settled)
     evidence = [
         Evidence("uniform share", share, "hits a step", f"{bench.tokens} tokens a step"),
-        Evidence("codes reset a check under uniform inputs", rate, "share of codebook", window),
+        Evidence("codes reset a check under uniform inputs", rate, "of the codebook", window),
     ]
     if threshold:
         evidence.append(Evidence("threshold", threshold, "hits a step"))
@@ -177,8 +177,8 @@ def threshold_above_share(bench: Bench, settled: nn.Module, starved: Starving) -
             name,
             "unknown",
             tuple(evidence),
-            "The share depends on the tokens of a step, which were not given.",
-            f"tokens= as in the training{least} for this threshold",
+            "The uniform share depends on the tokens of a step, which were not given.",
+            f"tokens= as in your training{least} for this threshold",
         )
     reach = "" if not threshold else f": at most {min(1.0, share / threshold):.0%} of the codes can"
     return Finding(

@@ -30,7 +30,7 @@ def ranks_disagree(bench: Bench, make, steps: int, timeout: float) -> Finding:
         timeout: seconds for all of it.
     """
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
-        return Finding(NAME, "not applicable", cause="This torch has no gloo.")
+        return Finding(NAME, "not applicable", cause="This build of torch has no gloo backend.")
     try:
         parcel = cloudpickle.dumps(
             (
@@ -44,7 +44,7 @@ def ranks_disagree(bench: Bench, make, steps: int, timeout: float) -> Finding:
             )
         )
     except Exception as error:
-        cause = f"It cannot be sent to another process: {error}".splitlines()[0]
+        cause = f"The layer cannot be sent to another process: {error}".splitlines()[0]
         return Finding(NAME, "not applicable", cause=cause)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "parcel").write_bytes(parcel)
@@ -56,7 +56,7 @@ def ranks_disagree(bench: Bench, make, steps: int, timeout: float) -> Finding:
 
 
 def _run(folder: str, timeout: float) -> Finding | None:
-    """Start the processes and wait for them; a finding where they do not come to an end.
+    """Start the processes and wait for them; a finding if they fail or do not finish.
 
     Interpreters of their own, not multiprocessing: that would run a caller's script again.
     """
@@ -103,8 +103,8 @@ def _late(folder: str, timeout: float) -> Finding:
             NAME,
             "warning",
             evidence,
-            "Two processes did not finish: one may wait for the other for ever.",
-            "Call every collective on every rank, whatever its data.",
+            "Two processes did not finish: one may be waiting for the other.",
+            "Call every collective on every rank, no matter what data it has.",
         )
     return Finding(
         NAME, "unknown", evidence, "The processes did not start in time.", "a longer timeout"
@@ -138,20 +138,20 @@ def _compared(ended: list[dict], bench: Bench, steps: int, *, built_there: bool)
         return Finding(NAME, "clear", tuple(evidence))
     if early and not built_there:
         cause = (
-            "Each process learned from its own data only; but the module was made before "
-            "torch.distributed began, and some layers look for it when they are made."
+            "Each process learned only from its own data. But the module was built before "
+            "torch.distributed was initialised, and some layers check for it when they are built."
         )
-        remedy = "a function that makes the layer, which each process can call"
+        remedy = "a function that makes the layer and that each process can call"
         return Finding(NAME, "unknown", tuple(evidence), cause, remedy)
     if early:
-        cause = "Each process learns from its own data only: nothing is summed over processes."
+        cause = "Each process learns only from its own data: nothing is summed over processes."
         remedy = (
-            "Sum hits and sums over the processes (some layers do so only where built after "
+            "Sum hits and sums over the processes (some layers do so only if built after "
             "init_process_group, or with a flag)."
         )
     else:
-        cause = "The averages are shared, and the resets are not: each process draws its own."
-        remedy = "Let one process draw, and send its rows to the others."
+        cause = "The averages are shared but the resets are not: each process draws its own."
+        remedy = "Let one process draw, and broadcast its rows to the others."
     return Finding(NAME, "critical", tuple(evidence), cause, remedy)
 
 

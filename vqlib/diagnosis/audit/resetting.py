@@ -14,12 +14,12 @@ from vqlib.diagnosis.findings import Evidence, Finding
 LONGEST = 400  # steps that a starving may take
 AGAIN = 20  # checks for which codes that are reset again and again are left alone
 FORGOTTEN = (
-    "A reset code is dead again at once and is moved again, even where it is hit: its count is "
-    "not refilled, or something rewrites it."
+    "A reset code is dead again at once and is moved again, even if it is hit: its count is not "
+    "refilled, or something overwrites it."
 )
 REFILL = (
-    "Set the count of a reset code above the threshold, for example to threshold + 1, and reset "
-    "every buffer that the code is computed from."
+    "Set the count of a reset code above the threshold, for example to threshold + 1, and also "
+    "reset every buffer that the code is computed from."
 )
 
 
@@ -97,7 +97,7 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
             "reset-never-fires",
             "note",
             tuple(evidence),
-            "The layer has no reset, or it is off (threshold 0): a code without hits stays lost.",
+            "The layer has no reset, or it is off (threshold 0): codes without hits do not move.",
             f"Set a threshold of about a tenth of the uniform share: {0.1 * share:.2g} hits a "
             f"step at {bench.tokens} tokens for {bench.codes} codes.",
         )
@@ -115,16 +115,16 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
             "reset-never-fires",
             "critical",
             tuple(evidence),
-            "Codes are dead by the layer's own threshold, and no code moves: its reset is not "
-            "called, waits for what cannot happen, or is undone in the same step.",
+            "Codes are dead by the layer's own threshold, but none moves. Its reset is not called, "
+            "waits for something that cannot happen, or is undone in the same step.",
             "Compare the counts with the threshold itself, after the moving average's update.",
         )
     return Finding(
         "reset-never-fires",
         "unknown",
         tuple(evidence),
-        f"No code was dead by the threshold of {threshold:.3g} hits a step so soon, or "
-        "the layer shows no counts.",
+        f"No code fell below the threshold of {threshold:.3g} hits a step in {starved.steps} "
+        "steps, or the layer shows no counts.",
         "counts in the adapter, or a shorter decay",
     )
 
@@ -170,7 +170,7 @@ def visit(bench: Bench, starved: Starving, module: nn.Module) -> Visit:
 def leave_alone(bench: Bench, starved: Starving) -> tuple[int | None, nn.Module]:
     """(steps until most reset codes are reset again without a hit, the module to visit).
 
-    None: in none of `Bench.patience` steps. Where it happens at the very next check, they are
+    None: in none of `Bench.patience` steps. If it happens at the very next check, they are
     left alone for `AGAIN` more, so that a count that is never refilled has time to fall.
     """
     module, codes = bench.copy(starved.after), starved.codes
@@ -199,8 +199,8 @@ def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
             Evidence("codes that the layer says it reset", starved.said, "codes", starved.window),
             Evidence("of these put elsewhere", starved.put, "codes", starved.window),
         )
-        cause = "The reset is undone within its step: something rewrites the codebook."
-        remedy = "Reset after the moving average's update, and write its sums too."
+        cause = "The reset is undone in the same step: something overwrites the codebook."
+        remedy = "Reset after the moving average's update, and reset its sums too."
         return Finding(name, "critical", evidence, cause, remedy)
     if starved.after is None:
         return Finding(name, "not applicable", cause=f"No reset was seen in {starved.window}.")
@@ -249,4 +249,4 @@ def _three_times(decay: float | None) -> str:
     if not decay or decay == 1:
         return ""
     steps = math.floor(math.log(3) / -math.log(decay)) + 1
-    return f": at 3 x the threshold it has {steps} steps at decay {decay:g}"
+    return f": at 3 x the threshold it lasts {steps} steps at decay {decay:g}"

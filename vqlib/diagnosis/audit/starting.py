@@ -13,7 +13,7 @@ from vqlib.diagnosis.findings import Evidence, Finding
 
 SLACK = 0.2  # radians by which a code left the way from where it was to its inputs' mean
 LOUD, FAINT = 1e-2, 1e-3  # a total collapse should read at least so much
-REMEDY = "Begin the counts at those of the first batch, as its assignment gives them."
+REMEDY = "Start the counts at the hits of the first batch."
 GROWN, EXPLODED = 3.0, 10.0  # x the norm of codes that were hit
 
 
@@ -36,7 +36,7 @@ def start(bench: Bench) -> Start:
 def cold_start(bench: Bench, started: Start) -> Finding:
     """How many codes in use were thrown away in the first steps.
 
-    In use: hit at least twice the threshold (the uniform share, where that is unknown).
+    In use: hit at least twice the threshold (the uniform share, if the threshold is unknown).
     Thrown away: neither where it was nor on the way to the mean of its inputs.
     """
     if bench.fresh is False:
@@ -45,7 +45,7 @@ def cold_start(bench: Bench, started: Start) -> Finding:
         return Finding(
             "cold-start",
             "not applicable",
-            cause="The layer projects its inputs: codes and inputs cannot be compared.",
+            cause="The layer projects its inputs, so codes and inputs cannot be compared.",
         )
     threshold = bench.threshold(bench.tokens)
     enough = bench.tokens / bench.codes if threshold is None else max(1.0, 2 * threshold)
@@ -57,15 +57,15 @@ def cold_start(bench: Bench, started: Start) -> Finding:
             "cold-start",
             "unknown",
             cause="No code was hit often enough to tell.",
-            remedy="a larger batch: tokens=",
+            remedy="a larger batch (tokens=)",
         )
     codes = _first_codes(bench, first)
     if codes is None:
         return Finding(
             "cold-start",
             "unknown",
-            cause="Of several codebooks, the one that k-means sets cannot be read.",
-            remedy="one of its layers alone",
+            cause="Of several codebooks, the codes that k-means sets cannot be read.",
+            remedy="a layer with one of its codebooks alone",
         )
     random = float(_turn(codes, first.before)[used].median()) < 1e-3
     thrown = _astray(codes, first) & used
@@ -91,17 +91,17 @@ def cold_start(bench: Bench, started: Start) -> Finding:
             "cold-start",
             "note",
             evidence,
-            "Counts begin below the hits of the first batch; with this batch "
-            "hardly a code is lost by it.",
+            "Counts start below the hits of the first batch, although with this batch hardly any "
+            "code is lost because of it.",
             REMEDY,
         )
-    cause = "Codes that the first batch uses are reset at once: their counts begin too low."
-    if random:  # nothing of worth is lost
+    cause = "Codes that the first batch uses are reset at once: their counts start too low."
+    if random:  # nothing learned is lost
         return Finding(
             "cold-start",
             "note",
             evidence,
-            cause + " The codes that are lost were random ones.",
+            cause + " The codes lost were still random, so nothing learned is lost.",
             REMEDY,
         )
     return Finding("cold-start", "critical" if part > 0.5 else "warning", evidence, cause, REMEDY)
@@ -133,12 +133,12 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
         return Finding(
             "first-step-explosion",
             "unknown",
-            cause="Every code was hit, or reset.",
+            cause="Every code was hit or reset.",
             remedy="the same layer without its reset",
         )
     window = f"first {len(steps)} steps of {bench.tokens} tokens in one place"
     evidence = (
-        Evidence("largest norm of a code without a hit", ratio, "x that of codes hit", window),
+        Evidence("largest norm of a code without a hit", ratio, "x that of hit codes", window),
         Evidence("codes without a hit", idle, f"of {bench.codes}", window),
     )
     if ratio <= GROWN:
@@ -147,9 +147,9 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
         "first-step-explosion",
         "critical" if ratio > EXPLODED else "warning",
         evidence,
-        "A code is a running sum over a running count, and the two do not begin together.",
-        "Begin the counts at 1 where the sums begin at the codes, or both at 0 and skip codes "
-        "without a hit.",
+        "A code is a running sum divided by a running count, and the two start out of step.",
+        "Start the counts at 1 if the sums start at the codes; or start both at 0 and do not "
+        "update codes without a hit.",
     )
 
 
@@ -190,7 +190,7 @@ def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
             "loss-hides-collapse",
             "warning",
             evidence,
-            "The loss falls with the number of tokens: it is a mean that is divided again.",
+            "The loss falls as the number of tokens grows: a mean is divided by the tokens again.",
             "Average the loss once.",
         )
     if reads >= LOUD:
@@ -199,8 +199,8 @@ def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
         "loss-hides-collapse",
         "warning" if reads < FAINT else "note",
         evidence,
-        "The loss is a mean over the elements of short vectors: it is small whatever the codes do.",
-        "Watch 1 - cosine beside it, or the share of codes in use; never this loss alone.",
+        "The loss averages over elements of short vectors: it is small whether codes fit or not.",
+        "Watch 1 - cosine or the share of codes in use as well, never this loss alone.",
     )
 
 
@@ -215,7 +215,7 @@ def _first_codes(bench: Bench, first: Seen) -> Tensor | None:
 
 
 def _seen_data(question: str) -> Finding:
-    cause = "The module has learned already: give a function that makes one."
+    cause = "The module has already learned: pass a function that makes a fresh one."
     return Finding(question, "not applicable", cause=cause)
 
 

@@ -24,7 +24,7 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module) -> Finding:
             "critical" if heavy else "note",
             tuple(evidence),
             "A forward pass in evaluation mode updates what training uses.",
-            "Update state only where self.training is true.",
+            "Update state only if self.training is true.",
         )
     first = {}
     if bench.fresh is not False:
@@ -35,8 +35,8 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module) -> Finding:
             name,
             "note",
             tuple(evidence),
-            "Evaluation changes nothing later, but an evaluation before any training initialises "
-            "the layer from its own data.",
+            "Evaluation changes nothing in a trained layer, but an evaluation before any training "
+            "initialises the layer from evaluation data.",
             "Train at least one step before the first evaluation.",
         )
     return Finding(name, "clear", tuple(evidence))
@@ -100,16 +100,16 @@ def not_reproducible(bench: Bench, starved: Starving | None) -> Finding:
     again = _alike(results[0], results[1])
     other = _alike(results[0], results[2])
     evidence = (
-        Evidence("same result with torch's generator seeded alike", _yes(again), "", window),
-        Evidence("same result with torch's generator seeded otherwise", _yes(other), "", window),
+        Evidence("same result from the same torch seed", _yes(again), "", window),
+        Evidence("same result from another torch seed", _yes(other), "", window),
     )
     if not again:
         return Finding(
             name,
             "critical",
             evidence,
-            "The layer draws numbers that no seed decides.",
-            "Draw from a generator with a seed of its own.",
+            "The layer draws random numbers that no seed controls.",
+            "Draw from a generator that has its own seed.",
         )
     if other:
         return Finding(name, "clear", evidence)
@@ -118,16 +118,16 @@ def not_reproducible(bench: Bench, starved: Starving | None) -> Finding:
             name,
             "warning",
             evidence,
-            "The layer holds a generator of its own, and draws from the process's all the same: "
-            "its seed does not decide the result.",
+            "The layer has its own generator but also draws from the process's generator, so its "
+            "seed does not determine the result.",
             "Pass the layer's generator to every draw.",
         )
     return Finding(
         name,
         "clear",
         evidence,
-        "It draws from the process's generator: whatever else draws changes its codes.",
-        "torch.manual_seed right before training makes a run repeat.",
+        "It draws from the process's generator: anything else that draws there changes its codes.",
+        "Call torch.manual_seed right before training to repeat a run.",
     )
 
 

@@ -31,11 +31,13 @@ class Board:
         answer: Callable[[str, str, bool | None], None],
     ):
         self.name = widgets.Text(layout={"width": "230px"})
-        self.name.tooltip = "Name of the run. Empty: what differs from the default settings."
+        self.name.tooltip = (
+            "Name of the run. If empty, it is named after what differs from the default settings."
+        )
         self.train = widgets.Button(description="Train", icon="play", button_style="primary")
         self.train.tooltip = "Train with these settings"
         self.stop = widgets.Button(description="Stop", icon="stop", disabled=True)
-        self.stop.tooltip = "End after the step under way; the run is kept"
+        self.stop.tooltip = "Stop after the present step; the run is kept"
         self._progress, self._message = widgets.HTML(), widgets.HTML()
         self.picture = RunView(lambda *asked: self._aloud(answer, *asked))
         parts = {
@@ -78,7 +80,7 @@ class Board:
         self._progress.value, self.picture.live = "", {}
 
     def _aloud(self, act: Callable, *arguments) -> None:
-        """Do what a button asks; a browser shows nothing of an exception, so it is said as well."""
+        """Do what a button asks. A browser does not show an exception, so it is also said here."""
         try:
             act(*arguments)
         except Exception as error:

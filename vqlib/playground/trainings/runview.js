@@ -193,8 +193,8 @@ function tableRow(row, ask) {
   restore.addEventListener("click", () => ask("restore", row.name));
   const actions = element("td", {}, restore);
   if (row.resumable) {
-    const resume = element("button", { class: "vq-resume", "aria-label": `go on with ${row.name}`,
-      title: "Go on from its last checkpoint, as if it had never stopped" }, "Go on");
+    const resume = element("button", { class: "vq-resume", "aria-label": `resume ${row.name}`,
+      title: "Resume from its last checkpoint, as if it had never stopped" }, "Resume");
     resume.addEventListener("click", () => ask("resume", row.name));
     actions.append(resume);
   }

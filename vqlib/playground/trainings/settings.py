@@ -15,7 +15,7 @@ from vqlib.training.model import STRIDE
 BASE = replace(
     SMALL, dead_code_threshold=1.0, trace_every=0, val_every=20, checkpoint_every=20, log_every=1
 )
-"""The calibrated setting in small, with the guide's reset: pictures within seconds."""
+"""A small version of the calibrated settings, with the guide's reset: pictures within seconds."""
 
 SHORT = {
     "dataset": "",
@@ -45,9 +45,27 @@ def controls(base: TrainConfig) -> list:
     }
     return [
         Choice("dataset", "Data", base.dataset, data, "What the model is trained on."),
-        _slider(base, "codebook_size", "Codes K", 2, 2048, 1, "codes", "Size of the codebook."),
-        _slider(base, "batch_size", "Batch", 1, 256, 1, "pictures", "Pictures a step."),
-        _slider(base, "steps", "Steps", 1, 5000, 1, "steps", "Training steps in all."),
+        _slider(
+            base,
+            "codebook_size",
+            "Codes K",
+            2,
+            2048,
+            1,
+            "codes",
+            "Number of codes in the codebook.",
+        ),
+        _slider(
+            base,
+            "batch_size",
+            "Batch",
+            1,
+            256,
+            1,
+            "pictures",
+            "Number of pictures in a training step.",
+        ),
+        _slider(base, "steps", "Steps", 1, 5000, 1, "steps", "Number of training steps in all."),
         _slider(
             base,
             "decay",
@@ -56,7 +74,7 @@ def controls(base: TrainConfig) -> list:
             1.0,
             0.001,
             "of the old",
-            "Of the moving averages of codes and counts; their memory is 1/(1 - decay) steps.",
+            "Decay of the averages of codes and counts; their memory is 1/(1 - decay) steps.",
         ),
         _slider(
             base, "beta", "Beta", 0.0, 2.0, 0.05, "x commitment", "Weight of the commitment loss."
@@ -69,13 +87,13 @@ def controls(base: TrainConfig) -> list:
             20.0,
             0.1,
             "hits a step",
-            "A code whose moving average of hits lies below it is dead; 0: no reset.",
+            "A code whose moving average of hits is below this is dead; 0: no reset.",
         ),
         Switch(
             "reset_relative",
             "as multiples of N/K",
             base.reset_relative,
-            "Threshold and refill count in shares of equal use, so they fit any N and K.",
+            "Read threshold and refill as multiples of N/K, so that they fit any N and K.",
         ),
         _slider(
             base,
@@ -85,9 +103,11 @@ def controls(base: TrainConfig) -> list:
             40.0,
             0.1,
             "0: thr. + 1",
-            "Count that a reset code starts with; 0 stands for the guide's, threshold + 1.",
+            "The count that a reset code starts with; 0 means threshold + 1.",
         ),
-        _slider(base, "reset_interval", "Interval", 1, 100, 1, "steps", "Reset each n-th step."),
+        _slider(
+            base, "reset_interval", "Interval", 1, 100, 1, "steps", "Reset at every n-th step."
+        ),
         Choice(
             "reset_donors",
             "Donors",
@@ -103,7 +123,7 @@ def controls(base: TrainConfig) -> list:
             1000.0,
             0.05,
             "a step",
-            "Learning rate of AdamW, reached after the warm-up.",
+            "Learning rate of AdamW, reached at the end of the warm-up.",
             log=True,
         ),
         _slider(
@@ -124,7 +144,7 @@ def controls(base: TrainConfig) -> list:
             9999,
             1,
             "of all draws",
-            "Of the weights, the order of pictures and the draws: same seed, same run.",
+            "Seed of weights, order of pictures and draws: same seed, same run.",
         ),
     ]
 
@@ -136,7 +156,7 @@ def _slider(base: TrainConfig, name: str, label: str, *rest) -> Slider:
 def config_of(values: dict, base: TrainConfig) -> TrainConfig:
     """What the controls ask for; everything they do not show is ``base``'s.
 
-    Raises SettingsError where they do not go together.
+    Raises SettingsError if they do not go together.
     """
     refill = values["reset_refill"] or None
     config = replace(base, **values | {"reset_refill": refill})
@@ -157,7 +177,7 @@ def silence(panel: Panel) -> None:
 
 
 def explain(panel: Panel, config: TrainConfig) -> None:
-    """Say under the controls what their values come to."""
+    """Say under the controls what their values mean."""
     pictures = pictures_of(config)
     height, width = pictures.size
     tokens = config.batch_size * (height // STRIDE) * (width // STRIDE)
@@ -169,7 +189,7 @@ def explain(panel: Panel, config: TrainConfig) -> None:
 
 
 def difference(config: TrainConfig, base: TrainConfig) -> str:
-    """The settings that differ from ``base``'s in a few words; "" where none does."""
+    """The settings that differ from ``base``'s in a few words; "" if none does."""
     ours, theirs = values_of(config), values_of(base)
     return ", ".join(_words(name, ours[name]) for name in SHORT if ours[name] != theirs[name])
 

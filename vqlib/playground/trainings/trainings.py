@@ -1,4 +1,4 @@
-"""Trainings: choose settings, train for real, watch, stop, compare, restore, go on.
+"""Trainings: choose settings, train for real, watch, stop, compare, restore, resume.
 
 The training runs in a thread of its own (`Worker`), so that the notebook stays usable; the browser
 draws (`RunView`); every run is kept in a folder (`RunStore`). The buttons and the methods below
@@ -75,12 +75,12 @@ class Trainings:
         self._refuse_complaints()
 
     def train(self, name: str = "", *, wait: bool = False) -> str:
-        """Begin a run with the settings as they stand; returns the name under which it is kept.
+        """Start a run with the present settings; returns the name under which it is kept.
 
         Args:
             name: of the run; "": the name field's, or what differs from the default settings. A
                 name that is taken gets a number.
-            wait: return when it has ended, see `wait`.
+            wait: return only when it has ended, see `wait`.
 
         Raises ValueError for settings that do not go together, RuntimeError while another runs.
         """
@@ -94,14 +94,14 @@ class Trainings:
         return name
 
     def resume(self, name: str, *, wait: bool = False) -> None:
-        """Go on with a stopped or interrupted run, to the last bit as if it had never stopped."""
+        """Resume a stopped or interrupted run, bit for bit as if it had never stopped."""
         with self._lock:
             self._refuse_while_busy()
             kept = self.store.find(name)
             if not kept.resumable:
                 raise ValueError(
                     f"the run {name!r} is {kept.state}; only a stopped or an "
-                    "interrupted one can be gone on with"
+                    "interrupted one can be resumed"
                 )
             self.restore(name)
             self._start(name, None)
@@ -119,7 +119,7 @@ class Trainings:
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the training has ended; an interrupt of the kernel stops it.
 
-        Raises TimeoutError after ``timeout`` seconds, and whatever ended the training.
+        Raises TimeoutError after ``timeout`` seconds, and the error that ended the training.
         """
         if self._worker is None:
             return
@@ -130,7 +130,7 @@ class Trainings:
             raise
         if not ended:
             raise TimeoutError(
-                f"{self._worker.name!r} still trains: step {self._worker.step} of "
+                f"{self._worker.name!r} is still training: step {self._worker.step} of "
                 f"{self._worker.steps}"
             )
         if self._worker.error is not None:
@@ -190,7 +190,7 @@ class Trainings:
     # --- the settings ---
 
     def _check(self) -> None:
-        """Say beside the controls what is wrong with them; Train only where nothing is."""
+        """Say beside the controls what is wrong with them; enable Train only if nothing is."""
         with self._lock:
             settings.silence(self.panel)
             self._config, self._wrong = None, None
@@ -215,7 +215,9 @@ class Trainings:
     def _refuse_while_busy(self) -> None:
         worker = Worker.current
         if worker is not None and worker.busy:
-            raise RuntimeError(f"{worker.name!r} is training; stop it or wait until it has ended")
+            raise RuntimeError(
+                f"{worker.name!r} is training; stop it, or wait until it has finished"
+            )
 
     def _suggestion(self) -> str:
         words = settings.difference(self._config, self.base).replace("/", "") or "default"

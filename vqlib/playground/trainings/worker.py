@@ -111,7 +111,7 @@ class Worker:
 
     Args:
         store: where the run is kept. name: its folder there, from `RunStore.new`.
-        config: its settings; None: go on with what is in the folder.
+        config: its settings; None: resume what is in the folder.
 
     Attributes:
         step, steps: done and asked for; both 0 until it has begun.
@@ -181,7 +181,7 @@ class Worker:
         self._told.set()
 
     def _noting(self, act: Callable[[], None]) -> None:
-        """Whatever goes wrong, first things first, whoever waits gets it."""
+        """Keeps the first error for whoever waits."""
         try:
             act()
         except BaseException as error:
@@ -237,7 +237,7 @@ class Worker:
 
 @atexit.register
 def _keep_what_runs() -> None:
-    """A kernel that is shut down in peace keeps its training as a stopped one."""
+    """A kernel that is shut down properly keeps its training as a stopped one."""
     worker = Worker.current
     if worker is not None and worker.busy:
         worker._listeners.clear()  # nobody looks any more, and the kernel's channels are closed
