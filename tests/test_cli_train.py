@@ -123,7 +123,7 @@ def test_help_explains_every_flag(capsys):
     assert caught.value.code == 0
     for name in [*OTHER, "out_dir", "resume", "progress", "verbose"]:
         assert f"--{name.replace('_', '-')}" in text
-    assert "0 turns the reset off" in " ".join(text.replace("│", " ").split())
+    assert "this is dead and is reset; 0: no reset" in " ".join(text.replace("│", " ").split())
 
 
 # --- what it prints and leaves ---

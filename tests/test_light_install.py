@@ -23,7 +23,7 @@ with vqlib.watch(quantizer) as watched:
     for z in torch.randn(5, 64, 4):
         quantizer(z)
 diagnosis = vqlib.diagnose(watched)
-assert "not so: codebook-collapse" in str(diagnosis), diagnosis
+assert "not found: codebook-collapse" in str(diagnosis), diagnosis
 assert "<" in diagnosis._repr_html_()
 audit = vqlib.audit(quantizer)  # some of it in two processes
 assert audit.verdict == "healthy", audit
