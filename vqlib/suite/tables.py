@@ -26,7 +26,6 @@ WORDS = {
     "psnr": "PSNR",
     "ema": "EMA",
     "vq": "VQ",
-    "std_dev": "spread",
 }
 PERCENT = ("utilization", "gap", "share", "accuracy")
 
@@ -123,7 +122,7 @@ def verdict_text(passed: bool | None) -> str:
 
 
 def before_after_text(results: Sequence[Result]) -> str:
-    """The before/after table for a terminal; empty where there is no pair."""
+    """The before/after table for a terminal; empty if there is no pair."""
     rows = [(p.label, p.before_text, p.after_text, p.change) for p in pairs(results)]
     return text_table(("", "before", "after", "change"), rows, right=(1, 2, 3)) if rows else ""
 
@@ -155,7 +154,7 @@ def gates_summary(results: Sequence[Result]) -> str:
 
 
 def failures_text(results: Sequence[Result]) -> str:
-    """Each notebook that failed, with its traceback; empty where none did."""
+    """Each notebook that failed, with its traceback; empty if none did."""
     return "\n\n".join(
         f"FAILED {result.notebook}\n" + _indent(result.error) for result in results if result.error
     )

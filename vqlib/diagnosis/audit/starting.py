@@ -155,10 +155,10 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
 
 @torch.no_grad()
 def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
-    """What the loss reads when every input is as far from its code as unrelated vectors are.
+    """The loss when every input is as far from its code as unrelated vectors are.
 
-    ``narrow`` has its codes in one place where its first batch set them; broad inputs then
-    are a collapse. The reading is scaled to 1 - cosine = 1.
+    ``narrow`` has all its codes in one place, set there by its first batch, so broad inputs
+    are a collapse. The loss is scaled to 1 - cosine = 1.
     """
     z = bench.broad()
     narrow.train()
