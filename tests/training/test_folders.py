@@ -238,7 +238,7 @@ def test_a_damaged_picture_is_named_once_counted_and_replaced(tmp_path, kind):
     assert "3.png, unreadable:" in texts[0]
     assert "4.png, unreadable:" in texts[1]
     assert pictures.skipped == tuple(tmp_path / "train" / f"{n}.png" for n in (3, 4))
-    save(tmp_path / "train" / "3.png", (3, 0, 0))  # mended during a run: the run goes on as it was
+    save(tmp_path / "train" / "3.png", (3, 0, 0))  # repaired during a run: the run does not notice
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert red(pictures.train) == shown

@@ -1,4 +1,4 @@
-"""vqlib.training: the same bits every time, whatever stops it and however it goes on."""
+"""vqlib.training: the same bits every time, however it is stopped and resumed."""
 
 import os
 import pickle
