@@ -49,7 +49,7 @@ def test_exactly_one_cell_carries_the_tag(tmp_path, count):
         ("import os", "line 1, `import os`: expected only lines like `name = 3`"),
         ("a = 1\na = 2", "line 2, `a = 2`: `a` is assigned twice"),
         ("a = b = 1", "line 1, `a = b = 1"),
-        ("a, b = 1, 2", "line 1, `(a, b) = "),
+        ("a, b = 1, 2", "line 1, `a, b = "),
         ("a: int", "line 1, `a: int"),
         ("a += 1", "line 1, `a += 1"),
         ("if True:\n    a = 1", "line 1, `if True:"),

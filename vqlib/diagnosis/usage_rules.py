@@ -201,7 +201,7 @@ def _remedy_of_collapse(log: Log) -> str:
     if not threshold and not resets_seen(log):
         return remedy_reset(log) + "; start at k-means of the first batch" + memory
     return (
-        "a reset is on but does not help enough; see the findings on the reset and the encoder "
+        "a reset is on but does not help enough; see any findings on the reset and the encoder "
         "below, check with vqlib.audit(quantizer) that resets last, and let any input be a donor "
         "(donors='batch')" + memory
     )

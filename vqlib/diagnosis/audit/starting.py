@@ -72,7 +72,8 @@ def cold_start(bench: Bench, started: Start) -> Finding:
     for seen in checked[1:]:
         thrown |= _astray(seen.before, seen) & used & (seen.hits >= enough)
     part = int(thrown.sum()) / int(used.sum())
-    window = f"first {len(checked)} step{'s' * (len(checked) > 1)} of {bench.tokens} tokens"
+    first_steps = "first step" if len(checked) == 1 else f"first {len(checked)} steps"
+    window = f"{first_steps} of {bench.tokens} tokens"
     evidence = [
         Evidence("codes in use", int(used.sum()), f"of {bench.codes} codes", window),
         Evidence("of these thrown away", int(thrown.sum()), "codes", window),
