@@ -41,7 +41,7 @@ class Execution:
     """What `run` and `check` have in common."""
 
     notebooks: Notebooks = ()
-    """Which notebooks: 01, a name or a path. Default: all."""
+    """Which notebooks: 01, a name or a path; none: all."""
     profile: Profile = "full"
     """How much each notebook computes."""
     jobs: int = 2
@@ -117,7 +117,7 @@ def train(
 
     Args:
         settings: Everything that determines the run.
-        out_dir: Folder for history, model and checkpoint. Default: a new folder in build/runs.
+        out_dir: Folder for history, model and checkpoint; None: a new folder in build/runs.
         resume: Resume the run in out_dir. The result is the same as without the stop, bit for bit.
         progress: Show a progress bar.
         verbose: Print a line for each reset.

@@ -70,6 +70,8 @@ def test_a_reset_that_is_off_or_never_reached_is_told_apart():
     assert answer(changed(healthy(), resets=0), "reset-never-fires").severity == "clear"
     assert answer(using(40), "reset-never-fires").severity == "clear"  # it fires
     assert "turn on" in off.remedy and "turn on" not in slow.remedy
+    near = answer(table, "reset-never-fires", dead_code_threshold=13.0)  # above N/K
+    assert "may never fall below" in near.cause and near.remedy.startswith("check with vqlib.audit")
     uncounted = changed(using(40), resets=None, re_resets=None)
     assert answer(uncounted, "reset-never-fires").severity == "unknown"
 

@@ -99,7 +99,9 @@ def jumping(height: float, fades: int, every: int = 50) -> pd.DataFrame:
 
 
 def test_a_jump_after_each_validation_that_falls_back_is_found_by_time():
-    assert answer(jumping(0.5, 15), "evaluation-changes-counts").severity == "warning"
+    found = answer(jumping(0.5, 15), "evaluation-changes-counts")
+    assert found.severity == "warning"
+    assert found.cause.startswith("Use rises right after validations")  # what was seen, no more
 
 
 def test_noise_and_a_slow_rise_are_no_such_jump():

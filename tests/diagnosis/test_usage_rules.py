@@ -166,7 +166,9 @@ def test_of_resets_no_more_is_said_than_is_known(resets, threshold, said):
     table = using(
         np.linspace(410, 20, len(healthy())).astype(int), changed(healthy(), resets=resets)
     )
-    assert said in answer(table, "codebook-collapse", dead_code_threshold=threshold).cause
+    found = answer(table, "codebook-collapse", dead_code_threshold=threshold)
+    assert said in found.cause
+    assert found.remedy.startswith("turn on" if threshold == 0 else "if no reset is on, turn on")
 
 
 def test_gap_names_codes_that_were_just_reset():

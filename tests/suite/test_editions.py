@@ -82,9 +82,9 @@ def contents(folder):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda path: path.write_text("my notes"), "no notebook"),
+        (lambda path: path.write_text("my notes"), "not a notebook"),
         (lambda path: path.write_bytes(NOTEBOOKS[-1].read_bytes()), "not made by"),
-        (lambda path: answer(path), "changed since"),
+        (lambda path: answer(path), "edited after"),
     ],
 )
 def test_nobodys_work_is_overwritten(made, spoil, said):

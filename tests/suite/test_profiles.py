@@ -46,14 +46,14 @@ def test_exactly_one_cell_carries_the_tag(tmp_path, count):
     [
         ("steps = 10\ntotal = steps * 2", "line 2, `total = steps * 2`: `total` must be a literal"),
         ("a = int('3')", "`a` must be a literal"),
-        ("import os", "line 1, `import os`: expected only lines such as"),
+        ("import os", "line 1, `import os`: expected only lines like `name = 3`"),
         ("a = 1\na = 2", "line 2, `a = 2`: `a` is assigned twice"),
-        ("a = b = 1", "expected only lines such as"),
-        ("a, b = 1, 2", "expected only lines such as"),
-        ("a: int", "expected only lines such as"),
-        ("a += 1", "expected only lines such as"),
-        ("if True:\n    a = 1", "expected only lines such as"),
-        ("'a docstring'", "expected only lines such as"),
+        ("a = b = 1", "line 1, `a = b = 1"),
+        ("a, b = 1, 2", "line 1, `a, b = "),
+        ("a: int", "line 1, `a: int"),
+        ("a += 1", "line 1, `a += 1"),
+        ("if True:\n    a = 1", "line 1, `if True:"),
+        ("'a docstring'", "line 1, `'a docstring'"),
         ("a = 1\n%matplotlib inline", "line 2 is not Python"),
     ],
 )
@@ -114,7 +114,7 @@ def test_values_that_fit_the_default(notebook, name, value):
 @pytest.mark.parametrize(
     ("notebook", "name", "value", "says"),
     [
-        ("01_a", "steps", "10", "is a str; expected an int, as its default 100"),
+        ("01_a", "steps", "10", "is a str; expected an int, like its default 100"),
         ("01_a", "steps", 10.5, "is a float; expected an int"),
         ("01_a", "steps", True, "is a bool; expected an int"),
         ("01_a", "arm", 3, "is an int; expected a str"),
@@ -147,7 +147,7 @@ def test_profiles_are_found_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("seed = 1", "`seed` stands outside a table"), ("a =", "not valid TOML")]
+    ("text", "says"), [("seed = 1", "`seed` is outside a table"), ("a =", "not valid TOML")]
 )
 def test_a_malformed_profile(tmp_path, text, says):
     assert says in problems(profiles.load, write_settings(tmp_path, quick=text), "quick")[0]

@@ -82,14 +82,14 @@ def test_a_truncated_checkpoint_is_named(path, kept):
 @pytest.mark.parametrize("content", [b"\x00" * 200, b"garbage " * 50, b"\xff" * 64])
 def test_garbage_is_named(path, content):
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is not a checkpoint of vqlib"):
+    with pytest.raises(ValueError, match=path.name):
         checkpoints.read_tensors(path)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"info": "{broken"}])
 def test_somebody_elses_tensors_are_no_checkpoint(path, metadata):
     save_file({"weights": torch.zeros(2)}, path, metadata)
-    with pytest.raises(ValueError, match="is not a checkpoint of vqlib"):
+    with pytest.raises(ValueError, match=path.name):
         checkpoints.read_tensors(path)
 
 
@@ -110,7 +110,7 @@ class Attack:
 def test_a_pickle_is_refused_and_never_executed(path, tmp_path, save):
     victim = tmp_path / "executed"
     save(Attack(victim), path)
-    with pytest.raises(ValueError, match="is not a checkpoint of vqlib"):
+    with pytest.raises(ValueError, match=path.name):
         checkpoints.read_tensors(path)
     assert not victim.exists()
     pickle.loads(pickle.dumps(Attack(victim)))

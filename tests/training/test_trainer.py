@@ -1,4 +1,4 @@
-"""vqlib.training: the same bits every time, whatever stops it and however it goes on."""
+"""vqlib.training: the same bits every time, however it is stopped and resumed."""
 
 import os
 import pickle
@@ -235,7 +235,7 @@ def test_unusable_data_is_refused_and_leaves_no_folder(arrays, tmp_path, changes
 def test_another_run_is_not_overwritten(tmp_path):
     quiet(tiny(steps=1), tmp_path / "out")
     before = folder_bytes(tmp_path / "out")
-    with pytest.raises(FileExistsError, match="is not empty and is not overwritten"):
+    with pytest.raises(FileExistsError):
         quiet(tiny(steps=1, seed=1), tmp_path / "out")
     assert folder_bytes(tmp_path / "out") == before
 
@@ -401,7 +401,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     quiet(tiny(steps=2), tmp_path)
     file = tmp_path / "checkpoint.safetensors"
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is not a checkpoint of vqlib"):
+    with pytest.raises(ValueError, match=file.name):
         quiet(tiny(steps=2), tmp_path, resume=True)
 
 

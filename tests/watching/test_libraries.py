@@ -263,7 +263,7 @@ def test_transformers_quantizer_layers(layer, shape, indices, loss):
     assert w.history["encoder_similarity"].notna().all()
 
 
-# --- transformers: sound ---
+# --- transformers: audio ---
 
 AUDIO = torch.randn(2, 1, 64, generator=torch.Generator().manual_seed(0))
 DAC = {

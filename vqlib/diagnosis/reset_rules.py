@@ -120,7 +120,7 @@ def reset_churn(log: Log) -> Finding:
             name,
             "note",
             *evidence,
-            cause="One step reset more than a tenth of the codebook, the guide's upper limit.",
+            cause="One step reset more than a tenth of the codebook, all of it to be learned anew.",
             remedy="nothing, if that was at the start; otherwise " + _calmer(log),
         )
     severity: Severity = "critical" if late >= FLOOD * size else "warning"

@@ -49,7 +49,7 @@ def encoder_collapse(log: Log) -> Finding:
             "usage.pairwise_similarity(z, centered=True)"
         )
     else:
-        cause = "The encoder maps different inputs to nearly one direction."
+        cause = "The encoder maps different inputs to nearly the same direction."
         remedy = (
             f"fix the encoder first: lower its learning rate{_tenth(log)}, lower beta, normalise "
             "its inputs; a reset cannot split outputs that are equal"
@@ -178,7 +178,8 @@ def loss_hides_collapse(log: Log) -> Finding:
         share,
         cause="The quantizer's loss averages over all elements of vectors that lie close together, "
         "so it is small no matter what the codebook does.",
-        remedy="log 1 - cosine between outputs and codes, and used codes, next to the loss",
+        remedy="log 1 - cosine between outputs and codes, and the number of codes in use, next "
+        "to the loss",
     )
 
 

@@ -104,18 +104,18 @@ def window_tokens(log: Log, split: str) -> float | None:
 
 
 def remedy_reset(log: Log) -> str:
-    """A reset in this run's numbers."""
-    share = log.settings.share
-    if share is None:
-        return (
-            f"turn on dead code reset: DeadCodeReset(threshold={GOOD_THRESHOLD}, relative=True, "
-            f"refill={GOOD_REFILL}, every={GOOD_EVERY})"
+    """A reset in this run's numbers; one that may be on already is not said to be off."""
+    asked = "" if log.settings.dead_code_threshold == 0 else "if no reset is on, "
+    share, level = log.settings.share, ""
+    if share is not None:
+        level = (
+            f" below {GOOD_THRESHOLD * share:.2g} hits a step ({GOOD_THRESHOLD} of the uniform "
+            f"share N/K = {share:.4g}), with the count refilled to {GOOD_REFILL * share:.4g}, "
+            f"every {GOOD_EVERY} steps"
         )
     return (
-        f"turn on dead code reset below {GOOD_THRESHOLD * share:.2g} hits a step ({GOOD_THRESHOLD} "
-        f"of the uniform share N/K = {share:.4g}), with the count refilled to "
-        f"{GOOD_REFILL * share:.4g}, every {GOOD_EVERY} steps: DeadCodeReset(threshold="
-        f"{GOOD_THRESHOLD}, relative=True, refill={GOOD_REFILL}, every={GOOD_EVERY})"
+        f"{asked}turn on dead code reset{level}: DeadCodeReset(threshold={GOOD_THRESHOLD}, "
+        f"relative=True, refill={GOOD_REFILL}, every={GOOD_EVERY})"
     )
 
 
@@ -303,7 +303,7 @@ def _remedy_of_collapse(log: Log) -> str:
     if not threshold and not resets_seen(log):
         return remedy_reset(log) + "; start at k-means of the first batch" + memory
     return (
-        "a reset is on but does not help enough; see the findings on the reset and the encoder "
+        "a reset is on but does not help enough; see any findings on the reset and the encoder "
         "below, check with vqlib.audit(quantizer) that resets last, and let any input be a donor "
         "(donors='batch')" + memory
     )

@@ -36,7 +36,7 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Slider:
-    """A number in [low, high]; whole where ``step`` is an int. ``log`` slides by factors.
+    """A number in [low, high]; whole if ``step`` is an int. ``log`` slides by factors.
 
     Raises ValueError if it has no unit or no help text (its tooltip).
     """

@@ -61,7 +61,7 @@ def failed_cell(notebook: NotebookNode) -> str | None:
 def body(notebook: NotebookNode, folder: str, siblings: Iterable[str] = ()) -> str:
     """The notebook as HTML, without head and style sheet.
 
-    `folder` is where pictures that its text refers to lie; links to one of the notebooks named
+    `folder` holds the pictures that its text refers to; links to one of the notebooks named
     in `siblings` lead to its page.
     """
     exporter = _Exporter(template_name="basic", embed_images=True, exclude_anchor_links=True)
@@ -85,7 +85,7 @@ def code_css() -> str:
 
 
 def mathml(latex: str, display: str = "inline") -> str:
-    """A formula as MathML; as it was written where the converter does not know it."""
+    """A formula as MathML; as it was written if the converter does not know it."""
     try:
         return latex2mathml.converter.convert(latex, display=display)
     except Exception:  # any failure means the same: show the source

@@ -124,7 +124,7 @@ def verdict_text(passed: bool | None) -> str:
 
 
 def before_after_text(results: Sequence[Result]) -> str:
-    """The before/after table for a terminal; empty where there is no pair."""
+    """The before/after table for a terminal; empty if there is no pair."""
     rows = [(p.label, p.before_text, p.after_text, p.change) for p in pairs(results)]
     return _text(rows, ("before", "after", "change")) if rows else ""
 
@@ -155,7 +155,7 @@ def gates_summary(results: Sequence[Result]) -> str:
 
 
 def failures_text(results: Sequence[Result]) -> str:
-    """Each notebook that failed, with its traceback; empty where none did."""
+    """Each notebook that failed, with its traceback; empty if none did."""
     return "\n\n".join(
         f"FAILED {result.notebook}\n" + _indent(result.error) for result in results if result.error
     )

@@ -36,7 +36,7 @@ _SCAN_ITEMS = 2**22  # floats checked at a time: bounds the memory of a scan
 
 
 class Arrays(NamedTuple):
-    """What array files hold; `val` is None where they do not say which pictures validate."""
+    """What array files hold; `val` is None if they do not say which pictures validate."""
 
     train: np.ndarray
     val: np.ndarray | None
@@ -154,9 +154,7 @@ def _array_folder(folder: Path, files: list[Path]) -> Arrays | None:
 def _single(path: Path) -> np.ndarray:
     train, val = _read(path)
     if val is not None:
-        raise ValueError(
-            f"{path} holds both splits itself, but a file for the other lies beside it"
-        )
+        raise ValueError(f"{path} holds both splits itself, but there is also a file for the other")
     return train
 
 
@@ -263,7 +261,7 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def _check(pixels: np.ndarray, source: str) -> None:
-    """Raises ValueError where `pixels` is no stack of pictures; reads floats through once."""
+    """Raises ValueError if `pixels` is no stack of pictures; reads floats through once."""
     shape = pixels.shape
     channel_axis(shape, source)
     if 0 in shape:

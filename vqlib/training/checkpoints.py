@@ -19,7 +19,7 @@ os.umask(_UMASK)  # it can only be read by setting it
 
 @contextmanager
 def atomic(path: Path):
-    """A temporary path beside ``path``, which takes its place only where the block succeeds."""
+    """A temporary path beside ``path``, which takes its place only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)

@@ -42,7 +42,7 @@ class Pictures:
         train, val: the two splits.
         channels: 1 or 3.
         size: (height, width).
-        checksum: sha256 in hex. Differs where an input byte (in a folder of pictures: a path, size
+        checksum: sha256 in hex. Differs if an input byte (in a folder of pictures: a path, size
             or modification time), the split or the cropping does.
     """
 
@@ -71,7 +71,7 @@ def load(
     """Opens a data set, split in two.
 
     Args:
-        dataset: "photos" or "digits"; ignored where `dataset_dir` is given.
+        dataset: "photos" or "digits"; ignored if `dataset_dir` is given.
         dataset_dir: a folder of pictures, or array files (see data/README.md).
         image_size: side in pixels of the squares that photographs and folders of pictures are cut
             to. Arrays and digits keep the size they have.
@@ -125,7 +125,7 @@ class _Division:
         """Positions in `keys` that train and that validate; neither is empty."""
         if len(keys) < 2:
             raise ValueError(
-                f"{source}: {len(keys)} picture cannot be split in training and validation; "
+                f"{source}: {len(keys)} picture cannot be split into training and validation; "
                 "expected at least 2"
             )
         order = self._shuffled(keys)
@@ -133,7 +133,7 @@ class _Division:
         return sorted(order[held:][: self.max_pictures]), sorted(order[:held][: self.max_pictures])
 
     def keep(self, keys: Sequence[Hashable]) -> list[int]:
-        """Positions in `keys` that `max_pictures` leaves, where the split is given."""
+        """Positions in `keys` that `max_pictures` leaves, if the split is given."""
         return sorted(self._shuffled(keys)[: self.max_pictures])
 
     def _shuffled(self, keys: Sequence[Hashable]) -> list[int]:
@@ -160,7 +160,7 @@ class Crop(NamedTuple):
 
 
 def manifest() -> dict:
-    """data/manifest.toml, from the package where it is installed, else from the repository."""
+    """data/manifest.toml, from the package if it is installed, else from the repository."""
     known = (places.PACKAGE / "manifest.toml", places.PARENT / "data" / "manifest.toml")
     for place in known:
         if place.is_file():

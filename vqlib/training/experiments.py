@@ -165,7 +165,7 @@ def summary_table(runs: Mapping[tuple[str, int], Run]) -> pd.DataFrame:
 
 
 def interval(values, confidence: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high) over seeds, by Student's t: honest also where seeds are few.
+    """(mean, low, high) over seeds, by Student's t: honest even if seeds are few.
 
     ``values``: (n,), one a seed. With one value there is no interval: low and high are NaN.
     """

@@ -61,7 +61,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 
 def given_split(root: Path, listed: list[Listed]) -> tuple[list[Listed], ...] | None:
-    """The pictures under `train/` and under `val/`; None where the folders give no split.
+    """The pictures under `train/` and under `val/`; None if the folders give no split.
 
     Raises:
         ValueError: one of the two folders is empty, or is missing while pictures lie elsewhere.
@@ -109,7 +109,7 @@ class FolderPictures(Dataset):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Raises ValueError where not one of the files can be read."""
+        """Raises ValueError if none of the files can be read."""
         first = range(len(self))[index]
         for step in range(len(self)):
             picture = self._try(self.names[(first + step) % len(self)])

@@ -87,7 +87,7 @@ class Run:
     def load(cls, folder: str | Path) -> Run:
         """Read what `save` wrote; the model comes back on the CPU, in evaluation mode.
 
-        Raises FileNotFoundError or ValueError where the folder holds no whole run.
+        Raises FileNotFoundError or ValueError if the folder holds no whole run.
         """
         folder = Path(folder)
         if not (folder / "summary.json").is_file():
@@ -129,7 +129,7 @@ class TrainingDiverged(RuntimeError):
 
 
 class Trace:
-    """Tensors gathered step by step under a name: stacked, or joined where they are tables."""
+    """Tensors gathered step by step under a name: stacked, or joined if they are tables."""
 
     TABLES = frozenset({"reset_events"})
 
@@ -143,7 +143,7 @@ class Trace:
         self._parts.setdefault(name, []).append(value.detach().cpu().clone())
 
     def last(self, name: str) -> Tensor | None:
-        """What was last added under a name; None where nothing was."""
+        """What was last added under a name; None if nothing was."""
         parts = self._parts.get(name)
         return parts[-1] if parts else None
 

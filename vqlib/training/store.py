@@ -58,7 +58,7 @@ class Kept:
 
 
 def check_name(name: str) -> str:
-    """``name`` without spaces around it. Raises ValueError where it cannot name a folder."""
+    """``name`` without spaces around it. Raises ValueError if it cannot name a folder."""
     name = name.strip()
     if not re.fullmatch(r"\w[\w ,.+=-]*", name) or len(name) > LONGEST_NAME or name[-1] == ".":
         raise ValueError(
@@ -102,7 +102,7 @@ class RunStore:
         return [self.find(p.parent.name) for p in sorted(settings, key=lambda p: (settings[p], p))]
 
     def find(self, name: str) -> Kept:
-        """What is known of one run. Raises ValueError where there is none of that name."""
+        """What is known of one run. Raises ValueError if there is none of that name."""
         folder = self.folder / name
         if not (folder / "config.json").is_file():
             known = [p.parent.name for p in self.folder.glob("*/config.json")]
@@ -115,7 +115,7 @@ class RunStore:
     def load(self, name: str) -> Run:
         """A whole run, or an interrupted one as its last checkpoint holds it.
 
-        Raises ValueError or FileNotFoundError where there is none, or it cannot be read.
+        Raises ValueError or FileNotFoundError if there is none, or if it cannot be read.
         """
         kept = self.find(name)
         if kept.state == "unreadable":
@@ -127,7 +127,7 @@ class RunStore:
         return trainer.kept()
 
     def history(self, kept: Kept) -> pd.DataFrame:
-        """The history's rows up to the step that can be read; empty where none was written."""
+        """The history's rows up to the step that can be read; empty if none was written."""
         file = self.folder / kept.name / "history.csv"
         if not file.is_file():
             return pd.DataFrame(columns=list(COLUMNS))

@@ -1,4 +1,4 @@
-"""vqlib.audit: it finds each fault, is silent on what is sound, and leaves no trace."""
+"""vqlib.audit: it finds each fault, is silent on what is correct, and leaves no trace."""
 
 import copy
 import json

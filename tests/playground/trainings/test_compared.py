@@ -78,7 +78,7 @@ def test_a_refill_below_the_threshold_is_said_beside_it(trainings):
         trainings.set(dead_code_threshold=2.0, reset_refill=1.0)
     assert list(trainings.panel.complaints) == ["reset_refill"]
     assert trainings.board.train.disabled
-    with pytest.raises(ValueError, match="refill must be above"):
+    with pytest.raises(ValueError, match="refill"):
         trainings.train()
     assert trainings.store.runs() == []
     trainings.set(reset_refill=3.0)

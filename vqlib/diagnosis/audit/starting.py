@@ -72,7 +72,8 @@ def cold_start(bench: Bench, started: Start) -> Finding:
     for seen in checked[1:]:
         thrown |= _astray(seen.before, seen) & used & (seen.hits >= enough)
     part = int(thrown.sum()) / int(used.sum())
-    window = f"first {len(checked)} step{'s' * (len(checked) > 1)} of {bench.tokens} tokens"
+    first_steps = "first step" if len(checked) == 1 else f"first {len(checked)} steps"
+    window = f"{first_steps} of {bench.tokens} tokens"
     evidence = [
         Evidence("codes in use", int(used.sum()), f"of {bench.codes} codes", window),
         Evidence("of these thrown away", int(thrown.sum()), "codes", window),
@@ -155,10 +156,10 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
 
 @torch.no_grad()
 def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
-    """What the loss reads when every input is as far from its code as unrelated vectors are.
+    """The loss when every input is as far from its code as unrelated vectors are.
 
-    ``narrow`` has its codes in one place where its first batch set them; broad inputs then
-    are a collapse. The reading is scaled to 1 - cosine = 1.
+    ``narrow`` has all its codes in one place, set there by its first batch, so broad inputs
+    are a collapse. The loss is scaled to 1 - cosine = 1.
     """
     z = bench.broad()
     narrow.train()

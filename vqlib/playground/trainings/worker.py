@@ -79,7 +79,7 @@ class Gallery(NamedTuple):
 
 
 def use_of(run: Run) -> Use | None:
-    """The use of codes in a run's last validation; None where there was none."""
+    """The use of codes in a run's last validation; None if there was none."""
     if "val_counts" not in run.trace:
         return None
     step = int(run.trace["val_steps"][-1])
