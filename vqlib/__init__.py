@@ -1,4 +1,4 @@
-"""Understand, diagnose and mend VQ codebook collapse."""
+"""Understand, diagnose and fix VQ codebook collapse."""
 
 import lazy_loader
 

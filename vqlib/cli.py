@@ -29,7 +29,9 @@ ABOUT = "Watch a VQ codebook collapse, find out why, and bring it back."
 app = tyro.extras.SubcommandApp()
 
 Notebooks = Annotated[
-    tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NOTEBOOK ...]")
+    tuple[str, ...],
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="[NOTEBOOK ...]", help_behavior_hint=""),
 ]
 Profile = Literal["quick", "full", "trial"]
 Settings = Annotated[TrainConfig, tyro.conf.arg(name="")]  # each field is a flag of its own
@@ -41,7 +43,7 @@ class Execution:
     """What `run` and `check` have in common."""
 
     notebooks: Notebooks = ()
-    """Which notebooks: 01, a name or a path; none: all."""
+    """Which notebooks: 01, a name or a path. Default: all."""
     profile: Profile = "full"
     """How much each notebook computes."""
     jobs: int = 2

@@ -53,7 +53,7 @@ def test_a_kernel_that_stays_mute_is_given_up(run, monkeypatch):
     monkeypatch.setattr(clients, "START", 2)
     result = run("start", "")
     assert result.error == (
-        "no answer from the kernel, in two attempts: Kernel didn't respond in 2 seconds"
+        "the kernel did not answer in two attempts: Kernel didn't respond in 2 seconds"
     )
 
 

@@ -182,7 +182,7 @@ def test_controls_have_to_turn_their_gates_red(tmp_path):
     assert [(m.control, m.record) for m in missed] == [("green", "x"), ("crash", "x")]
     assert missed[0].reason == "5 still passes ≤ 5"
     assert missed[1].reason == (
-        "the notebook failed before it could: AssertionError (in cell In [4])"
+        "the notebook failed before the gate could: AssertionError (in cell In [4])"
     )
     kept = sorted(path.name for path in (tmp_path / "out" / "controls").iterdir())
     assert kept == [f"01_a--{name}.ipynb" for name in ("crash", "green", "red")]

@@ -45,27 +45,9 @@ def controls(base: TrainConfig) -> list:
     }
     return [
         Choice("dataset", "Data", base.dataset, data, "What the model is trained on."),
-        _slider(
-            base,
-            "codebook_size",
-            "Codes K",
-            2,
-            2048,
-            1,
-            "codes",
-            "Number of codes in the codebook.",
-        ),
-        _slider(
-            base,
-            "batch_size",
-            "Batch",
-            1,
-            256,
-            1,
-            "pictures",
-            "Number of pictures in a training step.",
-        ),
-        _slider(base, "steps", "Steps", 1, 5000, 1, "steps", "Number of training steps in all."),
+        _slider(base, "codebook_size", "Codes K", 2, 2048, 1, "codes", "Number of codes."),
+        _slider(base, "batch_size", "Batch", 1, 256, 1, "pictures", "Pictures in a step."),
+        _slider(base, "steps", "Steps", 1, 5000, 1, "steps", "Training steps in all."),
         _slider(
             base,
             "decay",
@@ -105,9 +87,7 @@ def controls(base: TrainConfig) -> list:
             "0: thr. + 1",
             "The count that a reset code starts with; 0 means threshold + 1.",
         ),
-        _slider(
-            base, "reset_interval", "Interval", 1, 100, 1, "steps", "Reset at every n-th step."
-        ),
+        _slider(base, "reset_interval", "Interval", 1, 100, 1, "steps", "Reset every n-th step."),
         Choice(
             "reset_donors",
             "Donors",
