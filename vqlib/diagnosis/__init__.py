@@ -1,4 +1,4 @@
-"""diagnose: symptom, evidence, cause and remedy, from whatever history there is."""
+"""diagnose: symptom, evidence, cause and remedy, from a history."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _of_log(log: Log) -> Diagnosis:
 
 
 def _healthy(answers: list[Finding]) -> list[Finding]:
-    """`healthy`, where the use of the codebook was examined and nothing grave was found."""
+    """`healthy`, if the use of the codebook was examined and nothing grave was found."""
     by_id = {a.id: a for a in answers}
     if any_grave(answers) or by_id["codebook-collapse"].severity != "clear":
         return []
@@ -136,7 +136,7 @@ def _healthy(answers: list[Finding]) -> list[Finding]:
             "note",
             *by_id["codebook-collapse"].evidence,
             cause="The codebook is in use as far as the data show.",
-            remedy="nothing to mend",
+            remedy="nothing to fix",
         )
     ]
 

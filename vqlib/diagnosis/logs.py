@@ -77,7 +77,7 @@ RANGES = {
 @dataclass(frozen=True)
 class Log:
     """One codebook's history. ``table`` holds numeric columns, sorted by step, one row a
-    (step, split), with ``utilization`` filled in where K is known."""
+    (step, split), with ``utilization`` filled in if K is known."""
 
     title: str
     table: pd.DataFrame
@@ -97,7 +97,7 @@ class Log:
         return column in self.table and bool(self.split(split)[column].notna().any())
 
     def best_split(self, column: str) -> str:
-        """Where the column is judged: in "val" where it stands there, else in "train"."""
+        """Where the column is judged: in "val" if it stands there, else in "train"."""
         return "val" if self.has(column, "val") else "train"
 
     def late(self, column: str, split: str = "train") -> Evidence | None:
@@ -138,7 +138,7 @@ def checked(
 ) -> Log:
     """The log of a table. ``said``: settings that its source names; ``given``: by the caller.
 
-    Raises HistoryError, with ``name`` in it, where one of them cannot be used.
+    Raises HistoryError, with ``name`` in it, if one of them cannot be used.
     """
     if table.empty:
         raise HistoryError(f"{name} has no rows")
@@ -205,7 +205,7 @@ def _says_nan(values: pd.Series) -> pd.Series:
 
 
 def _refuse(wrong, table: pd.DataFrame, column: str, name: str, expected: str) -> None:
-    """Raises HistoryError naming the first row where ``wrong``."""
+    """Raises HistoryError naming the first row if ``wrong``."""
     wrong = np.asarray(wrong)
     if wrong.any():
         row = int(wrong.argmax())

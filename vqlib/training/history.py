@@ -24,7 +24,7 @@ from vqlib.watching.track import Evaluation, Seen, Track, hits
 from vqlib.watching.track import codebook_columns as codebook_columns
 
 PROBE_PICTURES = 4  # whose encoder outputs measure the drift
-VAL_BATCH = 64  # pictures; every picture counts the same whatever this is
+VAL_BATCH = 64  # pictures; every picture counts the same at any size
 
 
 def survival_horizon(config: TrainConfig, tokens: int) -> int:
@@ -62,7 +62,7 @@ class Recorder:
         self.drift = math.nan
 
     def train_step(self, step: int, output: Output, model, lr: float) -> None:
-        """Take in training step ``step`` (from 1); write a row where one is due."""
+        """Take in training step ``step`` (from 1); write a row if one is due."""
         due = step % self.config.log_every == 0
         if step % DRIFT_EVERY == 0:
             self.drift = self._look(model)
@@ -107,7 +107,7 @@ class Recorder:
         return float(geometry.angles(now, before).mean()) / DRIFT_EVERY
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that is needed to go on, as tensors."""
+        """All that resuming needs, as tensors."""
         columns = [c for c in COLUMNS if c != "split"]
         rows = [
             [float(row.get(c, math.nan)) for c in columns] + [float(row["split"] == "val")]

@@ -37,7 +37,7 @@ def train(
         config: settings; None: the defaults.
         out_dir: where history.csv, config.json, summary.json, run.safetensors and the
             checkpoint go; None: nothing is written. A folder with another run is refused.
-        resume: go on from the checkpoint in ``out_dir``, bit for bit as if never stopped (on a
+        resume: continue from the checkpoint in ``out_dir``, bit for bit as if never stopped (on a
             CPU with as many threads; CUDA's sums are not reproducible).
         progress: show a progress bar.
         callbacks: each is called with the `Trainer` after every step, and may `Trainer.stop` it.
@@ -141,7 +141,7 @@ class Trainer:
         self.stopped = True
 
     def _train_step(self) -> bool:
-        """One step; False, with the weights untouched, where the loss is not finite."""
+        """One step; False, with the weights untouched, if the loss is not finite."""
         rate = self.config.rate(self.step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -213,7 +213,7 @@ class Trainer:
             self.trace.add("probe", F.normalize(probe, dim=-1))
 
     def _validation(self) -> dict:
-        """The row that validates the weights as they are; empty where none does."""
+        """The row that validates the weights as they are; empty if none does."""
         row = self.recorder.rows[-1] if self.recorder.rows else {"split": "train"}
         return row if row["split"] == "val" and row["step"] == self.step else {}
 
@@ -233,7 +233,7 @@ class Trainer:
     def load_state(self, tensors: dict[str, Tensor], info: dict) -> None:
         """Go back to a `state`.
 
-        Raises ValueError where the data has changed since, or the run is past its last step.
+        Raises ValueError if the data has changed since, or the run is past its last step.
         """
         if info["checksum"] != self.data.checksum:
             raise ValueError(
@@ -307,6 +307,6 @@ class Trainer:
         if self.folder is None:
             return f"stopped after step {self.step}; nothing was saved, as no out_dir was given"
         return (
-            f"stopped after step {self.step} of {self.steps}; saved in {self.folder}. Go on "
+            f"stopped after step {self.step} of {self.steps}; saved in {self.folder}. Resume "
             f"with the same settings and --out_dir {self.folder} --resume (resume=True in Python)"
         )

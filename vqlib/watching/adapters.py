@@ -23,17 +23,17 @@ class Adapter:
     """Three functions tell `watch` and `audit` how to read one kind of layer.
 
     Attributes:
-        indices: (module, output) -> integers of any shape; -1 where a token was masked out.
-            None where this call chose no codes.
-        codebook: module -> (K, D), or None where the layer holds none.
-        counts: module -> (K,) moving average of hits a step, or None where it keeps none.
+        indices: (module, output) -> integers of any shape; -1 if a token was masked out.
+            None if this call chose no codes.
+        codebook: module -> (K, D), or None if the layer holds none.
+        counts: module -> (K,) moving average of hits a step, or None if it keeps none.
         settings: module -> what it says of itself, under the names of `TrainConfig`:
             codebook_size, dim, decay, beta, dead_code_threshold, reset_relative,
             reset_interval, reset_refill, kmeans_init. Where ``codebook`` gives None,
             codebook_size is needed, and ``codebooks``, their number, if there are several.
         call: (module, z) -> output for tokens z (N, D); used by `audit`.
         quantized, loss: output -> (N, D) in the order of z, and a scalar; used by `audit`.
-        resets: module -> (n,) codes that the layer says its last step reset; None where it
+        resets: module -> (n,) codes that the layer says its last step reset; None if it
             says nothing.
         name: of the kind, in reports; else they name the layer's class.
 
@@ -141,7 +141,7 @@ def adapter_for(module: nn.Module) -> Adapter | None:
 
     Recognised are our own; of vector-quantize-pytorch VectorQuantize, SimVQ, FSQ and LFQ, by
     themselves and as the levels of the residual and grouped ones, and ResidualVQ as a whole
-    where it searches with beams; of transformers the Gumbel quantizers, the finite scalar
+    when it searches with beams; of transformers the Gumbel quantizers, the finite scalar
     quantizers and, as whole models, the audio codecs; and any layer, such as those of
     transformers' and diffusers' VQ models, whose class is named like a quantizer, that holds
     a codebook under a usual name and returns integers.

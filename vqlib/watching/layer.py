@@ -23,7 +23,7 @@ class Layer:
     Resets: ours says what it reset. Elsewhere, where codes follow a moving average, a code
     that turned without a hit was reset, inside the forward or between it and the next; so was
     one with hits that turned while its count, due below ``dead_code_threshold``, became
-    ``reset_refill``. Not where several layers or processes move one codebook: there the hits
+    ``reset_refill``. Not if several layers or processes move one codebook: there the hits
     of this layer do not explain its movements. Loading a state between steps looks like resets.
 
     Args:
@@ -96,7 +96,7 @@ class Layer:
                 track.begin_val(books[i] if books else None)
 
     def after(self, args, kwargs, output) -> None:
-        """A forward has ended. Raises WrongAdapter where its output cannot be read."""
+        """A forward has ended. Raises WrongAdapter if its output cannot be read."""
         if self.given_up:
             return
         indices = None
@@ -139,7 +139,7 @@ class Layer:
     def _resets(self, bins: list[Tensor]) -> list[Tensor | None]:
         """Codes reset by this training step with hits ``bins`` (K,), a codebook each.
 
-        None where it cannot be told: k-means on the first batch turns everything.
+        None if it cannot be told: k-means on the first batch turns everything.
         """
         if self.ours:
             reset = self.module.last_reset
@@ -225,7 +225,7 @@ def forget_shared(layers: list[Layer]) -> None:
 
 
 def tokens_axis(module: nn.Module, z: Tensor, indices: Tensor, dim: int | None) -> int | None:
-    """Along which dimension of its input ``z`` a layer's vectors lie; None where unclear.
+    """Along which dimension of its input ``z`` a layer's vectors lie; None if unclear.
 
     ``indices`` have the shape of z without that dimension, or are all of them in a row; with
     several heads a last dimension more. ``dim``: D of the codes, which decides between two.

@@ -1,7 +1,7 @@
 """How the quantizer layers of other libraries are read. None of those libraries is imported.
 
 A reader gets a layer, and what its forward returned: quantized vectors, indices and losses,
-in whatever order and nesting.
+in any order and nesting.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def looks_near(module: nn.Module) -> bool:
 
 
 def refuse_lazy(module: nn.Module, held) -> None:
-    """Raises ValueError where ``held`` is a tensor without a shape yet."""
+    """Raises ValueError if ``held`` is a tensor without a shape yet."""
     if nn.parameter.is_lazy(held):
         raise ValueError(
             f"{type(module).__name__} is lazy and not initialised yet, so that its codebook has "
@@ -58,12 +58,12 @@ def tensors(output) -> Iterator[Tensor]:
 
 
 def split_last(values: Tensor, several: bool) -> Tensor | list[Tensor]:
-    """One tensor a codebook where the last dimension runs over codebooks."""
+    """One tensor a codebook if the last dimension runs over codebooks."""
     return list(values.unbind(-1)) if several else values
 
 
 def vqp_indices(vq: nn.Module, output) -> Tensor | list[Tensor] | None:
-    """None where the layer was given its indices and returned a cross entropy instead."""
+    """None if the layer was given its indices and returned a cross entropy instead."""
     if len(output) < 3:
         return None
     return split_last(output[1], vq.separate_codebook_per_head and vq.heads > 1)
@@ -114,7 +114,7 @@ def call_in_layout(vq: nn.Module, z: Tensor) -> tuple:
 
 
 def channels_first(module: nn.Module) -> bool | None:
-    """Whether the layer's tokens lie along dimension 1; None where it does not say."""
+    """Whether the layer's tokens lie along dimension 1; None if it does not say."""
     if getattr(module, "accept_image_fmap", False) or getattr(module, "accept_3d_fmap", False):
         return True
     if hasattr(module, "channel_last"):
@@ -197,7 +197,7 @@ def plain_codebook(module: nn.Module) -> Tensor | None:
 
 
 def plain_counts(module: nn.Module) -> Tensor | None:
-    """(K,) from a usual name; None where what has that name counts something else."""
+    """(K,) from a usual name; None if what has that name counts something else."""
     counts = _some_counts(module)
     return counts if counts is not None and len(counts) == len(plain_codebook(module)) else None
 
@@ -240,7 +240,7 @@ def plain_quantized(output) -> Tensor | None:
 
 
 def plain_loss(output) -> Tensor | None:
-    """The one floating scalar; None where there are several, or none."""
+    """The one floating scalar; None if there are several, or none."""
     found = [t for t in tensors(output) if t.is_floating_point() and t.numel() == 1]
     return found[0] if len(found) == 1 else None
 
@@ -270,14 +270,14 @@ LAYOUTS = (
 def plain_call(module: nn.Module, z: Tensor) -> tuple:
     """Such a layer does not say how it takes tokens z (N, D): each layout is tried on a copy.
 
-    Raises ValueError where it takes none.
+    Raises ValueError if it takes none.
     """
     # a token more than features, so that the two cannot be exchanged
     return _fed(module, z, *_layout(module, z[: z.shape[1] + 1]))
 
 
 def _fed(module: nn.Module, z: Tensor, form, axis: int) -> tuple:
-    """Quantized (N, D), indices and loss. Raises ValueError where they are not of that form."""
+    """Quantized (N, D), indices and loss. Raises ValueError if they are not of that form."""
     shaped = form(z)
     output = module(shaped)
     quantized, indices = plain_quantized(output), plain_indices(module, output)
@@ -298,7 +298,7 @@ def _layout(module: nn.Module, z: Tensor) -> tuple:
         for form, axis in LAYOUTS:
             try:
                 there, back = (_fed(probe, x, form, axis)[1] for x in (z, z.flip(0)))
-            except Exception as error:  # whatever a layer raises on what it does not take
+            except Exception as error:  # a layer may raise anything on what it does not take
                 refused.append(f"fed as {tuple(form(z).shape)}: {error}")
                 continue
             if torch.equal(there.reshape(len(z), -1), back.reshape(len(z), -1).flip(0)):

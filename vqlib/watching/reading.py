@@ -34,7 +34,7 @@ class Reader:
 
     Attributes:
         settings: what is known of the layer, see `Adapter`.
-        sizes: K of each codebook; empty where the layer does not say. codes: the first of them.
+        sizes: K of each codebook; empty if the layer does not say. codes: the first of them.
         dim: D of the first codebook; None if none is held.
     """
 
@@ -49,7 +49,7 @@ class Reader:
         self.codes = self.sizes[0] if self.sizes else None
 
     def books(self, module: nn.Module) -> list[Tensor]:
-        """(K, D) each, as the layer holds them; empty where it holds none."""
+        """(K, D) each, as the layer holds them; empty if it holds none."""
         books = self._held("codebook", module)
         for book in books:
             fits = isinstance(book, Tensor) and book.dim() == 2 and book.numel()
@@ -59,7 +59,7 @@ class Reader:
         return books
 
     def counts(self, module: nn.Module) -> list[Tensor]:
-        """(K,) each, as the layer holds them; empty where it keeps none."""
+        """(K,) each, as the layer holds them; empty if it keeps none."""
         counts = self._held("counts", module)
         for c in counts:
             if not isinstance(c, Tensor) or c.dim() != 1:
@@ -91,7 +91,7 @@ class Reader:
         return self._within("indices", first, -1)
 
     def resets(self, module: nn.Module) -> Tensor:
-        """(n,) codes of the first codebook; empty where the layer says nothing."""
+        """(n,) codes of the first codebook; empty if the layer says nothing."""
         said = _listed(self._asked("resets", module))
         if not said or said[0] is None:
             return torch.empty(0, dtype=torch.int64)
@@ -108,7 +108,7 @@ class Reader:
         return found.detach().cpu().float()
 
     def loss(self, output: Any) -> float | None:
-        """Of all codebooks together; None where the layer reports none."""
+        """Of all codebooks together; None if the layer reports none."""
         found = self._asked("loss", output)
         if found is None or isinstance(found, Real):
             return None if found is None else float(found)
@@ -144,7 +144,7 @@ class Reader:
     def _asked(self, what: str, *given) -> Any:
         try:
             return getattr(self.adapter, what)(*given)
-        except Exception as error:  # whatever a caller's function raises
+        except Exception as error:  # a caller's function may raise anything
             raise WrongAdapter(
                 f"{self.layer}: its adapter's {what} fails: {type(error).__name__}: {error}"
             ) from error

@@ -63,7 +63,7 @@ class Evaluation:
             self.change = max(self.change or 0.0, float(seen.change))
 
     def row(self) -> dict | None:
-        """Its row of the history; None where every token was masked out."""
+        """Its row of the history; None if every token was masked out."""
         if not int(self.counts.sum()):
             return None
         row = {"step": self.step, "split": "val", **usage.summarize(self.counts)}
@@ -103,7 +103,7 @@ def turned(old: Tensor, new: Tensor) -> Tensor:
 
 
 def grace(settings: dict) -> int:
-    """Steps a reset code lives without a hit, from a layer's ``settings``; 0 where unknown."""
+    """Steps a reset code lives without a hit, from a layer's ``settings``; 0 if unknown."""
     threshold, decay = settings.get("dead_code_threshold"), settings.get("decay")
     if not threshold or decay is None:
         return 0

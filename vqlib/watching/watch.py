@@ -100,7 +100,7 @@ class Watch:
     """What `watch` returns: a context manager, readable at any time and from any thread.
 
     Attributes:
-        layers: names of the layers followed, one a codebook: ``quantizer``, or where a
+        layers: names of the layers followed, one a codebook: ``quantizer``, or if a
             layer holds several ``quantizer[0]``, ``quantizer[1]``.
     """
 
@@ -157,11 +157,11 @@ class Watch:
 
     @property
     def histories(self) -> dict[str, pd.DataFrame]:
-        """Of each layer by name: the columns of `vqlib.history.COLUMNS`, NaN where unknown.
+        """Of each layer by name: the columns of `vqlib.history.COLUMNS`, NaN if unknown.
 
-        No rows where no token has reached the layer; ``str(watch)`` says which these are.
+        No rows if no token has reached the layer; ``str(watch)`` says which these are.
         ``duplicates`` and ``longest_code`` stand on the last row too, whatever its split; the
-        latter only where the layer keeps counts, as a moving average does.
+        latter only if the layer keeps counts, as a moving average does.
         ``encoder_similarity``, ``encoder_std`` and ``cosine_error`` come from 100 random inputs
         of the layer, of each forward.
         """
@@ -292,7 +292,7 @@ def _found(model: nn.Module, given: dict) -> list[tuple[str, nn.Module, Adapter,
 
 
 def _unlike(short: list[str], whole: list[str]) -> list[str]:
-    """The ``short`` names, but the ``whole`` ones where two are alike."""
+    """The ``short`` names, but the ``whole`` ones if two are alike."""
     times = Counter(short)
     return [s if times[s] == 1 else w for s, w in zip(short, whole, strict=True)]
 

@@ -1,4 +1,4 @@
-"""A file, opened: whatever kind of table or log it is, by what stands in it and not by its name."""
+"""A file, opened: its kind is told by what stands in it, not by its name."""
 
 from __future__ import annotations
 
