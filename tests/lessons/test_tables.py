@@ -1,4 +1,4 @@
-"""The notebooks' larger tables: what they read at the end, and what an error's ratio may be said."""
+"""The notebooks' larger tables, and what may be said about an error from its ratios."""
 
 import types
 
