@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.test_layers import ROOMS
 from vqlib import cli
 
 README = (ROOT / "README.md").read_text()
@@ -54,3 +55,14 @@ def test_its_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`?make (\w+)", README):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE) or target == "PYTHON", target
+
+
+def test_the_architecture_names_every_room_once():
+    rows = re.findall(r"^\| `(\w+)` \|", README.split("## Architecture")[1], flags=re.MULTILINE)
+    assert rows[0] == "cli" and rows[-1] == "quantization" and sorted(rows) == sorted(ROOMS)
+
+
+@pytest.mark.parametrize("readme", ["README.md", "notebooks/README.md", "data/README.md"])
+def test_no_module_is_named_that_is_gone(readme):
+    for path in re.findall(r"`((?:vqlib|tests|notebooks)/[\w/.]*)`", (ROOT / readme).read_text()):
+        assert (ROOT / path).exists(), path

@@ -55,6 +55,12 @@ def test_the_parameters_come_first(notebook):
     assert code(notebook)[0].metadata.get("tags") == ["parameters"]
 
 
+def test_the_imports_say_in_one_line_what_the_helpers_are_for(notebook):
+    lines = code(notebook)[1].source.splitlines()
+    assert "import" in lines[0]
+    assert sum(line.startswith("# Helpers: ") for line in lines) == 1
+
+
 def test_a_code_cell_has_one_idea(notebook):
     lengths = [len(cell.source.splitlines()) for cell in code(notebook)]
     assert median(lengths) <= 8

@@ -61,7 +61,7 @@ def test_at_least_two_exercises_with_all_their_parts(cells):
     text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
     assert len(re.findall(r"^### Exercise \d+:", text, re.MULTILINE)) == len(exercises)
     for place in exercises:
-        assert "replace" in cells[place].source or "Mend" in cells[place - 1].source
+        assert "replace" in cells[place].source or "Fix" in cells[place - 1].source
         follows(cells, place, "check", "code")
         for tag in ("hint", "solution"):
             folded = follows(cells, place, tag, "markdown").source

@@ -1,4 +1,4 @@
-"""What the notebooks share: texts here, exercises and their checks, editions for a class."""
+"""What the notebooks share: sentences and small tables here; claims, exercises, figures below."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ with extras.named("notebooks"):
 
 def provenance(config: TrainConfig, seeds: int) -> None:
     """One line: versions, seeds, device, threads."""
+    used = f"seeds 0 to {seeds - 1}" if seeds > 1 else "seed 0"
     say(
         f"<small>vqlib {vqlib.__version__} · torch {torch.__version__} · Python "
-        f"{platform.python_version()} · seeds 0 to {seeds - 1} · device "
+        f"{platform.python_version()} · {used} · device "
         f"{config.resolved_device()} · {config.threads or torch.get_num_threads()} thread(s) "
         f"a run</small>"
     )
@@ -78,12 +79,12 @@ def with_interval(values, form: str) -> str:
 
 
 def measured(values: Mapping[str, object], column: str) -> pd.DataFrame:
-    """The closing table of a notebook; ``column`` says over what was averaged."""
+    """The closing table of a notebook; ``column`` says what was averaged over."""
     rows = [", ".join(v) if isinstance(v, list) else v for v in values.values()]
     return pd.DataFrame({column: rows}, index=list(values))
 
 
 def text_table(table: pd.DataFrame):
-    """A table of sentences: whole, to the left, without its index."""
+    """A table of sentences: uncut, aligned left, without its index."""
     shown = table.style.hide(axis="index").set_properties(**{"text-align": "left"})
     return shown.set_table_styles([{"selector": "th", "props": "text-align: left"}])

@@ -1,7 +1,7 @@
-"""Exercises: an answer held against the right one, and what is off in it, in words.
+"""Exercises: an answer is compared with the right one, and words say what is off.
 
 The answer is a number, or a function that is called on several inputs. Each exercise knows the
-slips that are made again and again: an answer equal to what a slip gives is told so.
+slips that are common: if an answer gives what a slip gives, the check says which slip it is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Exercise:
-    """A question, its answer, and how it usually goes wrong.
+    """A question, its answer, and the usual ways to get it wrong.
 
     Attributes:
         question: a few words, shown before the verdict.
@@ -55,7 +55,7 @@ class Exercise:
     def check(self, yours: Any) -> bool:
         """Say whether ``yours`` is right, and if not what is off; returns whether it is.
 
-        Never raises, whatever ``yours`` is or does.
+        Never raises, no matter what ``yours`` is or does.
         """
         fits = callable(yours) if self.cases else isinstance(yours, numbers.Real)
         if not fits:
@@ -91,7 +91,7 @@ class Exercise:
         return " ".join([f"✗ **{self.question}** {said}{count}", *self._slips(wrong)])
 
     def _slips(self, wrong: list[tuple[Case, Any, Any]]) -> list[str]:
-        """The sentence of the first slip that gives the same wherever the answer is wrong."""
+        """The sentence of the first slip that agrees with the answer on every wrong input."""
         for sentence, slip in self.slips.items():
             if all(_same(given, _outcome(slip, case), self.tolerance) for case, given, _ in wrong):
                 return [sentence]

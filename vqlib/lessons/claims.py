@@ -40,11 +40,11 @@ class Hypothesis(NamedTuple):
 
     Attributes:
         place: where it stands in the guide: "claim 1", "arrow 1-2", "root cause"; or "ours".
-        claim: what is said to be so.
-        cause: what is tried, as a noun.
-        predicts: what the decisive arm, the first of ``arms``, does if it is so.
-        sign: the same as the sign of its effect on the codes in use.
-        arms: its interventions.
+        claim: what is said.
+        cause: what is tested, as a noun.
+        predicts: what happens in the decisive arm, the first of ``arms``, if the claim is true.
+        sign: of the predicted effect on the number of codes in use.
+        arms: the interventions that test it.
     """
 
     place: str
@@ -130,7 +130,7 @@ HYPOTHESES = {
         "claim 1",
         "what cluster_size remembers keeps dominant codes dominant",
         "the counts' memory",
-        "with random counts more codes stay in use",
+        "with random counts, more codes stay in use",
         +1,
         ("random counts",),
     ),
@@ -138,21 +138,21 @@ HYPOTHESES = {
         "arrow 1-2",
         "EMA strengthens the codes that were used a lot early",
         "the strengthening of early leaders",
-        "without EMA on the leaders more codes stay",
+        "if EMA does not move the leaders, more codes stay in use",
         +1,
         ("leaders held", "swapped places"),
     ),
     "2-3": Hypothesis(
         "arrow 2-3",
-        "a strengthened code draws ever more inputs",
+        "a strengthened code draws more and more inputs",
         "the strengthening of codes by EMA",
-        "where no code is strengthened more codes stay",
+        "if no code is strengthened, more codes stay in use",
         +1,
         ("codes never move", "count-weighted"),
     ),
     "3-4": Hypothesis(
         "arrow 3-4",
-        "what leads takes the inputs of the others",
+        "leading codes take the inputs of the others",
         "the leaders' growing share",
         "the early leaders' share of the tokens grows",
         +1,
@@ -162,15 +162,15 @@ HYPOTHESES = {
         "arrow 4-5",
         "a code is dead once its cluster_size is 0",
         "a count of 0",
-        "with all counts at 0 fewer codes stay",
+        "with all counts at 0, fewer codes stay in use",
         -1,
         ("zeroed counts",),
     ),
     "5-6": Hypothesis(
         "arrow 5-6",
         "an unused code is not updated, so it never comes back",
-        "that nothing moves unused codes",
-        "where unused codes are moved more codes stay",
+        "the fact that nothing moves unused codes",
+        "if unused codes are moved, more codes stay in use",
         +1,
         ("unused pulled", "unused drift"),
     ),
@@ -178,7 +178,7 @@ HYPOTHESES = {
         "root cause",
         "EMA's memory (a high decay, smoothing) makes it worse",
         "the length of EMA's memory",
-        "without memory more codes stay",
+        "without memory, more codes stay in use",
         +1,
         ("decay 0", "decay 0.99", "decay 0.999"),
     ),
@@ -186,7 +186,7 @@ HYPOTHESES = {
         "root cause",
         "an unbalanced start stays unbalanced",
         "the initialisation",
-        "from an unbalanced start fewer codes stay",
+        "from an unbalanced start, fewer codes stay in use",
         -1,
         ("unbalanced start", "random inputs", "random start"),
     ),
@@ -194,23 +194,23 @@ HYPOTHESES = {
         "root cause",
         "no gradient reaches the codes, so nothing corrects them",
         "the missing gradient",
-        "with a gradient more codes stay",
+        "with a gradient, more codes stay in use",
         +1,
         ("gradient codebook",),
     ),
     "drift": Hypothesis(
         "ours",
-        "the encoder's outputs move away from codes that nothing moves",
+        "the encoder's outputs drift away from codes that are no longer updated",
         "the movement of the encoder",
-        "with a still encoder more codes stay",
+        "with a still encoder, more codes stay in use",
         +1,
         ("frozen encoder", "frozen at 1/4", "frozen at 1/2", "slow encoder"),
     ),
     "pull": Hypothesis(
         "ours",
-        "the commitment loss gathers the outputs at few codes",
+        "the commitment loss gathers the outputs around few codes",
         "the commitment loss",
-        "without that loss more codes stay",
+        "without that loss, more codes stay in use",
         +1,
         ("beta 0", "beta 0.1", "beta 1"),
     ),

@@ -23,7 +23,7 @@ from vqlib.playground.world import Setting, World, run
 from vqlib.quantization import usage
 
 USED, UNUSED = VERMILION, FAINT
-SHOWN = 0.95  # what a window should show of a codebook used in full
+SHOWN = 0.95  # share that a window should show of a codebook in full use
 SPARE = 1.05  # so much more than the fewest tokens still counts as the fewest
 
 # 01: what a window can show
@@ -66,7 +66,7 @@ def window() -> Demo:
                 2.0,
                 0.1,
                 "exponent",
-                help="a code's share falls as its rank to this power; 0: all alike",
+                help="a code's share falls as its rank to this power; at 0 all are equal",
             ),
         ],
         lambda tokens, skew: Window(round(tokens), skew, _zipf(skew)),
@@ -102,10 +102,10 @@ def _draw_window(w: Window) -> Figure:
 
 # 02 and 03: a cloud of points that moves, and a real quantizer that follows it
 
-VALIDATIONS = 5  # of the end, averaged: one alone hangs on chance
+VALIDATIONS = 5  # the last ones, averaged: a single one depends too much on chance
 ALIVE_2, DRIFT = 0.80, 1.25
 ALIVE_3, RESETS = 0.90, 85
-SEED = Slider("seed", "seed", 0, 0, 9, 1, "of all draws", "of the points and of the resets")
+SEED = Slider("seed", "seed", 0, 0, 9, 1, "of all draws", "seed of the points and of the resets")
 
 
 def drift() -> Demo:
@@ -123,7 +123,14 @@ def drift() -> Demo:
                 help="how far the cloud of encoder outputs moves in a step",
             ),
             Slider(
-                "decay", "decay", 0.9, 0.0, 0.99, 0.01, "of the old", help="of the moving averages"
+                "decay",
+                "decay",
+                0.9,
+                0.0,
+                0.99,
+                0.01,
+                "of the old",
+                help="weight of the past in the moving averages",
             ),
             SEED,
         ],
@@ -204,7 +211,7 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, codebook_size: int) -> None:
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
 
 
-# 04: where to stop and compare
+# 04: when to stop and compare
 
 MEASURES = {
     "reconstruction error": ("recon_loss", -1),
@@ -341,7 +348,7 @@ def columns(history: pd.DataFrame, codebook_size: int) -> Demo:
     return Demo(
         [
             *(
-                Switch(name, label, False, help="log " + ", ".join(cols))
+                Switch(name, label, False, help="whether to log " + ", ".join(cols))
                 for name, (label, cols) in GROUPS.items()
             ),
             Slider("every", "a row every", 1, 1, 50, 1, "steps", help="how often you log"),

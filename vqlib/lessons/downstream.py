@@ -15,7 +15,7 @@ from vqlib.training.model import VQVAE, tokenize
 
 
 def bags_of_codes(model: VQVAE, pictures, every: int = 1) -> np.ndarray:
-    """(n, K): share of each code among a picture's tokens, for each ``every``-th picture."""
+    """(n, K): share of each code among a picture's tokens, for every ``every``-th picture."""
     bags = []
     for rows in torch.arange(0, len(pictures), every).split(64):
         codes = tokenize(model, pictures.batch(rows)).flatten(1)
@@ -30,8 +30,8 @@ def bag_of_codes_accuracy(
 ) -> float:
     """Accuracy on validation of a linear classifier that sees only how often codes occur.
 
-    ``labels``: {"train": ..., "val": ...}, a name per picture. Trains on each ``every``-th
-    training picture: neighbours overlap.
+    ``labels``: {"train": ..., "val": ...}, a name per picture. Trains on every ``every``-th
+    training picture, because neighbours overlap.
     """
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, C=0.1))
     classifier.fit(bags_of_codes(model, pictures.train, every), labels["train"][::every])

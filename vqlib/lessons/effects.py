@@ -86,8 +86,8 @@ def table_of(effects: Mapping[str, object]) -> pd.DataFrame:
 def verdict(low: float, high: float, sign: int) -> str:
     """Of a claim that predicts an effect of this ``sign``, by the interval in points.
 
-    "refuted": even the end of the interval that favours the claim is less than `MARGIN` its
-    way; "supported": all of it lies on the claim's side of 0; else "undecided".
+    "refuted": even the end of the interval that favours the claim is less than `MARGIN` in its
+    direction; "supported": all of it lies on the claim's side of 0; else "undecided".
     """
     if math.isnan(low):
         return "undecided"
@@ -98,9 +98,9 @@ def verdict(low: float, high: float, sign: int) -> str:
 
 
 def role(low: float, high: float, lost: float) -> str:
-    """What an intervention shows its target to do, by its interval and the points ``lost``.
+    """The role of a cause, by the interval of its intervention and the points ``lost``.
 
-    "drives": changing it alone gives back at least half of what the collapse took; "no effect":
+    "drives": changing it alone gives back at least half of what the collapse took. "no effect":
     all of the interval is within `MARGIN` of 0; "modulates": it excludes 0; else "undecided".
     """
     if math.isnan(low):
@@ -115,9 +115,9 @@ def role(low: float, high: float, lost: float) -> str:
 def judge(effects: pd.DataFrame, lost: float) -> pd.DataFrame:
     """One row a hypothesis: its decisive arm's effect, ``verdict``; and its cause's ``role``.
 
-    A cause drives where its decisive arm says so; it modulates where any of its arms does, or
-    drives; it has no effect where none of them has. Where nothing intervened it is "observed", no
-    role. ``shown_by`` is the arm that showed it.
+    A cause drives if its decisive arm drives. Otherwise it modulates if any of its arms drives or
+    modulates, and it has no effect if none of them has one. If nothing intervened, the role is
+    "observed". ``shown_by`` is the arm that showed the role.
 
     ``effects``: rows as of `paired`, of every arm of `HYPOTHESES`. ``lost``: points of
     utilization that the baseline lost.
@@ -167,7 +167,7 @@ def points(mean: float, low: float, high: float) -> str:
 
 
 def conclusion(effects: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
-    """Sentences made from the intervals alone: what drives, what modulates, where the guide errs.
+    """Sentences from the intervals alone: what drives, what modulates, when the guide is wrong.
 
     ``effects``: of every arm; ``judged``: of `judge`.
     """
@@ -176,15 +176,17 @@ def conclusion(effects: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
     guide = judged[judged["place"] != "ours"]
     causes = {
         "Drives the collapse": judged[judged["role"] == "drives"],
-        "Only modulates it; changed so, more codes stay": judged[modulates & gains],
-        "Only modulates it; changed so, fewer codes stay": judged[modulates & ~gains],
+        "Only modulates it, and more codes stay in use with this change": judged[modulates & gains],
+        "Only modulates it, and fewer codes stay in use with this change": judged[
+            modulates & ~gains
+        ],
         "Has no effect": judged[judged["role"] == "no effect"],
         "Undecided here": judged[judged["role"] == "undecided"],
     }
     claims = {
-        "Where the guide is wrong here": guide[guide["verdict"] == "refuted"],
-        "Where the guide is right here": guide[guide["verdict"] == "supported"],
-        "Where this trial cannot say": guide[guide["verdict"] == "undecided"],
+        "The guide is wrong here": guide[guide["verdict"] == "refuted"],
+        "The guide is right here": guide[guide["verdict"] == "supported"],
+        "This trial cannot decide": guide[guide["verdict"] == "undecided"],
     }
 
     def cause(row) -> str:

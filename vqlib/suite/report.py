@@ -30,17 +30,20 @@ TEMPLATES = Path(__file__).parent / "templates"
 RESULTS = "results.json"
 
 
-def write(results: Sequence[Result], folder: Path, *, profile: str) -> Path:
+def write(
+    results: Sequence[Result], folder: Path, *, profile: str, first: bool | None = None
+) -> Path:
     """Write the report of `results` into `folder`, which must not exist; returns `folder`.
 
-    Beside the pages stands ``results.json``, the same for programs.
+    `first`: whether the cache of runs was empty before, if that is known. Beside the pages stands
+    ``results.json``, the same for programs.
     """
     folder.mkdir(parents=True)
     (folder / "notebooks").mkdir()
     notebooks = {r.notebook: nbformat.read(r.executed, as_version=4) for r in results}
     titles = {name: pages.title(notebook, name) for name, notebook in notebooks.items()}
     environment = _environment()
-    about = provenance(profile)
+    about = provenance(profile, first)
     for i, result in enumerate(results):
         notebook = notebooks[result.notebook]
         text = environment.get_template("notebook.html.j2").render(
@@ -74,7 +77,7 @@ def passed(folder: Path) -> bool:
         return False
 
 
-def provenance(profile: str) -> dict[str, str]:
+def provenance(profile: str, first: bool | None = None) -> dict[str, str]:
     """What a number in the report depends on, as label -> text."""
     now = datetime.datetime.now(datetime.UTC)
     about = {
@@ -86,6 +89,7 @@ def provenance(profile: str) -> dict[str, str]:
         "Python": platform.python_version(),
         "System": f"{platform.system()} {platform.machine()}",
         "Cores": str(cores()),
+        "Runs kept before": {True: "none", False: "some", None: ""}[first],
     }
     return {label: text for label, text in about.items() if text}
 

@@ -55,10 +55,11 @@ def run(
     """
     suite = lineup.load(notebooks, profile, directory, overrides)
     out = Path(out)
+    first = not _runs_are_kept()
     with _scratch(out) as scratch:
         results = _execute(suite, suite.plans(), scratch, jobs, progress, timeout)
         results = _keep_notebooks(results, out / "notebooks")
-        new = report.write(results, scratch / "report", profile=profile)
+        new = report.write(results, scratch / "report", profile=profile, first=first)
         _keep_report(new, out / "report")
     return results
 
@@ -206,6 +207,13 @@ def _judge(suite: Lineup, plan: Plan, path: Path, execution: executing.Execution
         error,
         tuple(verdicts),
     )
+
+
+def _runs_are_kept() -> bool:
+    """Whether trainings of before are in the cache: they make the notebooks' times shorter."""
+    from vqlib.training.experiments import cache_dir  # here: it imports torch
+
+    return any(cache_dir().glob("*/summary.json"))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The exercises of the notebooks: what is right, on which inputs, and how it usually goes wrong.
 
-Texts, hints and solutions stand in the notebooks; `tests/notebooks/test_exercises.py` holds each
-solution against its exercise, and each slip to giving a wrong answer.
+Texts, hints and solutions stand in the notebooks. `tests/lessons/test_exercises.py` checks that
+each solution passes and that each slip does not.
 """
 
 from vqlib.lessons.exercises.counting import COUNT, MEMORY, USE, WINDOW

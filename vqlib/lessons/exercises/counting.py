@@ -22,7 +22,7 @@ USE = Exercise(
     _use,
     {
         "Utilization divides by all K codes, the unused ones too.": lambda c: (1.0, _use(c)[1]),
-        "You count the codes: divide by K, and take the exponential of the entropy.": lambda c: (
+        "You count codes: divide by K, and take the exponential of the entropy.": lambda c: (
             usage.used_codes(c),
             usage.used_codes(c),
         ),
@@ -42,11 +42,14 @@ USE = Exercise(
             _use(c)[0],
             float((-c * c.clamp(min=1e-30).log()).sum().exp()),
         ),
-        "A share is wanted, not per cent.": lambda c: (100 * _use(c)[0], _use(c)[1]),
+        "Utilization should be a share, not a percentage.": lambda c: (
+            100 * _use(c)[0],
+            _use(c)[1],
+        ),
     },
     cases=[
-        Case("two of four codes, used alike,", (torch.tensor([8.0, 0.0, 8.0, 0.0]),)),
-        Case("four codes used alike", (torch.full((4,), 5.0),)),
+        Case("two of four codes, used equally,", (torch.tensor([8.0, 0.0, 8.0, 0.0]),)),
+        Case("four codes used equally", (torch.full((4,), 5.0),)),
         Case("uneven use", (torch.tensor([90.0, 5.0, 3.0, 2.0, 0.0, 0.0, 0.0, 0.0]),)),
         Case("a codebook whose first code takes all", (torch.tensor([7.0, 0, 0, 0, 0]),)),
         Case("a codebook of one code", (torch.tensor([3.0]),)),
@@ -58,9 +61,11 @@ WINDOW = Exercise(
     "Utilization of perfectly uniform use:",
     usage.uniform_utilization(1024, 1600),
     {
-        "These are tokens for each code, N/K; a utilization cannot be above 1.": 1600 / 1024,
-        "With N above K not all codes are hit: some get two tokens, others none.": 1.0,
-        "That is the share that all tokens miss; you want the others.": (1 - 1 / 1024) ** 1600,
+        "That is the number of tokens for each code, N/K. A utilization cannot be above 1.": 1600
+        / 1024,
+        "Even with N above K, not every code is hit: some get two tokens, others none.": 1.0,
+        "That is the share of codes that all tokens miss. You want the others.": (1 - 1 / 1024)
+        ** 1600,
         "That is upside down: K/N.": 1024 / 1600,
     },
     tolerance=0.005,
@@ -89,15 +94,15 @@ COUNT = Exercise(
     "A count after some steps:",
     _count_after,
     {
-        "The weights are exchanged: decay belongs to the past.": _swapped,
-        "Hits enter with weight 1 - decay, not whole.": _unweighted,
+        "The weights are swapped: decay belongs to the past.": _swapped,
+        "Hits enter with weight 1 - decay, not with weight 1.": _unweighted,
         "The count only decays: its hits are missing.": lambda start, hits, decay: (
             start * decay ** len(hits)
         ),
         "Each step starts from the count of the step before, not from the first.": lambda s, h, d: (
             d * s + (1 - d) * h[-1] if h else s
         ),
-        "Without any step the count stays what it was.": lambda s, h, d: (
+        "Without any step the count stays as it was.": lambda s, h, d: (
             _count_after(s, h, d) if h else 0.0
         ),
     },
@@ -115,11 +120,11 @@ MEMORY = Exercise(
     "Steps until a tenth is left:",
     math.log(10) / -math.log(0.99),
     {
-        "That is the half-life: a half is left, not a tenth.": math.log(2) / -math.log(0.99),
+        "That is the half-life: half is left, not a tenth.": math.log(2) / -math.log(0.99),
         "That is the horizon 1 / (1 - decay), after which more than a third is left.": 100.0,
-        "A count does not fall by one hundredth of its start each step, but of itself.": 90.0,
-        "The sign is lost: ln 0.99 is below 0.": math.log(10) / math.log(0.99),
-        "That is nine tenths left.": math.log(0.9) / math.log(0.99),
+        "In each step a count falls by one hundredth of its current value, not of its start.": 90.0,
+        "The sign is wrong: ln 0.99 is negative.": math.log(10) / math.log(0.99),
+        "After that many steps nine tenths are left.": math.log(0.9) / math.log(0.99),
     },
     tolerance=1.5,
 )

@@ -42,9 +42,9 @@ VERDICT = Exercise(
     effects.verdict,
     {
         "The sign is ignored: a claim that predicts a fall is supported by a fall.": _unsigned,
-        "An effect that is sure but smaller than 5 points is too small for the claim: ask for "
+        "An effect that is certain but smaller than 5 points is too small for the claim: test for "
         "refuted first.": _support_first,
-        "NaN is neither above nor below anything: ask for it first.": _no_seeds,
+        "NaN is neither above nor below anything: test for it first.": _no_seeds,
         "That asks whether there is an effect; the rule asks about its direction, and about 5 "
         "points.": _any_effect,
     },
@@ -96,11 +96,11 @@ PAIRED = Exercise(
     "A paired difference with its interval:",
     _paired,
     {
-        "Before minus after: the sign is turned round.": _backwards,
-        "Subtract seed by seed first: what two runs of one seed share cancels.": _unpaired,
-        "With a handful of seeds 1.96 is too narrow: take Student's t.": partial(_around, t=1.96),
+        "That is before minus after: the sign is reversed.": _backwards,
+        "Subtract seed by seed first: what two runs with one seed share then cancels.": _unpaired,
+        "With a handful of seeds 1.96 is too small: use Student's t.": partial(_around, t=1.96),
         "Divide by n - 1 for the standard deviation (ddof=1).": partial(_around, ddof=0),
-        "Divide by the root of n: the interval is of the mean, not of one seed.": partial(
+        "Divide by the root of n: the interval is for the mean, not for one seed.": partial(
             _around, root=False
         ),
         "One seed gives no interval: its ends are NaN.": _sure_of_one,
@@ -108,7 +108,7 @@ PAIRED = Exercise(
     cases=[
         Case("five seeds", ([14.0, 18.0, 12.0, 16.0, 15.0], [88.0, 91.0, 87.0, 90.0, 88.0])),
         Case(
-            "three seeds that differ far more than the arms",
+            "three seeds that differ far more than the arms do",
             ([10.0, 50.0, 90.0], [12.0, 51.0, 93.0]),
         ),
         Case("two arms that are equal", ([20.0, 30.0], [20.0, 30.0])),
@@ -121,12 +121,12 @@ GAP = Exercise(
     "The gap between windows of different size:",
     100 * (0.90 / 0.95 - 0.92 / 1.00),
     {
-        "That compares two windows as they are: divide each by its own ceiling first.": -2.0,
-        "Training minus validation: the sign is turned round.": 100 * (0.92 - 0.90 / 0.95),
-        "Divide by the ceiling: a window that cannot show all makes the reading too low.": (
+        "That compares the two windows as they are: divide each by its own ceiling first.": -2.0,
+        "The gap is training minus validation: the sign is reversed.": 100 * (0.92 - 0.90 / 0.95),
+        "Divide by the ceiling: a window that cannot show every code makes the reading too low.": (
             100 * (0.90 * 0.95 - 0.92)
         ),
-        "In points, not as a share.": 0.90 / 0.95 - 0.92,
+        "The gap should be in points, not a share.": 0.90 / 0.95 - 0.92,
     },
     tolerance=0.1,
 )
@@ -162,12 +162,12 @@ READING = Exercise(
     _reading,
     {
         "A window needs 3 K tokens, not K.": partial(_reading, window=1),
-        "Ask about the window first: a small one says nothing.": partial(_reading, window=0),
-        "Hold utilization against what uniform use shows in this window, not against 1.": partial(
+        "Ask about the window first: a small one proves nothing.": partial(_reading, window=0),
+        "Compare utilization with what uniform use shows in this window, not with 1.": partial(
             _reading, full=1.0
         ),
         "Ask about the encoder before the reset: no reset can split equal outputs.": _reset_first,
-        "One look at utilization is not enough: ask the other questions, in their "
+        "One look at utilization is not enough: ask the other questions, in the given "
         "order.": _use_only,
     },
     cases=[
@@ -177,7 +177,10 @@ READING = Exercise(
         Case("an encoder whose outputs are all alike", (30_000, 512, 0.01, 0.99, 0)),
         Case("a window of 1,600 tokens for 8,192 codes", (1_600, 8_192, 0.17, 0.6, 0)),
         Case("a window of 2 K tokens", (1_024, 512, 0.40, 0.6, 0)),
-        Case("48 % in use, where uniform use would show 95 %,", (1_536, 512, 0.48, 0.6, 0)),
+        Case(
+            "48 % in use in a window in which uniform use would show 95 %",
+            (1_536, 512, 0.48, 0.6, 0),
+        ),
     ],
 )
 
@@ -185,11 +188,11 @@ THRESHOLD = Exercise(
     "The threshold in hits a step:",
     0.1 * 1600 / 8192,
     {
-        "That is the multiple of the share: a threshold in hits a step is wanted.": 0.1,
-        "That is the uniform share itself; codes a little below the average would be dead.": 1600
+        "That is a multiple of the share. The question asks for hits a step.": 0.1,
+        "That is the uniform share itself: codes a little below the average would be dead.": 1600
         / 8192,
-        "That is upside down: the share is N/K, hits for each code.": 0.1 * 8192 / 1600,
-        "Divide by K: a threshold is about one code.": 0.1 * 1600,
+        "That is upside down: the share is N/K, the hits for each code.": 0.1 * 8192 / 1600,
+        "Divide by K: a threshold applies to one code.": 0.1 * 1600,
     },
     tolerance=0.0005,
 )

@@ -12,13 +12,13 @@ FADING = Exercise(
     "Steps until the reset notices:",
     math.floor(math.log(SHARE) / -math.log(DECAY)) + 1,
     {
-        "Steps are whole: the first one at which the count lies below 1.": (
+        "A step is a whole number: find the first one after which the count is below 1.": (
             math.log(SHARE) / -math.log(DECAY)
         ),
         "One too few: after that step the count is still above 1.": (
             math.floor(math.log(SHARE) / -math.log(DECAY))
         ),
-        "That is the count after one step; steps are wanted.": SHARE * DECAY,
+        "That is the count after one step. The question asks for a number of steps.": SHARE * DECAY,
         "That is the half-life of the count.": math.log(2) / -math.log(DECAY),
         "That is the grace of a code that was just reset: this one starts at N/K.": (
             math.floor(math.log(2) / -math.log(DECAY)) + 1
@@ -39,8 +39,8 @@ CARRIED = Exercise(
     "A threshold carried over:",
     _carried,
     {
-        "Unchanged, it is another share of N/K.": lambda t, n, k, n2, k2: t,
-        "That is upside down: where N/K falls, the threshold has to fall.": (
+        "Unchanged, the threshold is a different share of N/K.": lambda t, n, k, n2, k2: t,
+        "That is upside down: if N/K falls, the threshold has to fall.": (
             lambda t, n, k, n2, k2: _carried(t, n2, k2, n, k)
         ),
         "K has changed as well as N.": lambda t, n, k, n2, k2: t * n2 / n,

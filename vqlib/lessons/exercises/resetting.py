@@ -38,8 +38,8 @@ RESET = Exercise(
     "A reset that lives:",
     _reset,
     {
-        "Two things are amiss: look at the length of the new rows, and at what the next step finds "
-        "in cluster_size.": partial(_reset, unit=False, refill=None),
+        "Two things are missing: look at the length of the new rows, and at what the next step "
+        "finds in cluster_size.": partial(_reset, unit=False, refill=None),
         "The counts stay below the threshold: at the next step the same codes are dead "
         "again.": partial(_reset, refill=None),
         "The new rows do not have length 1: argmax would favour the long ones.": partial(
@@ -47,7 +47,7 @@ RESET = Exercise(
         ),
         "A count at the threshold is dead after one step without a hit: refill to threshold + "
         "1.": partial(_reset, refill=0.0),
-        "Donors are the outputs of the most used code only, not of the whole batch.": partial(
+        "Donors are only the outputs that chose the most used code, not the whole batch.": partial(
             _reset, own=False
         ),
     },
@@ -64,12 +64,12 @@ CEILING = Exercise(
     DeadCodeReset(2.0).ceiling(codebook_size=4096, tokens=1200),
     {
         "That is a number of codes: divide by K.": 1200 / 2,
-        "That is N/K, the hits of a code under uniform use; each code needs 2.": 1200 / 4096,
+        "That is N/K, the hits of a code in uniform use. Each code needs 2.": 1200 / 4096,
         "More hits for each code leave room for fewer codes: divide by the threshold.": (
             2 * 1200 / 4096
         ),
         "That is upside down: a share cannot be above 1.": 2 * 4096 / 1200,
-        "Per cent: a share is wanted.": 100 * 1200 / (2 * 4096),
+        "That is a percentage. The question asks for a share.": 100 * 1200 / (2 * 4096),
     },
     tolerance=0.001,
 )
@@ -90,10 +90,10 @@ GRACE = Exercise(
     "The grace of a reset code:",
     _grace,
     {
-        "Steps are whole: the first one at which the count lies below.": lambda t, d: _falls(
-            t, d, t + 1
+        "Steps are whole: find the first one after which the count is too low.": lambda t, d: (
+            _falls(t, d, t + 1)
         ),
-        "One too few: after that step the count has not yet fallen below.": lambda t, d: (
+        "One too few: after that step the count has not yet fallen low enough.": lambda t, d: (
             math.floor(_falls(t, d, t + 1)) if t else math.inf
         ),
         "It starts at threshold + 1, not at 1.": lambda t, d: (
@@ -102,7 +102,7 @@ GRACE = Exercise(
         "Nothing falls below a threshold of 0: the grace is infinite.": lambda t, d: (
             _grace(t, d) if t else ZeroDivisionError()
         ),
-        "That is the half-life of the count, whatever the threshold.": lambda t, d: (
+        "That is the half-life of the count; it ignores the threshold.": lambda t, d: (
             math.log(2) / -math.log(d)
         ),
     },
