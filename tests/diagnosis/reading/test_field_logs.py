@@ -90,6 +90,17 @@ KERAS = json.dumps(
 )
 UNEVEN = json.dumps({"usage": [0.5, 0.4, 0.3], "val_usage": [0.2]})
 
+FAIRSEQ = """\
+2026-11-26 12:00:00 | INFO | train_inner | {"epoch": 1, "loss": "6.5", "code_perplexity": "120.5", "num_updates": "200"}
+2026-11-26 12:01:00 | INFO | train_inner | {"epoch": 1, "loss": "6.1", "code_perplexity": "130.5", "num_updates": "400"}
+"""
+BAR_OF_EPOCH = "Epoch 0:  10%|#  | 100/1000 [00:50<07:30, loss=0.9, train/perplexity=45]\rEpoch 0:  20%|## | 200/1000 [01:50<07:30, loss=0.8, train/perplexity=46]\n"
+SENTENCES = "Saving every 1000 steps\nAfter 1000 steps: 97 of 128 codes used\nAfter 2000 steps: 96 of 128 codes used\n"
+UNUSED = "Epoch 3: 12 unused codes out of 512\nEpoch 4: 13 unused codes out of 512\n"
+OF_CURVES = json.dumps(
+    {"codebook.usage": {"steps": [1, 2], "timestamps": ["a", "b"], "values": [0.5, 0.4]}}
+)
+
 K = {"codebook_size": 512}
 # name: (file, content, arguments, split, column, values)
 UNDERSTOOD = {
@@ -103,6 +114,12 @@ UNDERSTOOD = {
     "a progress bar": ("err.txt", BAR, {}, "train", "utilization", [0.5, 0.25]),
     "colours of a terminal": ("x.log", ANSI, {}, "train", "used_codes", [500, 400]),
     "splits in brackets": ("x.log", SPLITS_PRINTED, {}, "val", "utilization", [0.4, 0.3]),
+    "json within a line": ("train.log", FAIRSEQ, K, "train", "perplexity", [120.5, 130.5]),
+    "a bar within an epoch": ("x.log", BAR_OF_EPOCH, K, "train", "perplexity", [45, 46]),
+    "sentences": ("x.log", SENTENCES, {}, "train", "used_codes", [97, 96]),
+    "unused, in words": ("x.log", UNUSED, K, "train", "used_codes", [500, 499]),
+    "curves with steps of their own": ("metrics.json", OF_CURVES, {}, "train", "utilization", [0.5, 0.4]),
+    "commas between thousands": ("a.csv", 'step,used_codes\n"1,000","5,120"\n', {"codebook_size": 8192}, "train", "used_codes", [5120]),
     "lightning": ("metrics.csv", LIGHTNING, {}, "train", "utilization", [0.1, 0.2, 0.3]),
     "lightning's validation": ("metrics.csv", LIGHTNING, {}, "val", "utilization", [0.08]),
     "lightning's _step and _epoch": ("metrics.csv", LIGHTNING_TWICE, K, "train", "perplexity", [40, 41]),
@@ -154,6 +171,7 @@ LEVELS = {
     "u0 and u1": "step,u0,u1\n1,0.9,0.4\n2,0.8,0.3\n",
     "folders": "step,codebook_0/usage,codebook_1/usage\n1,0.9,0.4\n2,0.8,0.3\n",
     "with a figure of all": "step,usage,usage_0,usage_1\n1,0.6,0.9,0.4\n2,0.5,0.8,0.3\n",
+    "printed in a row": "[Epoch 1] usage: 0.9 0.4\n[Epoch 2] usage: 0.8 0.3\n",
     "printed": "step 1 usage: [0.9, 0.4]\nstep 2 usage: [0.8, 0.3]\n",
 }  # fmt: skip
 
@@ -176,6 +194,7 @@ REFUSED = {
     "dead codes of how many": ("a.csv", "step,dead_codes\n1,400\n", {}, "--codebook_size K"),
     "more dead codes than codes": ("a.csv", "step,dead_codes\n1,600\n", K, "600 unused codes of 512"),
     "nothing of the codebook": ("a.csv", "step,loss\n1,400\n", K, "its columns are step, loss"),
+    "K of another codebook": ("a.csv", "step,used\n1,97/128\n", K, "the second number says 128 codes, codebook_size 512"),
     "a wide loss": ("log.txt", lines({"epoch": 1, "loss": 3}), K, "its columns are epoch, loss"),
     "a picture": ("a.csv", b"\x89PNG\r\n\x1a\n0000", K, "a PNG picture"),
     "a pickle": ("a.pkl", b"\x80\x04\x95", K, "a pickle, which is never opened"),
@@ -267,11 +286,11 @@ def test_a_table_in_memory_is_understood_alike():
 
 def test_escape_codes_in_names_do_not_reach_the_terminal(tmp_path, capsys):
     path = tmp_path / "a.csv"
-    path.write_text("step,\x1b[31mloss\n1,5\n")
+    path.write_text("step,loss\x1b[31m\n1,5\n")
     assert cli.main(["diagnose", str(path)]) == 2
     assert "\x1b" not in capsys.readouterr().err
-    path.write_text("step,\x1b[31m usage\n1,0.5\n")
-    assert "\x1b" not in str(diagnose(path, map={"utilization": "\x1b[31m usage"}))
+    path.write_text("step,usage\x1b[31m\n1,0.5\n")
+    assert "\x1b" not in str(diagnose(path, map={"utilization": "usage\x1b[31m"}))
 
 
 def test_a_wide_table_is_read_in_time_that_grows_with_its_columns():

@@ -41,6 +41,7 @@ def test_a_run_of_wandb(tmp_path, monkeypatch):
     ) as run:
         for step in range(300):  # more than one block of its file
             run.log({"train/codebook_usage": 0.5, "train/note": "x" * 200, "loss": 1.0}, step=step)
+    wandb.teardown()  # its service writes the last records when it ends
     log = only(tmp_path / "wandb")
     assert len(utilization(log)) == 300 and set(utilization(log)) == {0.5}
     assert (log.settings.codebook_size, log.settings.decay) == (64, 0.9)

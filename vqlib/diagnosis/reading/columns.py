@@ -60,6 +60,7 @@ def understand(
     splits, split_column = _splits(table, meanings, name)
     columns = _preferred(_columns(table, meanings, name), set(given))
     size = codebook_size or size_of(columns)
+    _refuse_another_size(columns, name, size)
     columns = converted(columns, size, name, set(given))
     use = [c for c in columns if c.means.quantity in ("used_codes", "utilization", "perplexity")]
     if not use:
@@ -195,7 +196,7 @@ def _steps(
 def _counter(values: pd.Series, column: str, name: str) -> pd.Series:
     numbers = values
     if _holds_text(values):  # "[3]", "100/5000"
-        texts = values.map(lambda v: v.strip(" []") if isinstance(v, str) else v)
+        texts = values.map(lambda v: _plain_digits(v.strip(" []")) if isinstance(v, str) else v)
         numbers = texts.map(lambda v: _fraction(v)[0] if _fraction(v) else v)
     found = pd.to_numeric(numbers, errors="coerce").astype(float)
     wrong = found.isna() & numbers.notna() & (numbers.astype(str).str.strip() != "")
@@ -273,7 +274,9 @@ def _of_cells(column: str, m: Meaning, values: pd.Series, name: str) -> list[Col
     if _holds_text(values):
         texts = values.astype(str).str.strip()
         per_cent |= bool(texts.str.endswith("%").any())
-        values = values.map(lambda v: v.strip().removesuffix("%") if isinstance(v, str) else v)
+        values = values.map(
+            lambda v: _plain_digits(v.strip().removesuffix("%")) if isinstance(v, str) else v
+        )
     written = values
     numbers = _numbers(values, column, name)
     numbers.attrs["whole"] = _whole(written)
@@ -324,6 +327,11 @@ def _numbers(values: pd.Series, column: str, name: str) -> pd.Series:
             f"found {_plain(values.iloc[row])!r}"
         )
     return numbers
+
+
+def _plain_digits(text: str) -> str:
+    """A number without the commas between its thousands."""
+    return text.replace(",", "") if re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", text) else text
 
 
 def _holds_text(values: pd.Series) -> bool:
@@ -394,6 +402,19 @@ def _tidy(columns: list[Column], level: str, steps, splits) -> pd.DataFrame:
             part = part.assign(step=steps.to_numpy(), split=split)[there]
             parts.append(part)
     return pd.concat(parts)
+
+
+def _refuse_another_size(columns: list[Column], name: str, size: int | None) -> None:
+    """Raises HistoryError if "97/128" tells another K than the one given."""
+    for column in columns:
+        if column.means.quantity != "codebook_size" or "second number" not in column.how:
+            continue
+        for of in column.values.dropna().unique():
+            if of != size:
+                raise HistoryError(
+                    f"{name}, column `{column.name}`: the second number says {of:g} codes, "
+                    f"codebook_size {size}; expected one K"
+                )
 
 
 def _nothing_found(table, name: str, meanings) -> str:

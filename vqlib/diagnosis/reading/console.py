@@ -9,17 +9,23 @@ import pandas as pd
 from vqlib.diagnosis.reading.names import TRAIN, USE, VAL, meaning, suffix_meaning
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-VALUE = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?:\s*(?:/|of)\s*\d+|\s*%)?|nan|inf"
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+OF = r"\s*(?:/|(?:out )?of)\s*"
+VALUE = rf"{NUMBER}(?:{OF}\d+|\s*%)?|nan|inf"
 NAME = r"[A-Za-z][\w./\-]*(?:\[\d+\])?(?: [A-Za-z][\w./\-]*){0,4}(?: ?%)?"
-# "perplexity: 19.6", "epoch=3", "used codes 500/1024", "Epoch: [3]", '"loss": 0.2'
+# "perplexity: 19.6", "epoch=3", "used codes 500/1024", "Epoch: [3]", '"loss": "0.2"'
 PAIR = re.compile(
     rf"(?P<name>{NAME})[\"']?(?:\s*(?:[:=]|->)\s*|\s+)"
-    rf"(?P<list>\[)?\s*(?P<value>{VALUE})(?![\w.]*[A-Za-z])"
+    rf"[\[\"']?\s*(?P<value>{VALUE})(?![\w.]*[A-Za-z])"
 )
-LIST = re.compile(rf"(?P<name>{NAME})\s*[:=]?\s*(?P<value>\[[\d.,\seE+\-]+\])")
-# "100 iterations", "500/1024 codes used", "12 dead codes"
+# "usage: [0.9, 0.4]", "usage: 0.9 0.4"
+LIST = re.compile(
+    rf"(?P<name>{NAME})\s*[:=]?\s*"
+    rf"(?P<value>\[[\d.,\seE+\-]+\]|(?<=[:=] ){NUMBER}(?: {NUMBER})+)(?!\w)"
+)
+# "100 iterations", "500/1024 codes used", "12 dead codes out of 64"
 TURNED = re.compile(
-    r"(?P<value>\d+(?:\s*(?:/|of)\s*\d+)?)\s+(?P<name>(?:iterations?|steps?|epochs?)\b"
+    rf"(?P<value>\d+(?:{OF}\d+)?)\s+(?P<name>(?:iterations?|steps?|epochs?)\b"
     r"|(?:\w+ )?codes?(?: \w+)?)"
 )
 OF_EPOCH = re.compile(r"\[\s*(?P<done>\d+)/\d+\]")  # "Epoch: [3]  [ 20/5005]"
@@ -71,28 +77,48 @@ def _pairs(line: str) -> dict[str, str]:
     """{name: value} of a line, for the names that mean something."""
     found: dict[str, str] = {}
     spans: list[tuple[int, int]] = []
-    for pattern in (LIST, PAIR):
+    for pattern in (TURNED, LIST, PAIR):
         for match in pattern.finditer(line):
             if any(a < match.end() and match.start() < b for a, b in spans):
                 continue
-            known = suffix_meaning(match["name"].split())
-            if known is None:
+            words = match["name"].split()
+            known = suffix_meaning(words) or (pattern is TURNED and suffix_meaning(words[:-1]))
+            if not known or (pattern is TURNED and _is_counted(line, match, spans)):
                 continue
-            _, tail = known
-            value = match["value"].replace(" ", "") if pattern is PAIR else match["value"]
-            found.setdefault(tail, value.replace("of", "/"))
+            found.setdefault(known[1], _value(match["value"]))
             spans.append(match.span())
-    for match in TURNED.finditer(line):
-        if any(a < match.end() and match.start() < b for a, b in spans):
-            continue
-        known = suffix_meaning(match["name"].split())
-        if known is not None and not any(meaning(n).quantity == known[0].quantity for n in found):
-            found[known[1]] = match["value"].replace(" ", "").replace("of", "/")
+    return found | _counted_elsewhere(line, found)
+
+
+def _value(text: str) -> str:
+    if text.startswith("["):
+        return text
+    if re.fullmatch(rf"{NUMBER}(?: {NUMBER})+", text):
+        return f"[{text}]"
+    return re.sub(OF, "/", text).replace(" ", "")
+
+
+def _is_counted(line: str, match: re.Match, spans: list[tuple[int, int]]) -> bool:
+    """Whether a number that a name follows belongs to the name before it, or to prose.
+
+    In "step 2000 codes used: 5" it does; "every 1000 steps" tells no step.
+    """
+    before = re.search(r"([A-Za-z_]\w*)[\s:=#\[]*$", line[: match.start()])
+    taken = before and any(a <= before.start() < b for a, b in spans)
+    if before and not taken and (m := meaning(before[1])) and m.quantity in COUNTERS:
+        return True
+    counter = meaning(match["name"].split()[0])
+    alone = line.strip() == match[0].strip() or bool(re.search(r"\d", line[match.end() :]))
+    return counter is not None and counter.quantity in COUNTERS and not alone
+
+
+def _counted_elsewhere(line: str, found: dict[str, str]) -> dict[str, str]:
+    """The step that a progress bar, or the counter behind an epoch, shows."""
     counted = {meaning(n).quantity for n in found} & set(COUNTERS)
-    bar = OF_EPOCH.search(line) if counted == {"epoch"} else None if counted else BAR.search(line)
-    if bar and found:
-        found["step"] = bar["done"]
-    return found
+    if not found or "step" in counted:
+        return {}
+    bar = (counted and OF_EPOCH.search(line)) or BAR.search(line)
+    return {"step": bar["done"]} if bar else {}
 
 
 def _with_split(line: str, metrics: dict[str, str]) -> dict[str, str]:

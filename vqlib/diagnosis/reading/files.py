@@ -137,6 +137,8 @@ def _history_in(value, depth: int) -> pd.DataFrame | None:
         return None
     flat = _flat(value)
     lists = {k: v for k, v in flat.items() if isinstance(v, list) and not _are_records(v)}
+    if curves := [k.removesuffix("/values") for k in lists if k.endswith("/values")]:
+        return _of_curves(curves, lists)
     if any(_tells(name) for name in lists):
         return _of_lists(lists)
     if value and all(isinstance(v, dict) for v in value.values()) and _numbered(value):
@@ -166,6 +168,16 @@ def _of_lists(lists: dict[str, list]) -> pd.DataFrame:
         f"{name}: left out, its {len(lists[name])} values are not {length}" for name in left
     )
     return table
+
+
+def _of_curves(names: list[str], lists: dict[str, list]) -> pd.DataFrame:
+    """Each metric with steps of its own: {"usage": {"steps": [...], "values": [...]}}."""
+    columns = {}
+    for name in names:
+        values = lists[f"{name}/values"]
+        steps = lists.get(f"{name}/steps", range(len(values)))
+        columns[name] = pd.Series(dict(zip(steps, values, strict=False)), dtype=float)
+    return pd.DataFrame(columns).rename_axis("step").reset_index()
 
 
 def _tells(name: str) -> bool:
@@ -247,7 +259,7 @@ def _looks_like_header(line: str) -> bool:
 def _is_table(lines: list[str], separator: str) -> bool:
     """Whether the first line names columns, and the others have as many cells."""
     names = [name.strip() for name in _cells(lines[0], separator)]
-    if not any(_is_name(name) for name in names) or any(_is_pair(name) for name in names):
+    if not all(map(_is_name, names)) or any(map(_is_pair, names)):
         return False
     if len(names) == 1 and separator != ",":
         return False
@@ -264,7 +276,8 @@ def _is_table(lines: list[str], separator: str) -> bool:
 
 
 def _is_name(cell: str) -> bool:
-    return bool(re.match(r'[A-Za-z_"]', cell)) and len(cell) <= 200
+    """Whether a cell can be a column's name; an index has none."""
+    return cell == "" or (bool(re.match(r"[^\W\d]", cell)) and not re.search(r"[|{}=]|: ", cell))
 
 
 def _is_pair(cell: str) -> bool:

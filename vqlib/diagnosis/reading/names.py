@@ -12,7 +12,8 @@ _TABLE = {
     "used_codes": "codes in use, code in use",
     "step": """
         step, steps, global step, iteration, iterations, iter, iters, itr, it, n iter, num iter,
-        update, updates, num updates, num steps, batch idx, global iter, total steps, timestep
+        niter, update, updates, num updates, num steps, batch idx, global iter, total steps,
+        timestep
     """,
     "epoch": "epoch, epochs, ep, current epoch",
     "split": "split, mode, phase, stage, subset",
