@@ -179,9 +179,13 @@ class Track:
         return self.rows + self._under_way()
 
     def settings(self) -> dict:
-        """What is known of the layer, with the median of its ``tokens_per_step``."""
+        """What is known of the layer, with its ``tokens_per_step``.
+
+        That is the median over the steps that reached it: a level of a residual quantizer
+        that drops levels is skipped in the others.
+        """
         self.fetch()
-        tokens = sorted(self.tokens)
+        tokens = sorted(n for n in self.tokens if n)
         return self.known | ({"tokens_per_step": tokens[len(tokens) // 2]} if tokens else {})
 
     @property
