@@ -13,7 +13,12 @@ from vqlib.diagnosis.audit.bench import Bench, NotFinite, made, own_randomness
 from vqlib.diagnosis.audit.donors import duplicate_codes, threshold_above_share
 from vqlib.diagnosis.audit.processes import NAME as RANKS
 from vqlib.diagnosis.audit.processes import ranks_disagree
-from vqlib.diagnosis.audit.resetting import reset_does_not_survive, reset_never_fires, starve
+from vqlib.diagnosis.audit.resetting import (
+    patience_without_resets,
+    reset_does_not_survive,
+    reset_never_fires,
+    starve,
+)
 from vqlib.diagnosis.audit.starting import (
     cold_start,
     first_step_explosion,
@@ -37,6 +42,7 @@ CODEBOOK = (
     "duplicate-codes",
     "threshold-above-share",
 )
+STEPS = 20  # of a layer whose forward moves no code: no reset to wait for
 ALWAYS = ("evaluation-changes-counts", "not-reproducible", "loss-hides-collapse")
 
 
@@ -130,7 +136,7 @@ def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Findin
         for question in (*CODEBOOK, *([RANKS] if ranks else [])):
             yield Finding(question, "not applicable", cause=cause)
         settled = bench.copy() if started is None else started.settled
-        yield evaluation_changes_counts(bench, settled)
+        yield evaluation_changes_counts(bench, settled, STEPS)
         yield not_reproducible(bench, None)
         yield loss_hides_collapse(bench, bench.copy(settled))
         return
@@ -143,7 +149,9 @@ def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Findin
     yield reset_does_not_survive(bench, starved)
     yield duplicate_codes(bench, starved)
     yield threshold_above_share(bench, settled, starved)
-    yield evaluation_changes_counts(bench, settled)
+    acted = starved.put or starved.said
+    steps = starved.steps + bench.every + 3 if acted else patience_without_resets(bench)
+    yield evaluation_changes_counts(bench, settled, steps)
     yield not_reproducible(bench, starved)
     yield loss_hides_collapse(bench, narrow)
     if ranks:

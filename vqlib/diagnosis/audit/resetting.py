@@ -13,6 +13,7 @@ from vqlib.diagnosis.findings import Evidence, Finding
 
 LONGEST = 400  # steps that a starving may take
 AGAIN = 20  # checks for which codes that are reset again and again are left alone
+PAIRS = 10**9  # of tokens and codes compared, over all steps: some seconds
 FORGOTTEN = (
     "A reset code is dead again at once and is moved again, even if it is hit: its count is not "
     "refilled, or something overwrites it."
@@ -49,7 +50,7 @@ class Starving:
 
 def starve(bench: Bench, settled: nn.Module) -> Starving:
     """Feed one place until half of the codebook was reset, or for as long as that may take."""
-    tokens = max(256, bench.codes * 9 // 8)
+    tokens = bench.crowd
     seen, module = None, bench.copy(settled)
     done = Starving(bench.direction(), tokens)
     for _ in range(_patience(bench, module, tokens)):
@@ -80,6 +81,11 @@ def _patience(bench: Bench, module: nn.Module, tokens: int) -> int:
         return 60
     above = max(1.0, float(counts.max()) / threshold)
     return min(LONGEST, math.ceil(math.log(above) / -math.log(bench.decay)) + spare)
+
+
+def patience_without_resets(bench: Bench) -> int:
+    """Steps to look for an effect on a reset that was not seen: fewer for a large codebook."""
+    return max(60, min(LONGEST, PAIRS // (bench.crowd * (bench.codes or 1))))
 
 
 def reset_never_fires(bench: Bench, starved: Starving) -> Finding:

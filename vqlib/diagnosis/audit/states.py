@@ -10,8 +10,12 @@ from vqlib.diagnosis.audit.resetting import Starving
 from vqlib.diagnosis.findings import Evidence, Finding
 
 
-def evaluation_changes_counts(bench: Bench, settled: nn.Module) -> Finding:
-    """Three passes in evaluation mode on data in one place: which state changes?"""
+def evaluation_changes_counts(bench: Bench, settled: nn.Module, steps: int) -> Finding:
+    """Three passes in evaluation mode on data in one place: which state changes?
+
+    If a tensor does, training goes on for ``steps`` with and without the evaluation: does any
+    of it read what changed?
+    """
     name = "evaluation-changes-counts"
     changed = _changed_by_evaluation(bench, settled)
     window = "3 evaluation passes"
@@ -19,6 +23,18 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module) -> Finding:
     if changed:
         evidence.append(Evidence("they are", ", ".join(sorted(changed)[:6])))
         heavy = any(isinstance(value, Tensor) for value in changed.values())
+        differs = _first_difference(bench, settled, steps) if heavy else None
+        if heavy and differs is None:
+            same = Evidence("training steps the same to the bit", steps, "steps", "afterwards")
+            return Finding(
+                name,
+                "note",
+                (*evidence, same),
+                "Evaluation changes a statistic; training is the same to the bit.",
+                "Update it only if self.training is true, or it mixes training and validation.",
+            )
+        if heavy:
+            evidence.append(Evidence("first training step that differs", differs, "", "afterwards"))
         return Finding(
             name,
             "critical" if heavy else "note",
@@ -50,6 +66,27 @@ def _changed_by_evaluation(bench: Bench, module: nn.Module, untrained: bool = Fa
     after = state_of(module)
     names = before.keys() | after.keys()
     return {n: after.get(n) for n in names if not _same(before.get(n), after.get(n))}
+
+
+def _first_difference(bench: Bench, settled: nn.Module, steps: int) -> int | None:
+    """The first training step, from 1, whose codes or output an evaluation before it changed.
+
+    None: none of ``steps``. All tokens lie in one place, so that a reset acts, if there is
+    one. The evaluation has passes enough to bring it forward by a check.
+    """
+    plain, evaluated = bench.copy(settled), bench.copy(settled).eval()
+    place, elsewhere = bench.direction(), bench.direction()
+    for _ in range(3 + bench.every):
+        bench.call(evaluated, bench.ball(elsewhere, bench.tokens))
+    for step in range(1, steps + 1):
+        z, results = bench.ball(place, bench.crowd), []
+        for module in (plain, evaluated):
+            reseed(bench.seed + step, bench.device)
+            output = bench.call(module.train(), z)
+            results.append([bench.reader.quantized(output, z), *_codes(bench, module, output, z)])
+        if not _alike(*([r] for r in results)):
+            return step
+    return None
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor | int | float | bool | str]:
@@ -136,10 +173,14 @@ def _played(bench: Bench, module: nn.Module, tokens: list[Tensor], seed: int) ->
     reseed(bench.seed + 1000 + seed, bench.device)
     results = []
     for z in tokens:
-        results.append(bench.indices(module, bench.call(module, z), z))
-        book = bench.book(module)
-        results += [] if book is None else [book]
+        results += _codes(bench, module, bench.call(module, z), z)
     return results
+
+
+def _codes(bench: Bench, module: nn.Module, output, z: Tensor) -> list[Tensor]:
+    """The codes chosen for tokens z, and the codebook, if there is one."""
+    book = bench.book(module)
+    return [bench.indices(module, output, z), *([] if book is None else [book])]
 
 
 def _alike(left: list[list[Tensor]], right: list[list[Tensor]]) -> bool:
