@@ -23,8 +23,9 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module, steps: int) -> F
     if changed:
         evidence.append(Evidence("they are", ", ".join(sorted(changed)[:6])))
         heavy = any(isinstance(value, Tensor) for value in changed.values())
-        differs = _first_difference(bench, settled, steps) if heavy else None
-        if heavy and differs is None:
+        draws = bool(changed.keys() & _generators(bench.pristine))  # a start draws too
+        differs = _first_difference(bench, settled, steps) if heavy and not draws else None
+        if heavy and not draws and differs is None:
             same = Evidence("training steps the same to the bit", steps, "steps", "afterwards")
             return Finding(
                 name,
@@ -33,7 +34,7 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module, steps: int) -> F
                 "Evaluation changes a statistic; training is the same to the bit.",
                 "Update it only if self.training is true, or it mixes training and validation.",
             )
-        if heavy:
+        if differs:
             evidence.append(Evidence("first training step that differs", differs, "", "afterwards"))
         return Finding(
             name,
@@ -105,6 +106,16 @@ def state_of(module: nn.Module) -> dict[str, Tensor | int | float | bool | str]:
     return state
 
 
+def _generators(module: nn.Module) -> set[str]:
+    """Names, as in `state_of`, of the generators that a module and its parts hold."""
+    return {
+        f"{path}.{key}" if path else key
+        for path, part in module.named_modules()
+        for key, value in vars(part).items()
+        if isinstance(value, torch.Generator)
+    }
+
+
 def _same(left, right) -> bool:
     if isinstance(left, Tensor) and isinstance(right, Tensor):
         # bytes, so that a NaN equals itself
@@ -129,11 +140,7 @@ def not_reproducible(bench: Bench, starved: Starving | None) -> Finding:
         cases.append((starved.before, [starved.reset.z]))
     results = [[_played(bench, *case, seed) for case in cases] for seed in (0, 0, 1)]
     window = "first 2 steps" + (" and a step that resets" if len(cases) > 1 else "")
-    own = any(
-        isinstance(v, torch.Generator)
-        for part in bench.pristine.modules()
-        for v in vars(part).values()
-    )
+    own = bool(_generators(bench.pristine))
     again = _alike(results[0], results[1])
     other = _alike(results[0], results[2])
     evidence = (
