@@ -302,6 +302,11 @@ def _remedy_of_collapse(log: Log) -> str:
         )
     if not threshold and not resets_seen(log):
         return remedy_reset(log) + "; start at k-means of the first batch" + memory
+    if threshold and log.has("resets") and not resets_seen(log):
+        return (
+            "a threshold is set, but no code was reset: see reset-never-fires, and check with "
+            "vqlib.audit(quantizer) that the reset acts and lasts" + memory
+        )
     return (
         "a reset is on but does not help enough; see any findings on the reset and the encoder "
         "below, check with vqlib.audit(quantizer) that resets last, and let any input be a donor "

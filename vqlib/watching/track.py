@@ -205,6 +205,20 @@ class Track:
         if self.rows and self.window:
             self.rows[-1] |= look(codebook, self._in_window(), self.counted)
 
+    def know_dead(self, counts: Tensor) -> None:
+        """Remember how many ``counts`` (K,) lie so far below the threshold that a reset is due.
+
+        "So far": they would have fallen there while the reset could have acted several times.
+        """
+        limits, tokens = self.known, self.settings().get("tokens_per_step")
+        threshold, decay = limits.get("dead_code_threshold"), limits.get("decay", 0.5)
+        if not threshold or not tokens:
+            return
+        if limits.get("reset_relative"):
+            threshold *= tokens / self.codebook_size
+        late = decay ** (2 * limits.get("reset_interval", 1) + 3)
+        self.known["below_threshold"] = int((counts.detach() < threshold * late).sum())
+
     def _train(self, seen: Seen, counts: Tensor) -> None:
         self.window.append(counts)
         self.tokens.append(int(counts.sum()))

@@ -94,6 +94,15 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
     evidence = [Evidence("codes put elsewhere", starved.put, "codes", starved.window)]
     if starved.put or starved.said:
         return Finding("reset-never-fires", "clear", tuple(evidence))
+    if threshold is None and bench.counts(bench.pristine) is not None:
+        return Finding(
+            "reset-never-fires",
+            "unknown",
+            tuple(evidence),
+            "The layer keeps counts, but no reset was seen, and its settings name no threshold: "
+            "whether a reset is on is not known.",
+            'its threshold in the adapter: settings=lambda m: {"dead_code_threshold": ...}',
+        )
     if threshold is None:
         cause = "No reset was seen, and the layer's settings name no threshold."
         return Finding("reset-never-fires", "not applicable", tuple(evidence), cause)
@@ -123,7 +132,8 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
             tuple(evidence),
             "Codes are dead by the layer's own threshold, but none moves. Its reset is not called, "
             "waits for something that cannot happen, or is undone in the same step.",
-            "Compare the counts with the threshold itself, after the moving average's update.",
+            "Compare the counts with the threshold itself. Reset after the averages' update; with "
+            "a code, set its running sum (vector x count) and its count.",
         )
     return Finding(
         "reset-never-fires",
