@@ -221,7 +221,13 @@ def gumbel_indices(q: nn.Module, output) -> list[Tensor]:
 
 
 def plain_codebook(module: nn.Module) -> Tensor | None:
-    """(K, D), from an attribute that holds it or a module with such a ``weight``."""
+    """(K, D), from an attribute that holds it or a module with such a ``weight``.
+
+    A quantizer that is itself an `nn.Embedding` holds it as its own weight.
+    """
+    if isinstance(module, nn.Embedding):
+        refuse_lazy(module, module.weight)
+        return without_padding(module)
     for name in CODEBOOKS:
         held = getattr(module, name, None)
         held = getattr(held, "weight", held)
@@ -231,6 +237,12 @@ def plain_codebook(module: nn.Module) -> Tensor | None:
             on_its_side = counts is not None and len(counts) == held.shape[1] != len(held)
             return held.T if on_its_side else held
     return None
+
+
+def without_padding(table: nn.Embedding) -> Tensor:
+    """(K, D): a last row that pads is no code."""
+    last = table.padding_idx == table.num_embeddings - 1
+    return table.weight[:-1] if last else table.weight
 
 
 def plain_counts(module: nn.Module) -> Tensor | None:
@@ -256,7 +268,7 @@ def _owners(module: nn.Module) -> list:
 
 def is_plain(module: nn.Module) -> bool:
     # a scripted class has no forward to look at, only its modules have
-    called = getattr(type(module), "forward", None) is not nn.Module.forward
+    called = getattr(type(module), "forward", None) not in (nn.Module.forward, nn.Embedding.forward)
     return called and looks_near(module) and plain_codebook(module) is not None
 
 

@@ -30,7 +30,8 @@ from vqlib.diagnosis.audit.states import evaluation_changes_counts, not_reproduc
 from vqlib.diagnosis.audit.table import audit_table
 from vqlib.diagnosis.findings import Diagnosis, Evidence, Finding, any_grave, unknown
 from vqlib.quantization.ranges import whole
-from vqlib.watching.adapters import Adapter, adapter_for
+from vqlib.watching.adapters import PLAIN, Adapter, adapter_for
+from vqlib.watching.suggest import adapter_text, extra_arguments
 
 __all__ = ["audit", "audit_table"]
 
@@ -92,9 +93,11 @@ def audit(
     module, fresh = made(subject, seed)
     adapter = adapter or adapter_for(module)
     if adapter is None:
-        raise TypeError(
-            f"{type(module).__name__} is not recognised; say how to read it: "
-            "adapter=vqlib.Adapter(indices=..., codebook=..., counts=...)"
+        raise TypeError(_not_recognised(module))
+    if adapter is PLAIN and (extra := extra_arguments(module)):
+        raise ValueError(
+            f"the forward of {type(module).__name__} needs `{'`, `'.join(extra)}` besides the "
+            f"tokens; say what to give it in call: adapter={adapter_text(module)}"
         )
     bench = Bench(module, adapter, dim, fresh, tokens, seed)
     with own_randomness(seed, bench.device):
@@ -105,6 +108,19 @@ def audit(
     if bench.codebooks > 1:
         title += f", codebook 1 of {bench.codebooks}"
     return Diagnosis.of(title, [*answers, *_healthy(answers)])
+
+
+def _not_recognised(module: nn.Module) -> str:
+    """What to do: audit a layer inside, or give an adapter, written out for this layer."""
+    name = type(module).__name__
+    inside = next((n for n, m in module.named_modules() if n and adapter_for(m)), None)
+    if inside is not None:
+        inner = type(module.get_submodule(inside)).__name__
+        return (
+            f"{name} is not recognised as one quantizer, but its {inside!r} ({inner}) is: audit "
+            f"that, with vqlib.audit(lambda: make().get_submodule({inside!r})), or give adapter="
+        )
+    return f"{name} is not recognised; say how to read it: adapter={adapter_text(module)}"
 
 
 def _until_not_finite(answers: Iterator[Finding], ranks: bool) -> list[Finding]:
