@@ -51,6 +51,8 @@ class Layer:
         self.observed = self.ours or bool(books and counts and not many() and not trained)
         if trained and not counts and "decay" not in self.settings:
             self.settings["by_gradient"] = 1  # nothing but an optimizer moves its codes
+        if not books:
+            self.settings["fixed_grid"] = 1
         names = [name] if len(sizes) == 1 else [f"{name}[{i}]" for i in range(len(sizes))]
         self.tracks = [
             Track(
@@ -60,7 +62,7 @@ class Layer:
                 every=every,
                 window=window,
                 observed=self.observed,
-                counted=bool(counts) and not trained,
+                counted=bool(counts) and (sure or not trained),  # a tally divides nothing
             )
             for n, k in zip(names, sizes, strict=True)
         ]
