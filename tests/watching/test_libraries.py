@@ -517,3 +517,13 @@ def test_norm_ema_in_whatever_order(order):
     assert w.history[columns].notna().all(axis=None)
     assert w.history["resets"].iloc[:4].tolist() == [0] * 4
     assert w.settings["quantizer"]["decay"] == 0.9
+
+
+def test_levels_that_most_steps_drop_can_be_diagnosed():
+    torch.manual_seed(0)
+    model = vqp.ResidualVQ(**DEFAULT, num_quantizers=6, quantize_dropout=True, beam_size=2)
+    with vqlib.watch(model.train()) as w:
+        for _ in range(12):
+            model(torch.randn(2, 20, 16))
+    assert all(s["tokens_per_step"] == 40 for s in w.settings.values())
+    assert vqlib.diagnose(w)["codebook-collapse"].severity != "unknown"

@@ -122,3 +122,15 @@ def test_look():
     assert look(None, used, True) == {}
     many = look(torch.ones(8193, 1), torch.ones(8193), True)
     assert math.isnan(many["duplicates"]) and many["longest_code"] == 1
+
+
+def test_steps_that_skip_a_level_do_not_count_in_its_tokens_per_step():
+    track = Track("q", 4, {}, every=1, window=1, observed=False, counted=False)
+    nothing = hits(torch.empty(0, dtype=torch.int64), 4)
+    for step in range(1, 8):
+        track.add(seen(step) if step % 3 == 1 else Seen(step, True, nothing))
+    assert track.settings()["tokens_per_step"] == 3
+
+    never = Track("q", 4, {}, every=1, window=1, observed=False, counted=False)
+    never.add(Seen(1, True, nothing))
+    assert "tokens_per_step" not in never.settings()

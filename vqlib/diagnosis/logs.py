@@ -54,6 +54,9 @@ class Settings:
     decay: float | None = None  #: of the moving averages
     reset_interval: float | None = None  #: steps
     learning_rate: float | None = None
+    below_threshold: float | None = None  #: codes whose count is overdue for a reset, at the end
+    by_gradient: float | None = None  #: 1: only an optimizer moves the codes, no moving average
+    fixed_grid: float | None = None  #: 1: a lattice, whose codes do not move
 
     @property
     def share(self) -> float | None:
@@ -71,6 +74,9 @@ RANGES = {
     "decay": (0, 1),
     "reset_interval": (1, 2**53),
     "learning_rate": (0, 1e9),
+    "below_threshold": (0, 2**31),
+    "by_gradient": (0, 1),
+    "fixed_grid": (0, 1),
 }
 
 

@@ -43,6 +43,10 @@ THROWN = 0.10  # of the codebook: in use in the first step and reset in it
 EXPLODED = 10.0  # times the median norm of used codes
 COPIES, HARMFUL_COPIES, MANY_COPIES = 0.02, 0.10, 0.50  # of the codebook
 PREMATURE = 0.5  # of all resets: with so many, the count cannot have been refilled
+AFTER = (
+    "reset after the step's update, not before it; with a code, set its running sum (vector x "
+    "count) and its count; vqlib.audit(quantizer) shows which of them is missing"
+)
 NO_RESET = "No reset happened in this run: it is off, or none was recorded."
 
 
@@ -161,6 +165,18 @@ def reset_never_fires(log: Log) -> Finding:
         if s.dead_code_threshold is None
         else Evidence("dead_code_threshold", s.dead_code_threshold, "hits a step")
     )
+    if s.below_threshold and s.codebook_size and s.below_threshold >= COPIES * s.codebook_size:
+        return fired(
+            name,
+            "critical",
+            Evidence("codes below the threshold", s.below_threshold, f"of {s.codebook_size} codes"),
+            total,
+            threshold,
+            share,
+            cause="Codes are dead by the layer's own threshold, but none moves. Its reset is not "
+            "called, waits for something that cannot happen, or is overwritten in the same step.",
+            remedy=AFTER,
+        )
     if share is None:
         return unknown(name, "Whether codes are dead is not known.", "codebook_size, K")
     if share.value >= LOW:
@@ -212,6 +228,12 @@ def _why_never(log: Log) -> str:
         return "The reset is off: no count is below 0, so a threshold of 0 never fires."
     if s.share and s.decay and 0 < s.decay < 1 and s.dead_code_threshold < s.share:
         wait = math.log(s.share / s.dead_code_threshold) / -math.log(s.decay)
+        if (passed := _low_for(log)) > wait + (s.reset_interval or 1):
+            return (
+                f"Few codes have been in use for {passed:.0f} steps. The count of an unused code "
+                f"falls from the uniform share of {s.share:.4g} below {s.dead_code_threshold:g} in "
+                f"{wait:.0f}: the reset is probably not called, or overwritten in the same step."
+            )
         return (
             f"From the uniform share of {s.share:.4g}, the count of an unused code needs "
             f"{wait:.0f} steps to fall below {s.dead_code_threshold:g} at decay {s.decay:g}."
@@ -220,6 +242,15 @@ def _why_never(log: Log) -> str:
         "Codes are unused, but no reset happened. Their counts may never fall below the "
         "threshold, or the reset may not be called."
     )
+
+
+def _low_for(log: Log) -> float:
+    """Steps since more than `LOW` of the codes were last in use in a training row."""
+    rows = log.rows("utilization")
+    if rows.empty:
+        return 0.0
+    used = rows.loc[rows["utilization"] >= LOW, "step"]
+    return float(rows["step"].iloc[-1] - (rows["step"].iloc[0] if used.empty else used.iloc[-1]))
 
 
 def reset_does_not_survive(log: Log) -> Finding:

@@ -30,6 +30,18 @@ KEEP_ON = (
     "keep the reset on to the end of training; and see why the codebook needs it: the encoder's "
     "drift, its rate, the balance of the losses"
 )
+BALANCE = (
+    "balance the losses: sum both over their features or average both, or lower the weight of the "
+    "quantizer's until the reconstruction's gradient is the larger at the quantizer's input"
+)
+RESTART = (
+    "start at k-means of the first batch; restart dead rows on inputs of the batch, and zero their "
+    "optimizer state (Adam: exp_avg, exp_avg_sq) with them"
+)
+SPREAD = (
+    "the grid is fixed and has no reset: scale or normalise the projection before it, so that its "
+    "outputs reach all cells, and add an entropy term or raise its weight"
+)
 GOOD_THRESHOLD, GOOD_REFILL, GOOD_EVERY = 0.1, 1.0, 5  # relative; public practice (Mimi)
 
 
@@ -105,6 +117,10 @@ def window_tokens(log: Log, split: str) -> float | None:
 
 def remedy_reset(log: Log) -> str:
     """A reset in this run's numbers; one that may be on already is not said to be off."""
+    if log.settings.fixed_grid:
+        return SPREAD
+    if log.settings.by_gradient:
+        return RESTART
     asked = "" if log.settings.dead_code_threshold == 0 else "if no reset is on, "
     share, level = log.settings.share, ""
     if share is not None:
@@ -264,15 +280,30 @@ def _cause_of_collapse(log: Log, past: Evidence | None) -> str:
     now, train = log.very_end("used_codes"), log.split("train")["step"]
     if past is not None and now is not None and now.value < 0.5 * past.value:
         return (
-            f"Use fell from {past.value:.0f} to {now.value:.0f} codes during training. A code that "
-            f"loses its inputs gets no updates, and {_what_resets_do(log)}."
+            f"Use fell from {past.value:.0f} to {now.value:.0f} codes during training. "
+            f"{_why_they_stay_away(log)}"
         )
+    if log.settings.fixed_grid:
+        return "The inputs of the grid reach few of its cells."
     if len(train) and train.iloc[0] <= max(10, 0.05 * train.iloc[-1]):
         return (
             "The codebook never came into use: most codes probably started far from the "
             "encoder's outputs."
         )
     return "Few codes are in use throughout this history, which does not show the start."
+
+
+def _why_they_stay_away(log: Log) -> str:
+    """What keeps a code unused, by what moves the codes of this kind of layer."""
+    if log.settings.fixed_grid:
+        return "The grid is fixed: its inputs have drawn together and reach few of its cells."
+    if log.settings.by_gradient:
+        return (
+            "Only gradients move the codes, and a code that no input takes gets none. Suspect the "
+            "balance of the losses first: a quantizer's loss that outweighs the reconstruction's "
+            "draws the encoder's outputs together."
+        )
+    return f"A code that loses its inputs gets no updates, and {_what_resets_do(log)}."
 
 
 def _what_resets_do(log: Log) -> str:
@@ -294,6 +325,10 @@ def resets_seen(log: Log) -> bool:
 def _remedy_of_collapse(log: Log) -> str:
     if resets_ended(log) is not None:
         return KEEP_ON
+    if log.settings.fixed_grid:
+        return SPREAD
+    if log.settings.by_gradient:
+        return f"{BALANCE}; {RESTART}"
     threshold, decay = log.settings.dead_code_threshold, log.settings.decay
     memory = ""
     if decay is not None and LONG_DECAY <= decay < 1:
@@ -302,6 +337,11 @@ def _remedy_of_collapse(log: Log) -> str:
         )
     if not threshold and not resets_seen(log):
         return remedy_reset(log) + "; start at k-means of the first batch" + memory
+    if threshold and log.has("resets") and not resets_seen(log):
+        return (
+            "a threshold is set, but no code was reset: see reset-never-fires, and check with "
+            "vqlib.audit(quantizer) that the reset acts and lasts" + memory
+        )
     return (
         "a reset is on but does not help enough; see any findings on the reset and the encoder "
         "below, check with vqlib.audit(quantizer) that resets last, and let any input be a donor "
@@ -381,10 +421,32 @@ def top_code_dominates(log: Log) -> Finding:
         ratio,
         share,
         effective,
-        cause="The encoder gives many inputs nearly the same output (flat regions, silence, "
-        "padding), or few codes are left to share them. Utilization alone looks too good.",
-        remedy="mask out padding; look at which inputs the top code takes; split that code: "
-        "DeadCodeReset(donors='usage') moves dead codes next to crowded ones",
+        cause=_why_one_dominates(log),
+        remedy=_remedy_of_one(log),
+    )
+
+
+def _why_one_dominates(log: Log) -> str:
+    if log.settings.fixed_grid or log.settings.by_gradient:  # no reset, and often no signal
+        return (
+            "The encoder gives many inputs nearly the same output, or few codes are left to share "
+            "them. Utilization alone looks too good."
+        )
+    return (
+        "The encoder gives many inputs nearly the same output (flat regions, silence, padding), or "
+        "few codes are left to share them. Utilization alone looks too good."
+    )
+
+
+def _remedy_of_one(log: Log) -> str:
+    look = "look at which inputs the top code takes"
+    if log.settings.fixed_grid:
+        return f"{look}; {SPREAD}"
+    if log.settings.by_gradient:
+        return f"{look}; {BALANCE}"
+    return (
+        f"mask out padding; {look}; split that code: DeadCodeReset(donors='usage') moves dead "
+        "codes next to crowded ones"
     )
 
 

@@ -47,8 +47,12 @@ class Layer:
         if books:
             self.settings.setdefault("dim", self.reader.dim)
         # a trained codebook moves everywhere
-        averaged = books and counts and not many() and not any(b.requires_grad for b in books)
-        self.observed = self.ours or bool(averaged)
+        trained = any(b.requires_grad for b in books)
+        self.observed = self.ours or bool(books and counts and not many() and not trained)
+        if trained and not counts and "decay" not in self.settings:
+            self.settings["by_gradient"] = 1  # nothing but an optimizer moves its codes
+        if not books:
+            self.settings["fixed_grid"] = 1
         names = [name] if len(sizes) == 1 else [f"{name}[{i}]" for i in range(len(sizes))]
         self.tracks = [
             Track(
@@ -58,7 +62,7 @@ class Layer:
                 every=every,
                 window=window,
                 observed=self.observed,
-                counted=bool(counts),
+                counted=bool(counts) and (sure or not trained),  # a tally divides nothing
             )
             for n, k in zip(names, sizes, strict=True)
         ]
@@ -130,9 +134,11 @@ class Layer:
 
     def finish(self) -> None:
         """Nothing more will come."""
-        books = self.books()
+        books, counts = self.books(), self.counts()
         for i, track in enumerate(self.tracks):
             track.finish(books[i] if books else None)
+            if counts and self.observed and self.step:
+                track.know_dead(counts[i])
 
     # --- what happened in a forward ---
 

@@ -16,7 +16,44 @@ from torch import Tensor, nn
 
 LOOKS_NEAR = re.compile(r"quanti[sz]|codebook|vq", re.IGNORECASE)
 CODEBOOKS = ("codebook", "embedding", "embed", "embeddings")
-COUNTS = ("cluster_size", "ema_cluster_size", "_ema_cluster_size")
+COUNTS = (  # moving averages of hits first; tallies of use after them
+    "cluster_size",
+    "ema_cluster_size",
+    "_ema_cluster_size",
+    "cluster_size_ema",
+    "cluster_usage",
+    "embedding_count",
+    "embed_count",
+    "ema_count",
+    "_ema_count",
+    "code_count",
+    "cluster_count",
+    "counts",
+    "count",
+    "k_elem",
+    "N",
+    "usage",
+    "code_usage",
+    "codebook_usage",
+    "usage_count",
+    "usage_counts",
+)
+# {setting: its names}; those of the second table mean something else in a layer without counts
+SETTINGS = {
+    "decay": ("decay", "ema_decay", "_decay"),
+    "beta": ("beta",),
+    "dead_code_threshold": (
+        "threshold_ema_dead_code",
+        "dead_code_threshold",
+        "threshold_dead_code",
+        "dead_threshold",
+        "reset_threshold",
+        "restart_threshold",
+    ),
+    "reset_interval": ("reset_interval", "reset_every", "check_unused_every"),
+}
+SETTINGS_WITH_COUNTS = {"decay": ("gamma", "mu"), "dead_code_threshold": ("threshold",)}
+MOST = {"decay": 1.0}
 CHANNELS_FIRST = {"transformers": True, "diffusers": True, "vqlib": False}
 CHANNELS_LAST = ("FiniteScalarQuantization", "GumbelVectorQuantizer")  # of transformers' classes
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
@@ -184,7 +221,13 @@ def gumbel_indices(q: nn.Module, output) -> list[Tensor]:
 
 
 def plain_codebook(module: nn.Module) -> Tensor | None:
-    """(K, D), from an attribute that holds it or a module with such a ``weight``."""
+    """(K, D), from an attribute that holds it or a module with such a ``weight``.
+
+    A quantizer that is itself an `nn.Embedding` holds it as its own weight.
+    """
+    if isinstance(module, nn.Embedding):
+        refuse_lazy(module, module.weight)
+        return without_padding(module)
     for name in CODEBOOKS:
         held = getattr(module, name, None)
         held = getattr(held, "weight", held)
@@ -196,6 +239,12 @@ def plain_codebook(module: nn.Module) -> Tensor | None:
     return None
 
 
+def without_padding(table: nn.Embedding) -> Tensor:
+    """(K, D): a last row that pads is no code."""
+    last = table.padding_idx == table.num_embeddings - 1
+    return table.weight[:-1] if last else table.weight
+
+
 def plain_counts(module: nn.Module) -> Tensor | None:
     """(K,) from a usual name; None if what has that name counts something else."""
     counts = _some_counts(module)
@@ -204,18 +253,22 @@ def plain_counts(module: nn.Module) -> Tensor | None:
 
 def _some_counts(module: nn.Module) -> Tensor | None:
     """From a usual name, on the layer or on the module that holds its codebook."""
-    inner = [getattr(module, name, None) for name in CODEBOOKS]
-    for owner in (module, *inner):
+    for owner in _owners(module):
         for name in COUNTS:
             held = getattr(owner, name, None)
-            if isinstance(held, Tensor) and held.dim() == 1:
+            if isinstance(held, Tensor) and held.dim() == 1 and held.dtype != torch.bool:
                 return held
     return None
 
 
+def _owners(module: nn.Module) -> list:
+    """The layer, and what it holds under the name of a codebook."""
+    return [module, *(getattr(module, name, None) for name in CODEBOOKS)]
+
+
 def is_plain(module: nn.Module) -> bool:
     # a scripted class has no forward to look at, only its modules have
-    called = getattr(type(module), "forward", None) is not nn.Module.forward
+    called = getattr(type(module), "forward", None) not in (nn.Module.forward, nn.Embedding.forward)
     return called and looks_near(module) and plain_codebook(module) is not None
 
 
@@ -248,13 +301,30 @@ def plain_loss(output) -> Tensor | None:
 def plain_settings(module: nn.Module) -> dict:
     codebook = plain_codebook(module)
     known = {"codebook_size": len(codebook), "dim": codebook.shape[1]}
-    for name, most in (("decay", 1.0), ("beta", math.inf)):
-        value = getattr(module, name, None)
-        if isinstance(value, int | float) and 0 <= value <= most:  # else the name means another
-            known[name] = float(value)
+    tables = [SETTINGS, SETTINGS_WITH_COUNTS] if plain_counts(module) is not None else [SETTINGS]
+    for table in tables:
+        for setting, names in table.items():
+            value = _said(module, names, MOST.get(setting, math.inf))
+            if value is not None:
+                known.setdefault(setting, value)
+    if known.get("reset_interval", 1.0) >= 1:
+        known |= {k: int(v) for k, v in known.items() if k == "reset_interval"}
+    else:
+        del known["reset_interval"]
     if isinstance(getattr(module, "kmeans_init", None), bool):
         known["kmeans_init"] = module.kmeans_init
     return known
+
+
+def _said(module: nn.Module, names: tuple[str, ...], most: float) -> float | None:
+    """The first number from 0 to ``most`` under one of ``names``."""
+    for owner in _owners(module):
+        for name in names:
+            value = getattr(owner, name, None)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if number and 0 <= value <= most:  # else the name means another
+                return float(value)
+    return None
 
 
 # (tokens z (N, D) in a layout, where D lies in it); a layer that flattens takes the first

@@ -179,9 +179,13 @@ class Track:
         return self.rows + self._under_way()
 
     def settings(self) -> dict:
-        """What is known of the layer, with the median of its ``tokens_per_step``."""
+        """What is known of the layer, with its ``tokens_per_step``.
+
+        That is the median over the steps that reached it: a level of a residual quantizer
+        that drops levels is skipped in the others.
+        """
         self.fetch()
-        tokens = sorted(self.tokens)
+        tokens = sorted(n for n in self.tokens if n)
         return self.known | ({"tokens_per_step": tokens[len(tokens) // 2]} if tokens else {})
 
     @property
@@ -200,6 +204,20 @@ class Track:
         self.close_val()
         if self.rows and self.window:
             self.rows[-1] |= look(codebook, self._in_window(), self.counted)
+
+    def know_dead(self, counts: Tensor) -> None:
+        """Remember how many ``counts`` (K,) lie so far below the threshold that a reset is due.
+
+        "So far": they would have fallen there while the reset could have acted several times.
+        """
+        limits, tokens = self.known, self.settings().get("tokens_per_step")
+        threshold, decay = limits.get("dead_code_threshold"), limits.get("decay", 0.5)
+        if not threshold or not tokens:
+            return
+        if limits.get("reset_relative"):
+            threshold *= tokens / self.codebook_size
+        late = decay ** (2 * limits.get("reset_interval", 1) + 3)
+        self.known["below_threshold"] = int((counts.detach() < threshold * late).sum())
 
     def _train(self, seen: Seen, counts: Tensor) -> None:
         self.window.append(counts)

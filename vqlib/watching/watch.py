@@ -13,19 +13,14 @@ import torch
 from torch import nn
 
 from vqlib.quantization.compiling import uncompiled
-from vqlib.watching import libraries
+from vqlib.watching import libraries, suggest
 from vqlib.watching.adapters import PLAIN, Adapter, adapter_for
 from vqlib.watching.columns import COLUMNS
 from vqlib.watching.layer import Layer, forget_shared
 from vqlib.watching.track import Track
 
 WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")
-HOW_TO = (
-    "To follow any other layer, say how it is read: vqlib.watch(model, adapters={MyVQ: "
-    "vqlib.Adapter(indices=lambda module, output: output[1], codebook=lambda module: "
-    "module.embedding.weight, counts=lambda module: None)})"
-)
-
+MANY = 10  # layers that an error names
 ALL_UNSEEN = (
     ": no token reached them. Is this the model that was trained? A model that was copied, or "
     "a function compiled before the watch began, is not followed"
@@ -275,20 +270,30 @@ def _found(model: nn.Module, given: dict) -> list[tuple[str, nn.Module, Adapter,
         if not (inside or around):
             found[name] = (module, adapter, sure)
     if not found:
-        near = [
-            f"{name or 'the model'} ({type(module).__name__})"
-            for name, module in model.named_modules()
-            if libraries.looks_near(module)
-        ]
-        seen = f"these look near: {', '.join(near[:10])}" if near else "none looks like one"
-        raise ValueError(
-            f"no quantizer layer that is recognised in {type(model).__name__}; {seen}. {HOW_TO}"
-        )
+        raise ValueError(_how_to(model))
     names = _unlike([_short(name, model) for name in found], list(found))
     return [
         (name or type(layer[0]).__name__, *layer)
         for name, layer in zip(names, found.values(), strict=True)
     ]
+
+
+def _how_to(model: nn.Module) -> str:
+    """What to do if no layer is recognised: an adapter for the likeliest one, written out."""
+    near = {
+        f"{name or 'the model'} ({type(module).__name__})": module
+        for name, module in model.named_modules()
+        if libraries.looks_near(module) or suggest.looks_held(module)
+    }
+    likely = max(near.values(), key=suggest.likeliness, default=None)
+    kind, how = "MyVQ", suggest.USUAL
+    if likely is not None:
+        kind, how = type(likely).__name__, suggest.adapter_text(likely)
+    seen = f"these look near: {', '.join(list(near)[:MANY])}" if near else "none looks like one"
+    return (
+        f"no quantizer layer that is recognised in {type(model).__name__}; {seen}. Say how it is "
+        f"read: vqlib.watch(model, adapters={{{kind}: {how}}})"
+    )
 
 
 def _unlike(short: list[str], whole: list[str]) -> list[str]:

@@ -13,7 +13,12 @@ from vqlib.diagnosis.audit.bench import Bench, NotFinite, made, own_randomness
 from vqlib.diagnosis.audit.donors import duplicate_codes, threshold_above_share
 from vqlib.diagnosis.audit.processes import NAME as RANKS
 from vqlib.diagnosis.audit.processes import ranks_disagree
-from vqlib.diagnosis.audit.resetting import reset_does_not_survive, reset_never_fires, starve
+from vqlib.diagnosis.audit.resetting import (
+    patience_without_resets,
+    reset_does_not_survive,
+    reset_never_fires,
+    starve,
+)
 from vqlib.diagnosis.audit.starting import (
     cold_start,
     first_step_explosion,
@@ -25,7 +30,8 @@ from vqlib.diagnosis.audit.states import evaluation_changes_counts, not_reproduc
 from vqlib.diagnosis.audit.table import audit_table
 from vqlib.diagnosis.findings import Diagnosis, Evidence, Finding, any_grave, unknown
 from vqlib.quantization.ranges import whole
-from vqlib.watching.adapters import Adapter, adapter_for
+from vqlib.watching.adapters import PLAIN, Adapter, adapter_for
+from vqlib.watching.suggest import adapter_text, extra_arguments
 
 __all__ = ["audit", "audit_table"]
 
@@ -37,6 +43,7 @@ CODEBOOK = (
     "duplicate-codes",
     "threshold-above-share",
 )
+STEPS = 20  # of a layer whose forward moves no code: no reset to wait for
 ALWAYS = ("evaluation-changes-counts", "not-reproducible", "loss-hides-collapse")
 
 
@@ -86,9 +93,11 @@ def audit(
     module, fresh = made(subject, seed)
     adapter = adapter or adapter_for(module)
     if adapter is None:
-        raise TypeError(
-            f"{type(module).__name__} is not recognised; say how to read it: "
-            "adapter=vqlib.Adapter(indices=..., codebook=..., counts=...)"
+        raise TypeError(_not_recognised(module))
+    if adapter is PLAIN and (extra := extra_arguments(module)):
+        raise ValueError(
+            f"the forward of {type(module).__name__} needs `{'`, `'.join(extra)}` besides the "
+            f"tokens; say what to give it in call: adapter={adapter_text(module)}"
         )
     bench = Bench(module, adapter, dim, fresh, tokens, seed)
     with own_randomness(seed, bench.device):
@@ -99,6 +108,19 @@ def audit(
     if bench.codebooks > 1:
         title += f", codebook 1 of {bench.codebooks}"
     return Diagnosis.of(title, [*answers, *_healthy(answers)])
+
+
+def _not_recognised(module: nn.Module) -> str:
+    """What to do: audit a layer inside, or give an adapter, written out for this layer."""
+    name = type(module).__name__
+    inside = next((n for n, m in module.named_modules() if n and adapter_for(m)), None)
+    if inside is not None:
+        inner = type(module.get_submodule(inside)).__name__
+        return (
+            f"{name} is not recognised as one quantizer, but its {inside!r} ({inner}) is: audit "
+            f"that, with vqlib.audit(lambda: make().get_submodule({inside!r})), or give adapter="
+        )
+    return f"{name} is not recognised; say how to read it: adapter={adapter_text(module)}"
 
 
 def _until_not_finite(answers: Iterator[Finding], ranks: bool) -> list[Finding]:
@@ -130,7 +152,7 @@ def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Findin
         for question in (*CODEBOOK, *([RANKS] if ranks else [])):
             yield Finding(question, "not applicable", cause=cause)
         settled = bench.copy() if started is None else started.settled
-        yield evaluation_changes_counts(bench, settled)
+        yield evaluation_changes_counts(bench, settled, STEPS)
         yield not_reproducible(bench, None)
         yield loss_hides_collapse(bench, bench.copy(settled))
         return
@@ -143,7 +165,9 @@ def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Findin
     yield reset_does_not_survive(bench, starved)
     yield duplicate_codes(bench, starved)
     yield threshold_above_share(bench, settled, starved)
-    yield evaluation_changes_counts(bench, settled)
+    acted = starved.put or starved.said
+    steps = starved.steps + bench.every + 3 if acted else patience_without_resets(bench)
+    yield evaluation_changes_counts(bench, settled, steps)
     yield not_reproducible(bench, starved)
     yield loss_hides_collapse(bench, narrow)
     if ranks:
@@ -152,7 +176,9 @@ def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Findin
 
 def _healthy(answers: list[Finding]) -> list[Finding]:
     clear = sum(a.severity == "clear" for a in answers)
-    if any_grave(answers) or not clear:
+    # a layer that keeps counts probably has a reset: nothing is said of one not examined
+    unasked = any(a.id == "reset-never-fires" and a.severity == "unknown" for a in answers)
+    if any_grave(answers) or not clear or unasked:
         return []
     counted = Evidence("checks that found nothing", clear, f"of {len(answers)}")
     return [Finding("healthy", "note", (counted,), "No experiment found a fault.")]

@@ -157,6 +157,11 @@ class Bench:
         return self.settings.get("reset_interval") or 1
 
     @property
+    def crowd(self) -> int:
+        """Tokens in one place, more than there are codes: donors enough for all dead ones."""
+        return max(256, (self.codes or 0) * 9 // 8)
+
+    @property
     def visitable(self) -> bool:
         """Whether a code's own row can be fed as a token: nothing is projected in between."""
         return self.book(self.pristine).shape[-1] == self.dim

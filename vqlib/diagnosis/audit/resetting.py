@@ -13,6 +13,7 @@ from vqlib.diagnosis.findings import Evidence, Finding
 
 LONGEST = 400  # steps that a starving may take
 AGAIN = 20  # checks for which codes that are reset again and again are left alone
+PAIRS = 10**9  # of tokens and codes compared, over all steps: some seconds
 FORGOTTEN = (
     "A reset code is dead again at once and is moved again, even if it is hit: its count is not "
     "refilled, or something overwrites it."
@@ -49,7 +50,7 @@ class Starving:
 
 def starve(bench: Bench, settled: nn.Module) -> Starving:
     """Feed one place until half of the codebook was reset, or for as long as that may take."""
-    tokens = max(256, bench.codes * 9 // 8)
+    tokens = bench.crowd
     seen, module = None, bench.copy(settled)
     done = Starving(bench.direction(), tokens)
     for _ in range(_patience(bench, module, tokens)):
@@ -82,12 +83,26 @@ def _patience(bench: Bench, module: nn.Module, tokens: int) -> int:
     return min(LONGEST, math.ceil(math.log(above) / -math.log(bench.decay)) + spare)
 
 
+def patience_without_resets(bench: Bench) -> int:
+    """Steps to look for an effect on a reset that was not seen: fewer for a large codebook."""
+    return max(60, min(LONGEST, PAIRS // (bench.crowd * (bench.codes or 1))))
+
+
 def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
     """Codes without a hit: does anything happen to them?"""
     threshold = bench.threshold(starved.tokens)
     evidence = [Evidence("codes put elsewhere", starved.put, "codes", starved.window)]
     if starved.put or starved.said:
         return Finding("reset-never-fires", "clear", tuple(evidence))
+    if threshold is None and bench.counts(bench.pristine) is not None:
+        return Finding(
+            "reset-never-fires",
+            "unknown",
+            tuple(evidence),
+            "The layer keeps counts, but no reset was seen, and its settings name no threshold: "
+            "whether a reset is on is not known.",
+            'its threshold in the adapter: settings=lambda m: {"dead_code_threshold": ...}',
+        )
     if threshold is None:
         cause = "No reset was seen, and the layer's settings name no threshold."
         return Finding("reset-never-fires", "not applicable", tuple(evidence), cause)
@@ -117,7 +132,8 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
             tuple(evidence),
             "Codes are dead by the layer's own threshold, but none moves. Its reset is not called, "
             "waits for something that cannot happen, or is undone in the same step.",
-            "Compare the counts with the threshold itself, after the moving average's update.",
+            "Compare the counts with the threshold itself. Reset after the averages' update; with "
+            "a code, set its running sum (vector x count) and its count.",
         )
     return Finding(
         "reset-never-fires",

@@ -10,8 +10,12 @@ from vqlib.diagnosis.audit.resetting import Starving
 from vqlib.diagnosis.findings import Evidence, Finding
 
 
-def evaluation_changes_counts(bench: Bench, settled: nn.Module) -> Finding:
-    """Three passes in evaluation mode on data in one place: which state changes?"""
+def evaluation_changes_counts(bench: Bench, settled: nn.Module, steps: int) -> Finding:
+    """Three passes in evaluation mode on data in one place: which state changes?
+
+    If a tensor does, training goes on for ``steps`` with and without the evaluation: does any
+    of it read what changed?
+    """
     name = "evaluation-changes-counts"
     changed = _changed_by_evaluation(bench, settled)
     window = "3 evaluation passes"
@@ -19,6 +23,19 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module) -> Finding:
     if changed:
         evidence.append(Evidence("they are", ", ".join(sorted(changed)[:6])))
         heavy = any(isinstance(value, Tensor) for value in changed.values())
+        draws = bool(changed.keys() & _generators(bench.pristine))  # a start draws too
+        differs = _first_difference(bench, settled, steps) if heavy and not draws else None
+        if heavy and not draws and differs is None:
+            same = Evidence("training steps the same to the bit", steps, "steps", "afterwards")
+            return Finding(
+                name,
+                "note",
+                (*evidence, same),
+                "Evaluation changes a statistic; training is the same to the bit.",
+                "Update it only if self.training is true, or it mixes training and validation.",
+            )
+        if differs:
+            evidence.append(Evidence("first training step that differs", differs, "", "afterwards"))
         return Finding(
             name,
             "critical" if heavy else "note",
@@ -52,6 +69,27 @@ def _changed_by_evaluation(bench: Bench, module: nn.Module, untrained: bool = Fa
     return {n: after.get(n) for n in names if not _same(before.get(n), after.get(n))}
 
 
+def _first_difference(bench: Bench, settled: nn.Module, steps: int) -> int | None:
+    """The first training step, from 1, whose codes or output an evaluation before it changed.
+
+    None: none of ``steps``. All tokens lie in one place, so that a reset acts, if there is
+    one. The evaluation has passes enough to bring it forward by a check.
+    """
+    plain, evaluated = bench.copy(settled), bench.copy(settled).eval()
+    place, elsewhere = bench.direction(), bench.direction()
+    for _ in range(3 + bench.every):
+        bench.call(evaluated, bench.ball(elsewhere, bench.tokens))
+    for step in range(1, steps + 1):
+        z, results = bench.ball(place, bench.crowd), []
+        for module in (plain, evaluated):
+            reseed(bench.seed + step, bench.device)
+            output = bench.call(module.train(), z)
+            results.append([bench.reader.quantized(output, z), *_codes(bench, module, output, z)])
+        if not _alike(*([r] for r in results)):
+            return step
+    return None
+
+
 def state_of(module: nn.Module) -> dict[str, Tensor | int | float | bool | str]:
     """Copies of all tensors and plain values that a module and its parts hold, by name."""
     state = {}
@@ -66,6 +104,16 @@ def state_of(module: nn.Module) -> dict[str, Tensor | int | float | bool | str]:
             elif isinstance(value, int | float | bool | str) and key != "training":
                 state[name] = value
     return state
+
+
+def _generators(module: nn.Module) -> set[str]:
+    """Names, as in `state_of`, of the generators that a module and its parts hold."""
+    return {
+        f"{path}.{key}" if path else key
+        for path, part in module.named_modules()
+        for key, value in vars(part).items()
+        if isinstance(value, torch.Generator)
+    }
 
 
 def _same(left, right) -> bool:
@@ -92,11 +140,7 @@ def not_reproducible(bench: Bench, starved: Starving | None) -> Finding:
         cases.append((starved.before, [starved.reset.z]))
     results = [[_played(bench, *case, seed) for case in cases] for seed in (0, 0, 1)]
     window = "first 2 steps" + (" and a step that resets" if len(cases) > 1 else "")
-    own = any(
-        isinstance(v, torch.Generator)
-        for part in bench.pristine.modules()
-        for v in vars(part).values()
-    )
+    own = bool(_generators(bench.pristine))
     again = _alike(results[0], results[1])
     other = _alike(results[0], results[2])
     evidence = (
@@ -136,10 +180,14 @@ def _played(bench: Bench, module: nn.Module, tokens: list[Tensor], seed: int) ->
     reseed(bench.seed + 1000 + seed, bench.device)
     results = []
     for z in tokens:
-        results.append(bench.indices(module, bench.call(module, z), z))
-        book = bench.book(module)
-        results += [] if book is None else [book]
+        results += _codes(bench, module, bench.call(module, z), z)
     return results
+
+
+def _codes(bench: Bench, module: nn.Module, output, z: Tensor) -> list[Tensor]:
+    """The codes chosen for tokens z, and the codebook, if there is one."""
+    book = bench.book(module)
+    return [bench.indices(module, output, z), *([] if book is None else [book])]
 
 
 def _alike(left: list[list[Tensor]], right: list[list[Tensor]]) -> bool:
