@@ -90,11 +90,23 @@ def test_a_threshold_without_counts_may_be_of_something_else():
     assert not settings.keys() & {"dead_code_threshold", "decay"}
 
 
-@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("names", [*NAMES, (None, "cluster_size"), (None, "own_name")])
 def test_the_audit_finds_a_reset_that_the_same_step_overwrites(names):
     found = vqlib.audit(lambda: AveragedQuantizer(early=True, names=names), ranks=False)
+    lasts = found["reset-does-not-survive"]
+    assert lasts.severity == "critical" and "same step" in lasts.cause
+    assert "running sum" in lasts.remedy
+    assert found["reset-never-fires"].severity == "clear"
+
+
+def test_the_audit_finds_a_reset_that_is_never_called():
+    class UncalledQuantizer(AveragedQuantizer):
+        def reset(self, z):
+            pass
+
+    found = vqlib.audit(UncalledQuantizer, ranks=False)
     assert found["reset-never-fires"].severity == "critical"
-    assert "running sum" in found["reset-never-fires"].remedy
+    assert found["reset-does-not-survive"].severity == "not applicable"
 
 
 def test_the_watch_finds_a_reset_that_the_same_step_overwrites():
@@ -112,7 +124,7 @@ def test_a_reset_that_acts_is_seen():
 
 @pytest.mark.parametrize("early", [False, True])
 def test_a_layer_with_counts_whose_reset_cannot_be_examined_is_not_healthy(early):
-    layer = lambda: AveragedQuantizer(1e-9, early, (None, "cluster_size"))  # noqa: E731
+    layer = lambda: AveragedQuantizer(1e-30, early, (None, "cluster_size"))  # noqa: E731
     found = vqlib.audit(layer, ranks=False)
     assert found["reset-never-fires"].severity == "unknown"
     assert found.verdict == "undecided"

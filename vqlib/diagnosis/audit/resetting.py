@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vqlib.diagnosis.audit.bench import SHIFTED, Bench, Seen
 from vqlib.diagnosis.findings import Evidence, Finding
 
 LONGEST = 400  # steps that a starving may take
 AGAIN = 20  # checks for which codes that are reset again and again are left alone
-PAIRS = 10**9  # of tokens and codes compared, over all steps: some seconds
+PAIRS = 10**7  # of tokens and codes compared, over all steps
+BESIDE = 0.9  # cosine from which a code is among inputs that lie in one place
 FORGOTTEN = (
     "A reset code is dead again at once and is moved again, even if it is hit: its count is not "
     "refilled, or something overwrites it."
@@ -37,6 +41,7 @@ class Starving:
     steps: int = 0
     put: int = 0  #: codes put elsewhere, over all steps
     said: int = 0  #: codes that the layer says it reset, over all steps
+    undone: int = 0  #: codes put elsewhere within a step, and back at its end
     dead: int = 0  #: codes without a hit and below the threshold, at the end
     reset: Seen | None = None
     codes: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
@@ -65,10 +70,49 @@ def starve(bench: Bench, settled: nn.Module) -> Starving:
             done.before, done.after = before, bench.copy(module)
         if 2 * done.put >= bench.codes:
             break
+    if not (done.put or done.said):
+        done.undone = _undone(bench, bench.copy(module), done)
     if seen.counts is not None and bench.threshold(tokens):
         starved = (seen.hits == 0) & (seen.counts < bench.threshold(tokens))
         done.dead = int(starved.sum())
     return done
+
+
+def _undone(bench: Bench, module: nn.Module, starved: Starving) -> int:
+    """Codes without a hit that go to an input within a step, and are back at its end."""
+    if not bench.visitable:
+        return 0
+    most = 0
+    for _ in range(2 * bench.every + 3):
+        z = bench.ball(starved.centre, starved.tokens)
+        try:
+            with Moments(lambda: bench.book(module)) as moments:
+                seen = bench.step(module, z)
+        except Exception:  # compiled code, say, need not run where operations are listened to
+            return most
+        idle, there = seen.hits == 0, F.normalize(z.mean(dim=0), dim=-1)
+        start, end = F.normalize(seen.before, dim=-1), F.normalize(seen.after, dim=-1)
+        away = idle & (start @ there < BESIDE) & (end @ there < BESIDE)
+        visited = torch.zeros_like(away)
+        for book in moments.books:
+            visited |= F.normalize(book, dim=-1) @ there > BESIDE
+        most = max(most, int((away & visited).sum()))
+    return most
+
+
+class Moments(TorchDispatchMode):
+    """The codebook after each operation that changed it, as ``read`` gives it."""
+
+    def __init__(self, read: Callable[[], Tensor]):
+        super().__init__()
+        self.read, self.books = read, [read()]
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        book = self.read()
+        if not torch.equal(book, self.books[-1]):
+            self.books.append(book)
+        return output
 
 
 def _patience(bench: Bench, module: nn.Module, tokens: int) -> int:
@@ -77,6 +121,8 @@ def _patience(bench: Bench, module: nn.Module, tokens: int) -> int:
     spare = 2 * bench.every + 3
     if threshold == 0:
         return 20
+    if threshold is None and counts is not None:
+        return patience_without_resets(bench)
     if threshold is None or counts is None or not bench.decay or bench.decay == 1:
         return 60
     above = max(1.0, float(counts.max()) / threshold)
@@ -92,7 +138,7 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
     """Codes without a hit: does anything happen to them?"""
     threshold = bench.threshold(starved.tokens)
     evidence = [Evidence("codes put elsewhere", starved.put, "codes", starved.window)]
-    if starved.put or starved.said:
+    if starved.put or starved.said or starved.undone:
         return Finding("reset-never-fires", "clear", tuple(evidence))
     if threshold is None and bench.counts(bench.pristine) is not None:
         return Finding(
@@ -210,13 +256,20 @@ def leave_alone(bench: Bench, starved: Starving) -> tuple[int | None, nn.Module]
 def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
     """Is a reset code still in its place after the step, and after the next ones?"""
     name = "reset-does-not-survive"
-    if starved.said and not starved.put:
-        evidence = (
-            Evidence("codes that the layer says it reset", starved.said, "codes", starved.window),
-            Evidence("of these put elsewhere", starved.put, "codes", starved.window),
+    if starved.undone or (starved.said and not starved.put):
+        fired = (
+            Evidence("codes reset within a step", starved.undone, "codes", "at most, in one step")
+            if starved.undone
+            else Evidence(
+                "codes that the layer says it reset", starved.said, "codes", starved.window
+            )
         )
+        evidence = (fired, Evidence("of these put elsewhere", starved.put, "codes", starved.window))
         cause = "The reset is undone in the same step: something overwrites the codebook."
-        remedy = "Reset after the moving average's update, and reset its sums too."
+        remedy = (
+            "Reset after the moving average's update; with a code, set its running sum (vector x "
+            "count) and its count too."
+        )
         return Finding(name, "critical", evidence, cause, remedy)
     if starved.after is None:
         return Finding(name, "not applicable", cause=f"No reset was seen in {starved.window}.")
