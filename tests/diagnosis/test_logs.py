@@ -146,7 +146,7 @@ def test_several_histories_in_one_table_are_refused():
 @pytest.mark.parametrize("name", ["codebook_size", "tokens_per_step", "decay"])
 @pytest.mark.parametrize("value", [-1, "x", True, float("nan")])
 def test_arguments_are_checked(name, value):
-    assert re.match(f"{name}: expected a number from", refused(SMALL, **{name: value}))
+    assert re.match(f"{name} must be a number from", refused(SMALL, **{name: value}))
 
 
 def test_no_rows():
@@ -228,9 +228,9 @@ def test_a_pipe_can_be_read(tmp_path):
     [
         ("[]", None),
         ("null", None),
-        ('{"codebook_size": 0}', "codebook_size: expected a number"),
-        ('{"codebook_size": 512, "tokens_per_step": 0}', "tokens_per_step: expected a number"),
-        ('{"decay": "x"}', "decay: expected a number"),
+        ('{"codebook_size": 0}', "codebook_size must be a number"),
+        ('{"codebook_size": 512, "tokens_per_step": 0}', "tokens_per_step must be a number"),
+        ('{"decay": "x"}', "decay must be a number"),
         ('{"reset_relative": true, "dead_code_threshold": 0.1}', None),
     ],
 )

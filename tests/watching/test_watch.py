@@ -558,7 +558,7 @@ def test_a_lazy_codebook_is_refused(adapters):
         ({"counts": lambda m: torch.ones(7)}, r"one count a code, lengths \[32\].*shape \(7,\)"),
         ({"counts": lambda m: 2 * [torch.ones(K)]}, r"one count a code.*shape \(32,\), .*\(32,\)"),
         ({"settings": lambda m: 3}, "settings must give a dict"),
-        ({"settings": lambda m: {"decay": 9.0}}, "decay as a number from 0 to 1; got 9.0"),
+        ({"settings": lambda m: {"decay": 9.0}}, "decay must be a number from 0 to 1, got 9.0"),
         ({"counts": lambda m: m.nothing}, r"^layer 'quantizer' \(Plain\): .*counts fails: Attrib"),
     ],
 )

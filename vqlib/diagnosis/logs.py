@@ -10,6 +10,7 @@ import pandas as pd
 
 from vqlib.diagnosis.findings import Evidence
 from vqlib.quantization.names import printable
+from vqlib.quantization.ranges import Range, SettingsError, number
 from vqlib.watching.columns import COLUMNS as RECORDED
 from vqlib.watching.columns import Column
 
@@ -68,15 +69,15 @@ class Settings:
 
 KNOWN = tuple(field.name for field in fields(Settings))
 RANGES = {
-    "codebook_size": (1, 2**31),
-    "tokens_per_step": (1, 2**53),
-    "dead_code_threshold": (0, 2**53),
-    "decay": (0, 1),
-    "reset_interval": (1, 2**53),
-    "learning_rate": (0, 1e9),
-    "below_threshold": (0, 2**31),
-    "by_gradient": (0, 1),
-    "fixed_grid": (0, 1),
+    "codebook_size": Range(1, 2**31),
+    "tokens_per_step": Range(1, 2**53),
+    "dead_code_threshold": Range(0, 2**53),
+    "decay": Range(0, 1),
+    "reset_interval": Range(1, 2**53),
+    "learning_rate": Range(0, 1e9),
+    "below_threshold": Range(0, 2**31),
+    "by_gradient": Range(0, 1),
+    "fixed_grid": Range(0, 1),
 }
 
 
@@ -193,7 +194,7 @@ def _numbers(values: pd.Series, column: str, name: str) -> pd.Series:
     if column in LOOSE:
         return numeric
     _refuse(np.isinf(numeric), table, column, name, "a finite number")
-    low, high = RANGES.get(column, (-1.0 if column in SIGNED else 0, np.inf))
+    low, high, *_ = RANGES.get(column, Range(-1.0 if column in SIGNED else 0))
     if column == "utilization":
         high = 1.0
     if column == "step":
@@ -237,10 +238,10 @@ def in_hits(said: Mapping) -> dict:
 def _in_range(name: str, value):
     if value is None:
         return None
-    low, high = RANGES[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise HistoryError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
-    return value
+    try:
+        return number(name, value, RANGES[name])
+    except SettingsError as error:
+        raise HistoryError(str(error)) from None
 
 
 def _merged(table: pd.DataFrame, said: Mapping, given: Mapping) -> Settings:

@@ -89,8 +89,8 @@ def _settings(said: dict) -> dict:
         if known is not None and known.quantity in KNOWN and known.quantity not in said:
             found[known.quantity] = value
     for name in KNOWN:
-        value, (low, high) = found.get(name), RANGES[name]
+        value = found.get(name)
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if name in found and name not in said and not (number and low <= value <= high):
+        if name in found and name not in said and not (number and value in RANGES[name]):
             del found[name]
     return in_hits(found)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vqlib.quantization.ranges import Range, SettingsError, number, switch, whole
 from vqlib.watching.adapters import Adapter
 from vqlib.watching.libraries import INTEGERS, refuse_lazy
 
 WHOLE = ("codebook_size", "codebooks", "dim", "reset_interval")
 YES_OR_NO = ("reset_relative", "kmeans_init")
-LARGEST = {
-    "decay": 1.0,
-    "beta": float("inf"),
-    "dead_code_threshold": float("inf"),
-    "reset_refill": float("inf"),
+NUMBERS = {
+    "decay": Range(0, 1),
+    "beta": Range(0),
+    "dead_code_threshold": Range(0),
+    "reset_refill": Range(0),
 }
 
 
@@ -130,9 +131,10 @@ class Reader:
             raise self.wrong("settings", "a dict", settings)
         known = {name: value for name, value in settings.items() if value is not None}
         for name, value in known.items():
-            expected = _misfit(name, value)
-            if expected:
-                raise self.wrong("settings", f"{name} as {expected}", value)
+            try:
+                _check(name, value)
+            except SettingsError as error:
+                raise WrongAdapter(f"{self.layer}: its adapter's settings: {error}") from None
         return known
 
     def _held(self, what: str, module: nn.Module) -> list[Any]:
@@ -175,16 +177,11 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _misfit(name: str, value: Any) -> str | None:
-    """What a setting should have been; None: it is that, or nothing is expected of it."""
+def _check(name: str, value: Any) -> None:
+    """Raises SettingsError if a setting of a known name is not what its name says."""
     if name in YES_OR_NO:
-        return None if isinstance(value, bool) else "True or False"
-    if name in WHOLE:
-        fits = isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
-        return None if fits else "a whole number of at least 1"
-    if name in LARGEST:
-        fits = isinstance(value, Real) and not isinstance(value, bool)
-        if fits and 0 <= value <= LARGEST[name]:
-            return None
-        return "a number from 0 to 1" if LARGEST[name] == 1 else "a number of at least 0"
-    return None
+        switch(name, value)
+    elif name in WHOLE:
+        whole(name, value)
+    elif name in NUMBERS:
+        number(name, value, NUMBERS[name])

@@ -371,8 +371,7 @@ def _settings(columns: list[Column], size: int | None) -> dict:
         values = column.values.dropna()
         if column.means.quantity in KNOWN and column.name not in EXACT and values.nunique() == 1:
             value = float(values.iloc[0])
-            low, high = RANGES[column.means.quantity]
-            if low <= value <= high:
+            if value in RANGES[column.means.quantity]:
                 found[column.means.quantity] = value
     return found
 
