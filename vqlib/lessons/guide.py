@@ -1,9 +1,9 @@
 """What the guide says, in one place: its measurements, promises and rules. Nothing here is ours.
 
-The guide is a Korean text on implementing dead code reset, written for the EMA codebook of an EEG
-tokenizer of the NeuroLM family. It has no public address to link to. It states its settings, the
-collapse that it observed and what it takes to be the causes; what the reset achieves it only
-expects.
+The guide is a Korean text on implementing dead code reset. It is written for a VQ-VAE with an
+L2-normalised EMA codebook ("NormEMA", first published with BEiT v2 and later used for EEG
+tokenizers). It states its settings, the collapse that it observed and what it takes to be the
+causes; what the reset achieves it only expects.
 
 The notebooks set these numbers beside measured ones. A step is one of the guide's iterations;
 utilization is a share of the codebook.
