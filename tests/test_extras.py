@@ -6,6 +6,7 @@ import pytest
 
 import vqlib
 from vqlib import cli, extras
+from vqlib.training import data
 
 REQUIRES = [  # an extra that includes another may come with its name or with its packages
     "torch>=2.6",
@@ -72,6 +73,7 @@ def test_without_metadata_the_errors_are_pythons_own(monkeypatch):
 
 def test_a_picture_whose_package_is_missing(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    data._built_in.cache_clear()  # other tests have loaded the pictures already
     with pytest.raises(ModuleNotFoundError, match="scikit-image is not installed"):
         vqlib.train(vqlib.TrainConfig(steps=1))
     assert cli.main(["train", "--steps", "1", "--no-progress"]) == 2
