@@ -94,6 +94,9 @@ class Finding:
     def symptom(self) -> str:
         return IDS[self.id]
 
+    def __str__(self) -> str:
+        return printable("\n".join(_block(self)))
+
 
 class Curve(NamedTuple):
     """What a card draws of a measurement."""
