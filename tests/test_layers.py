@@ -1,4 +1,4 @@
-"""The architecture as a test: eight rooms, whose imports point down only, without circles."""
+"""The architecture as a test: nine rooms, whose imports point down only, without circles."""
 
 import ast
 import sys
@@ -15,6 +15,7 @@ ROOMS = (
     "watching",
     "training",
     "diagnosis",
+    "callbacks",
     "suite",
     "playground",
     "lessons",
