@@ -23,7 +23,8 @@ def accelerate(accelerator, model: nn.Module, **options: Any) -> Accelerated:
     Args:
         accelerator: the `accelerate.Accelerator`, with its trackers initialised.
         model: before or after ``accelerator.prepare``.
-        options: arguments of `Following`: adapters, every, window, on_row, alarms, stop_if.
+        options: arguments of `Following`: adapters, every, window, on_row, alarms, stop_if,
+            columns.
 
     Raises:
         TypeError: ``accelerator`` is none. TypeError and ValueError as `vqlib.watch` and

@@ -12,8 +12,20 @@ from torch import nn
 from vqlib.diagnosis.alarms import Alarms
 from vqlib.quantization.distributed import many, sum_over_ranks
 from vqlib.watching.adapters import Adapter
+from vqlib.watching.columns import COLUMNS
 from vqlib.watching.rows import merged
 from vqlib.watching.watch import watch
+
+LOGGED = (
+    "used_codes",
+    "utilization",
+    "perplexity",
+    "window_tokens",
+    "top_code_ratio",
+    "resets",
+    "encoder_similarity",
+)
+"""Columns that a logger gets unless others are asked for: enough to diagnose its log by."""
 
 
 class Following:
@@ -35,13 +47,14 @@ class Following:
         alarms: arguments of `vqlib.Alarms` other than ``stop_if``, for example ``{"every": 50}``;
             False: no alarms.
         stop_if: ids of findings that stop the training if they stay critical, see `vqlib.Alarms`.
+        columns: those of `vqlib.history.COLUMNS` that are logged; None: all that are known.
 
     Attributes:
         watch: the `Watch`. alarms: the `Alarms`, or None.
 
     Raises:
-        TypeError, ValueError: as `vqlib.watch` and `vqlib.Alarms`; and if ``stop_if`` is given
-            but no alarms.
+        TypeError, ValueError: as `vqlib.watch` and `vqlib.Alarms`; ValueError also if ``stop_if``
+            is given but no alarms, or if ``columns`` names none.
     """
 
     def __init__(
@@ -54,7 +67,14 @@ class Following:
         on_row: Callable[[dict], None] | None = None,
         alarms: Mapping[str, Any] | bool = True,
         stop_if: Iterable[str] = (),
+        columns: Iterable[str] | None = LOGGED,
     ):
+        self._columns = frozenset(COLUMNS if columns is None else columns) - {"step", "split"}
+        if wrong := self._columns - COLUMNS.keys():
+            raise ValueError(
+                f"columns: no column is called {', '.join(sorted(wrong))}; they are "
+                f"{', '.join(COLUMNS)}"
+            )
         if alarms is False and stop_if:
             raise ValueError("stop_if needs alarms, got alarms=False")
         if not isinstance(alarms, Mapping | bool):
@@ -76,8 +96,10 @@ class Following:
         return self
 
     def stop(self, *error) -> None:
-        """Follow no longer, and warn of layers that no token reached; not if there was an ``error``:
-        its class, the exception, its traceback."""
+        """Follow no longer, and warn of layers that no token reached.
+
+        There is no such warning after an ``error``: its class, the exception, its traceback.
+        """
         self.watch.__exit__(*(error or (None, None, None)))
 
     def __enter__(self) -> Following:
@@ -111,8 +133,8 @@ class Following:
         """What is new since the last call, for any logger.
 
         The names are stable: ``vqlib/<layer>/<column>`` for the training's last row and
-        ``vqlib/<layer>/val_<column>`` for the evaluation's, with the columns of
-        `vqlib.history.COLUMNS` that are known; resets are summed since the last call.
+        ``vqlib/<layer>/val_<column>`` for the evaluation's, of the ``columns`` that are
+        known; resets are summed since the last call.
         ``vqlib/<layer>/critical`` and ``vqlib/<layer>/warnings`` count the findings of the last
         diagnosis. Codebook 2 of a layer ``rvq`` is ``rvq.2``. Empty if there is nothing new.
         """
@@ -123,7 +145,7 @@ class Following:
             f"vqlib/{_plain(layer)}/{'val_' if split == 'val' else ''}{name}": float(value)
             for (layer, split), row in self._new.items()
             for name, value in row.items()
-            if name not in ("layer", "step", "split")
+            if name in self._columns
         }
         self._new.clear()
         if found and self.alarms is not None and self.alarms.diagnosis is not None:

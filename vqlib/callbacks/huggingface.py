@@ -31,7 +31,8 @@ class HFCallback(TrainerCallback):
 
     Args:
         trainer: to whose callbacks it is added.
-        options: arguments of `Following`: adapters, every, window, on_row, alarms, stop_if.
+        options: arguments of `Following`: adapters, every, window, on_row, alarms, stop_if,
+            columns.
 
     Attributes:
         following: the `Following` of the last training, with ``watch`` and ``alarms``; None

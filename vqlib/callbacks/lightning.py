@@ -39,7 +39,8 @@ class LightningCallback(Callback):
     Of several processes the first one logs, and what it has counted itself.
 
     Args:
-        options: arguments of `Following`: adapters, every, window, on_row, alarms, stop_if.
+        options: arguments of `Following`: adapters, every, window, on_row, alarms, stop_if,
+            columns.
 
     Attributes:
         following: the `Following` of the last fit, with ``watch`` and ``alarms``; None before.

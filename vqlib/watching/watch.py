@@ -199,6 +199,7 @@ class Watch:
         """Training steps done: of the layer that was reached most often."""
         return max(layer.step for layer in self._layers)
 
+    @torch.no_grad()
     def _tell(self, step: int) -> None:
         """Tell what is finished, once ``step`` steps are done."""
         if self._telling or not (self._of_rows or self._of_steps):
@@ -213,6 +214,7 @@ class Watch:
         finally:
             self._telling = False
 
+    @torch.no_grad()
     def _tell_rows(self) -> None:
         if not self._of_rows:
             return
@@ -299,11 +301,10 @@ class Hook:
         # in a backward pass it is activation checkpointing that runs the layer again
         if module is not self.layer.module or torch._C._current_graph_task_id() != -1:
             return
-        with torch.no_grad():
-            if self.first is not None:
-                self.first(self.layer.step)
-            with self.lock:
-                self.act(*seen)
+        if self.first is not None:
+            self.first(self.layer.step)
+        with self.lock, torch.no_grad():
+            self.act(*seen)
 
     def __deepcopy__(self, memo) -> Hook:
         return self
