@@ -60,7 +60,7 @@ class LightningCallback(Callback):
 
     def on_train_start(self, trainer, pl_module) -> None:
         self._seen = trainer.global_step
-        self.following.start(self._steps)
+        self.following.start(self._steps if trainer.global_step else 0)
         self._running = True
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
