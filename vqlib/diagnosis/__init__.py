@@ -9,8 +9,8 @@ import pandas as pd
 
 from vqlib.diagnosis import reset_rules, training_rules, usage_rules
 from vqlib.diagnosis.findings import Curve, Diagnosis, Finding, any_grave, fired, unknown
-from vqlib.diagnosis.logs import HistoryError, Log, Settings, in_hits
-from vqlib.diagnosis.sources import read, read_all
+from vqlib.diagnosis.logs import HistoryError, Log, Settings, checked, in_hits
+from vqlib.diagnosis.sources import read_all
 
 RULES = (*usage_rules.RULES, *reset_rules.RULES, *training_rules.RULES)
 CURVES = (
@@ -92,7 +92,8 @@ def _of_layers(watched, title: str | None, given: dict) -> Diagnosis:
             unseen.append(layer)
             continue
         said = _given(in_hits(watched.settings[layer]))
-        each[layer] = _of_log(read(table, layer, **(said | _given(given))))
+        known = table.dropna(axis=1, how="all")  # our own columns: there is nothing to understand
+        each[layer] = _of_log(checked(known, {}, said | _given(given), "history", layer))
     if not each:
         raise HistoryError(f"no forward was seen of the watched layers: {', '.join(unseen)}")
     if len(each) == 1 and not unseen:

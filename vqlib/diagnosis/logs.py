@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -67,7 +67,7 @@ class Settings:
         return self.tokens_per_step / self.codebook_size
 
 
-KNOWN = tuple(field.name for field in fields(Settings))
+KNOWN = tuple(f.name for f in fields(Settings))
 RANGES = {
     "codebook_size": Range(1, 2**31),
     "tokens_per_step": Range(1, 2**53),
@@ -90,14 +90,21 @@ class Log:
     table: pd.DataFrame
     settings: Settings
     understood: tuple[str, ...] = ()  #: how the source's columns were read, a line each
+    _rows: dict = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def split(self, name: str) -> pd.DataFrame:
-        return self.table[self.table["split"] == name]
+        if name not in self._rows:  # asked for by every rule, many times
+            self._rows[name] = self.table[self.table["split"] == name]
+        return self._rows[name]
 
     def rows(self, column: str, split: str = "train") -> pd.DataFrame:
         """The split's rows in which the column holds a number."""
-        rows = self.split(split)
-        return rows.dropna(subset=[column]) if column in rows else rows.head(0)
+        key = (column, split)
+        if key not in self._rows:
+            rows = self.split(split)
+            rows = rows[rows[column].notna()] if column in rows else rows.head(0)
+            self._rows[key] = rows
+        return self._rows[key]
 
     def has(self, column: str, split: str = "train") -> bool:
         """Whether the column holds a number anywhere in the split."""

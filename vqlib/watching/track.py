@@ -170,13 +170,13 @@ class Track:
 
     def close_val(self) -> None:
         """End the evaluation under way: its forwards become one row."""
-        self.rows += self._under_way()
+        self.rows += self.under_way()
         self.val = None
 
     def table(self) -> list[dict]:
         """All rows so far, with the evaluation under way as the last."""
         self.fetch()
-        return self.rows + self._under_way()
+        return self.rows + self.under_way()
 
     def settings(self) -> dict:
         """What is known of the layer, with its ``tokens_per_step``.
@@ -251,8 +251,8 @@ class Track:
             row["mature_utilization"] = self._mature(val.counts)
         return row and row | look(codebook, val.counts, self.counted)
 
-    def _under_way(self) -> list[dict]:
-        """The row of the evaluation under way, if there is one."""
+    def under_way(self) -> list[dict]:
+        """The row of the evaluation under way, if there is one. Of what was fetched."""
         row = self.val and self.val_row(self.val, self.codebook)
         return [row] if row else []
 

@@ -89,6 +89,8 @@ SET_ASIDE, LEVEL_WORDS = (frozenset(words.split()) for words in _ASIDE.values())
 SHORT = {"u": "utilization", "p": "perplexity"}  # with a level's number behind: u0, u1, ...
 _WORDS = {phrase: quantity for quantity, phrases in SYNONYMS.items() for phrase in phrases}
 EXACT = {*COLUMNS, *KNOWN, *USE, "epoch"}  # names that need no reading
+OWN = re.compile(r"(?:.*[/ ])?vqlib/(?P<level>.+)/(?P<val>val_)?(?P<column>\w+)")
+"""Our callbacks' names; what stands before them is their logger's."""
 
 
 class Meaning(NamedTuple):
@@ -109,6 +111,9 @@ def meaning(name: str) -> Meaning | None:
         return None
     if name in EXACT:
         return Meaning(name)
+    if own := OWN.fullmatch(name):
+        split = "val" if own["val"] else "train"
+        return Meaning(own["column"], split, own["level"]) if own["column"] in COLUMNS else None
     words = _words(name)
     per_cent = bool(PER_CENT & set(words))
     words = [w for w in words if w not in PER_CENT]
