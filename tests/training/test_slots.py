@@ -9,8 +9,9 @@ import joblib
 import pytest
 from filelock import FileLock, Timeout
 
+from tests.training.tiny_training import tiny
 from vqlib.quantization.ranges import SettingsError
-from vqlib.training import slots
+from vqlib.training import experiments, slots
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,7 @@ def two_cores(monkeypatch):
 HOLDER = """
 import sys, time, pathlib, joblib
 joblib.cpu_count = lambda: 2
-from vqlib.training import slots
+from vqlib.training import experiments, slots
 for _ in range(int(sys.argv[2])):
     with slots.slot(pathlib.Path(sys.argv[1])):
         start = time.time()
@@ -111,6 +112,24 @@ def test_after_an_error_nothing_is_held(tmp_path):
     with pytest.raises(ZeroDivisionError), slots.slot(tmp_path):
         raise ZeroDivisionError
     assert take(tmp_path)
+
+
+def test_a_training_waits_for_a_slot(tmp_path, monkeypatch):
+    monkeypatch.setenv("VQLIB_CACHE", str(tmp_path))
+    experiments.cached_run(tiny(steps=1))
+    held = [FileLock(file) for file in tmp_path.glob("slots/*/*.lock")]
+    held += [FileLock(held[0].lock_file[: -len("0.lock")] + "1.lock")]
+    for lock in held:
+        lock.acquire()
+    experiments.cached_run(tiny(steps=1))  # to read one needs none
+    waiting = threading.Thread(target=experiments.cached_run, args=[tiny(steps=2)], daemon=True)
+    waiting.start()
+    waiting.join(2)
+    assert waiting.is_alive()
+    held[1].release()
+    waiting.join(60)
+    assert not waiting.is_alive()
+    held[0].release()
 
 
 @pytest.mark.parametrize("given", ["0", "two", "1.5", "-1"])

@@ -44,7 +44,7 @@ def compared(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     """
     well = table[table["problem"] == ""]
     rows = []
-    for column, label, scale, _ in MEASURES:
+    for column, label, scale, _ in MEASURES if len(well) else ():
         wide = scale * well.pivot(index="seed", columns="arm", values=column)
         for arm in dict.fromkeys(well["arm"]):
             row = {"measure": label, "arm": arm, "seeds": wide[arm].count()}

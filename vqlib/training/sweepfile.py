@@ -3,7 +3,8 @@
 ::
 
     seeds = 5                    # 0 to 4, or a list: [3, 7, 11]
-    reference = "baseline"       # the arm that the others are compared with; else the first one
+    reference = "baseline, decay 0.9, beta 0.25"  # what the others are compared with; else the
+                                                  # first arm
 
     [base]                       # what all arms have in common; names as in `vqlib train --help`
     dataset = "digits"

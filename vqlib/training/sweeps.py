@@ -11,8 +11,9 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -69,12 +70,12 @@ def run(
 
     Args:
         tasks: those with the same folder are one.
-        backend: a joblib backend, such as "dask", whose workers share the file system and have
+        backend: "dask", or another joblib backend, whose workers share the file system and have
             the same vqlib; None: processes on this machine, see `slots.jobs`.
         progress: show a progress bar.
 
-    A task that fails costs nobody else anything. If a worker dies, the runs that were under way
-    are tried again, each alone; who is alone and dies again has failed.
+    A task that fails costs nobody else anything. If a worker dies, the runs that may have killed
+    it are tried again, each alone; one whose process dies then, too, has failed.
     """
     every = {task.folder: task for task in tasks}
     waiting = {folder: task for folder, task in every.items() if not _is_whole(folder)}
@@ -84,72 +85,98 @@ def run(
     shown = {} if progress else {"disable": True}  # unset, it leaves $TQDM_DISABLE its say
     kept = len(every) - len(waiting)
     bar = tqdm(total=len(every), initial=kept, unit="run", leave=False, **shown)
-    cache = next(iter(waiting)).parent
-    cache.mkdir(parents=True, exist_ok=True)
-    place = tempfile.TemporaryDirectory(prefix=".begun-", dir=cache, ignore_cleanup_errors=True)
-    with bar, slots.lent(), place as marks:
-        suspects: list[Task] = []
-        while waiting:
-            # a suspect in a process of its own: this one must not die with it
-            jobs = 2 if suspects else min(slots.jobs(), len(waiting))
-            batch = [suspects.pop()] if suspects else list(waiting.values())
-            try:
-                for folder, problem in _outcomes(batch, Path(marks), backend, jobs):
-                    del waiting[folder]
-                    if problem:
-                        failed[folder] = problem
-                        bar.set_postfix_str(f"{len(failed)} failed", refresh=False)
-                    bar.update()
-            except Exception as error:
-                begun = [t for t in batch if t.folder in waiting and _mark(marks, t).exists()]
-                if not begun:
-                    raise  # no worker died: nothing could even be begun
-                if len(batch) == 1:
-                    del waiting[batch[0].folder]
-                    failed[batch[0].folder] = f"its process died ({type(error).__name__})"
-                    bar.update()
-                else:
-                    suspects = begun
-                for task in begun:
-                    _mark(marks, task).unlink()
+    engine = _on_dask if backend == "dask" else partial(_by_joblib, backend)
+    with bar, slots.lent():
+        for folder, problem in _outcomes(waiting, engine):
+            if not problem and not _is_whole(folder):
+                problem = f"done elsewhere, but not in {folder}: the workers must share its disk"
+            if problem:
+                failed[folder] = problem
+                bar.set_postfix_str(f"{len(failed)} failed", refresh=False)
+            bar.update()
     return failed
 
 
-def _outcomes(
-    batch: list[Task], marks: Path, backend: str | None, jobs: int
+class _Died(str):
+    """The problem of a run whose process died, perhaps of another run's fault."""
+
+    def __new__(cls, error: BaseException):
+        return super().__new__(cls, f"its process died ({type(error).__name__})")
+
+
+def _outcomes(tasks: Mapping[Path, Task], engine: Callable) -> Iterator[tuple[Path, str]]:
+    """(folder, problem) of each task, as they end.
+
+    ``engine(tasks)`` gives the same, but may end early after it has named one that died.
+    """
+    waiting = dict(tasks)
+    while waiting:
+        suspects = []
+        for folder, problem in engine(list(waiting.values())):
+            task = waiting.pop(folder)
+            if isinstance(problem, _Died):
+                suspects.append(task)
+            else:
+                yield folder, problem
+        for task in suspects:
+            yield from engine([task], alone=True)
+
+
+def _by_joblib(
+    backend: str | None, tasks: list[Task], *, alone: bool = False
 ) -> Iterator[tuple[Path, str]]:
-    """(folder, problem) of each task, as they end; problem is "" if all went well."""
+    # alone: in a process of its own, as this one must not die with it
+    jobs = -1 if backend else 2 if alone else min(slots.jobs(), len(tasks))
     with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as marks,
         warnings.catch_warnings(),
-        joblib.parallel_config(backend or "loky", n_jobs=-1 if backend else jobs),
+        joblib.parallel_config(backend or "loky", n_jobs=jobs),
     ):
         # joblib renews a worker that has grown; nothing is lost by it
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        marked = {task.folder: Path(marks, task.folder.name) for task in tasks}
         # one task each time: what a worker does not hold, its death does not cost
         runner = joblib.Parallel(batch_size=1, return_as="generator_unordered")
-        for folder, problem in runner(joblib.delayed(_do)(task, marks) for task in batch):
-            if not problem and not _is_whole(folder):
-                problem = f"done elsewhere, but not in {folder}: the workers must share its disk"
-            yield folder, problem
+        try:
+            for folder, problem in runner(
+                joblib.delayed(_marked)(task, marked[task.folder]) for task in tasks
+            ):
+                del marked[folder]
+                yield folder, problem
+        except Exception as error:  # a worker that dies takes all others with it
+            begun = [folder for folder, mark in marked.items() if mark.exists()]
+            if not begun:
+                raise  # nothing could even be begun
+            yield from ((folder, _Died(error)) for folder in begun)
 
 
-def _do(task: Task, marks: Path) -> tuple[Path, str]:
-    """In a worker."""
-    mark = _mark(marks, task)
-    if marks.is_dir():  # else the caller is gone, or has another disk
+def _on_dask(tasks: list[Task], *, alone: bool = False) -> Iterator[tuple[Path, str]]:
+    """By dask itself: joblib's way to it waits without end for a run that dask has given up."""
+    from distributed import as_completed, get_client
+
+    client = get_client()
+    futures = {client.submit(_do, task, pure=False): task.folder for task in tasks}
+    for future in as_completed(futures):
+        error = future.exception()
+        yield (futures[future], _Died(error)) if error else future.result()
+
+
+def _marked(task: Task, mark: Path) -> tuple[Path, str]:
+    """`_do`, and a file that is there while it is under way."""
+    if mark.parent.is_dir():  # else the caller is gone
         mark.touch()
+    outcome = _do(task)
+    mark.unlink(missing_ok=True)
+    return outcome
+
+
+def _do(task: Task) -> tuple[Path, str]:
+    """In a worker: (folder, problem), which is "" if all went well."""
     try:
         once(task.folder, task.make, read_summary)
-        problem = ""
     except (Exception, SystemExit) as error:
-        problem = f"{type(error).__name__}: {error}"
-    mark.unlink(missing_ok=True)
-    return task.folder, problem
-
-
-def _mark(marks: Path | str, task: Task) -> Path:
-    """A file that is there while the task is under way."""
-    return Path(marks, task.folder.name)
+        return task.folder, f"{type(error).__name__}: {error}"
+    return task.folder, ""
 
 
 def _is_whole(folder: Path) -> bool:
