@@ -210,6 +210,21 @@ def test_several_processes_give_the_same_bits(monkeypatch, tmp_path):
     assert same(alone, sweep(arms, [0, 1], progress=False))
 
 
+@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
+def test_on_another_engine_of_joblib(arms, log, backend):
+    arms["x 2"]["fails"] = 1
+    table = measured(arms, backend=backend)
+    assert table["problem"].tolist() == ["", "", "ArithmeticError: no result", "", "", ""]
+    assert table["product"].dropna().tolist() == [1.5, 3.0, 4.0, 3.0, 6.0]
+    assert set(measures.calls(log).values()) == {1}
+
+
+def test_an_engine_that_nobody_knows(arms, log):
+    with pytest.raises(ValueError, match="daks"):
+        measured(arms, backend="daks")
+    assert not log.exists()
+
+
 def test_a_worker_that_dies_costs_only_its_run(arms, log, monkeypatch):
     monkeypatch.setenv("VQLIB_JOBS", "2")
     arms["x 2"]["dies"] = 3

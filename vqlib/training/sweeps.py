@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeVar
 
 import joblib
 from filelock import FileLock
+from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
 from vqlib.training import slots
@@ -136,7 +137,9 @@ def _by_joblib(
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         marked = {task.folder: Path(marks, task.folder.name) for task in tasks}
         # one task each time: what a worker does not hold, its death does not cost
-        runner = joblib.Parallel(batch_size=1, return_as="generator_unordered")
+        generates = get_active_backend()[0].supports_return_generator  # ray's does not
+        kind = "generator_unordered" if generates else "list"
+        runner = joblib.Parallel(batch_size=1, return_as=kind)
         try:
             for folder, problem in runner(
                 joblib.delayed(_marked)(task, marked[task.folder]) for task in tasks
