@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from tests.training import sweep_measures as measures
 from tests.training.tiny_training import tiny
 from vqlib.quantization.ranges import SettingsError
-from vqlib.training import experiments
+from vqlib.training import experiments, slots, sweeps
 from vqlib.training.experiments import compare, sweep
 from vqlib.training.runs import TrainingDiverged
 
@@ -270,3 +272,30 @@ def test_runs_that_wait_for_runs_do_not_block_each_other(arms, log, tmp_path):
     assert [process.wait(timeout=300) for process in both] == [0, 0]
     assert set(pd.read_csv(outs[0])["total"]) == {6.0}
     assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
+def test_who_waits_for_a_run_lends_its_slot(cache):
+    """One thread holds a slot and wants a run; another has that run and waits for a slot."""
+    folder, made = cache / "run", []
+
+    def make(place):
+        made.append(place)
+        place.mkdir()
+        (place / "summary.json").write_text("{}")
+
+    def get():
+        sweeps.once(folder, make, sweeps.read_summary)
+
+    def outer():
+        with slots.slot(cache):
+            other.start()
+            while not (cache / "run.lock").exists():
+                time.sleep(0.01)
+            time.sleep(0.2)
+            get()
+
+    other = threading.Thread(target=get, daemon=True)
+    first = threading.Thread(target=outer, daemon=True)
+    first.start()
+    first.join(30)
+    assert not first.is_alive() and made == [folder]
