@@ -7,6 +7,7 @@ import torch
 import transformers
 
 import vqlib
+from tests import ROOT
 from tests.callbacks import trained
 from tests.callbacks.test_huggingface import Model
 from tests.callbacks.test_lightning import loader, module_of
@@ -57,6 +58,8 @@ def test_it_runs(text, tmp_path, monkeypatch):
         "torch": torch,
     }
     exec(text, given)
+    if text is LIGHTNING:
+        assert text in (ROOT / "README.md").read_text()
     followed = given.get("callback") or given.get("following")
     if followed is not None:
         watch = getattr(followed, "following", followed).watch
