@@ -269,7 +269,7 @@ def template(name: str, package: str = __package__) -> jinja2.Template:
     loader = jinja2.PackageLoader(package, "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     environment.globals["palette"] = palette
-    return environment.gettemplate(name)
+    return environment.get_template(name)
 
 
 def _scaled(label: str, curve: Curve) -> dict:

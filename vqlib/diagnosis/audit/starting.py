@@ -31,10 +31,11 @@ def start(bench: Bench) -> Start:
     """The first steps, one more than the reset's interval so that it can act twice."""
     module = bench.copy()
     steps = [bench.step(module, bench.broad()) for _ in range(min(bench.every, 10) + 1)]
-    place = bench.direction() if bench.every >= len(steps) else None
-    while len(steps) < min(SELDOM, 2 * bench.every + 1) and not _moved(steps[-1]):
-        # the reset alone may move codes: most have no hit now
-        steps.append(bench.step(module, bench.ball(place, bench.tokens)))
+    if bench.every >= len(steps) and not any(map(_moved, steps)):
+        # the reset alone may move codes, and seldom: now most codes have no hit
+        place = bench.direction()
+        while len(steps) < min(SELDOM, 2 * bench.every + 1) and not _moved(steps[-1]):
+            steps.append(bench.step(module, bench.ball(place, bench.tokens)))
     bench.compare(steps[-1])
     return Start(module, steps, any(map(_moved, steps)))
 
