@@ -149,7 +149,7 @@ def _reset(found: Diagnosis) -> Answer:
     if lives.severity == "clear":
         steps = _numbers(lives)["steps until reset again without a hit"]
         if isinstance(steps, str):  # more than were waited for
-            return "clear", "moves codes, and they stay"
+            return "clear", "moves codes; they stay"
         return "clear", f"moves codes; without a hit again after {steps} steps"
     return "not applicable", "none seen"
 
