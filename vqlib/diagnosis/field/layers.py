@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 
 from torch import Tensor, nn
 
@@ -39,16 +40,16 @@ class Layer:
     dim: int = DIM
 
 
+def _named(module: str, name: str):
+    """Of a package that may not be installed; vqlib depends on none of them."""
+    return getattr(import_module(module), name)
+
+
 # --- vector-quantize-pytorch ---
 
 
 def _vqp(name: str, *given, **settings) -> Callable[[], nn.Module]:
-    def make() -> nn.Module:
-        import vector_quantize_pytorch
-
-        return getattr(vector_quantize_pytorch, name)(*given, **settings)
-
-    return make
+    return lambda: _named("vector_quantize_pytorch", name)(*given, **settings)
 
 
 def _first_level(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -175,33 +176,32 @@ CODEC_KMEANS = "quantization/core_vq.py: EuclideanCodebook.forward: init_embed_ 
 
 
 def _encodec() -> nn.Module:
-    from encodec.quantization import ResidualVectorQuantizer
-
-    return ResidualVectorQuantizer(DIM, 1, CODES).vq.layers[0]._codebook
+    return (
+        _named("encodec.quantization", "ResidualVectorQuantizer")(DIM, 1, CODES)
+        .vq.layers[0]
+        ._codebook
+    )
 
 
 def _speechtokenizer() -> nn.Module:
-    from speechtokenizer.quantization import ResidualVectorQuantizer
-
-    return ResidualVectorQuantizer(DIM, 1, CODES).vq.layers[0]._codebook
+    return (
+        _named("speechtokenizer.quantization", "ResidualVectorQuantizer")(DIM, 1, CODES)
+        .vq.layers[0]
+        ._codebook
+    )
 
 
 def _dac() -> nn.Module:
-    from dac.nn.quantize import VectorQuantize
-
-    return VectorQuantize(DIM, CODES, NARROW)
+    return _named("dac.nn.quantize", "VectorQuantize")(DIM, CODES, NARROW)
 
 
 def _snac() -> nn.Module:
-    from snac.vq import VectorQuantize
-
-    return VectorQuantize(DIM, CODES, NARROW)
+    return _named("snac.vq", "VectorQuantize")(DIM, CODES, NARROW)
 
 
 def _moshi() -> nn.Module:
-    from moshi.quantization import SplitResidualVectorQuantizer
-
-    whole = SplitResidualVectorQuantizer(dimension=DIM, n_q=2, bins=CODES, input_dimension=DIM)
+    split = _named("moshi.quantization", "SplitResidualVectorQuantizer")
+    whole = split(dimension=DIM, n_q=2, bins=CODES, input_dimension=DIM)
     return whole.rvq_first.vq
 
 
@@ -287,12 +287,7 @@ CODECS = (
 
 
 def _diveq(name: str) -> Callable[[], nn.Module]:
-    def make() -> nn.Module:
-        import diveq
-
-        return getattr(diveq, name)(CODES, DIM, verbose=False)
-
-    return make
+    return lambda: _named("diveq", name)(CODES, DIM, verbose=False)
 
 
 def _diveq_adapter(call: Callable) -> Adapter:
@@ -342,11 +337,9 @@ DIVEQ = (
 
 def _transformers(model: str, layer: str, config: str, **settings) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
-        from importlib import import_module
-
         place = f"transformers.models.{model}"
-        chosen = getattr(import_module(f"{place}.configuration_{model}"), config)(**settings)
-        return getattr(import_module(f"{place}.modeling_{model}"), layer)(chosen)
+        chosen = _named(f"{place}.configuration_{model}", config)(**settings)
+        return _named(f"{place}.modeling_{model}", layer)(chosen)
 
     return make
 
@@ -363,9 +356,7 @@ def _gumbel() -> nn.Module:
 
 
 def _diffusers() -> nn.Module:
-    from diffusers.models.autoencoders.vae import VectorQuantizer
-
-    return VectorQuantizer(CODES, DIM, beta=0.25)
+    return _named("diffusers.models.autoencoders.vae", "VectorQuantizer")(CODES, DIM, beta=0.25)
 
 
 def _there_and_back(q: nn.Module, z: Tensor) -> tuple:
