@@ -282,6 +282,40 @@ def _mapped(pairs: Sequence[str]) -> dict[str, str]:
 
 
 @app.command
+def field(out: Path | None = None, packages: tuple[str, ...] = (), ranks: bool = True) -> int:
+    """Audit the quantizer layers of known packages, as far as these are installed.
+
+    Exit status 0 however the layers do.
+
+    Args:
+        out: Also write the table to this CSV file. An existing file is not overwritten.
+        packages: Only the layers of these. Default: all that are installed.
+        ranks: Also run each layer in two processes; takes most of the time.
+    """
+    from vqlib.diagnosis import field as fields
+
+    unknown = set(packages) - {layer.package for layer in fields.LAYERS}
+    if unknown:
+        known = ", ".join(dict.fromkeys(layer.package for layer in fields.LAYERS))
+        raise SettingsError(f"packages: got {', '.join(sorted(unknown))}; expected some of {known}")
+    if out is not None and out.exists():
+        raise SettingsError(f"out: {out} exists; expected the name of a new file")
+    table = fields.audit_field(
+        [layer for layer in fields.LAYERS if not packages or layer.package in packages],
+        ranks=ranks,
+        command=fields.command_line(),
+        told=lambda line: print(f"audits {line}", file=sys.stderr),
+    )
+    if out is not None:
+        fields.write(table, out)
+    print(fields.text(table) or "none of the packages is installed")
+    print(f"\n{time.strftime('%Y-%m-%d')}, {fields.environment()}")
+    for package, line in fields.missing().items():
+        print(f"not installed: {package} ({line})")
+    return 0
+
+
+@app.command
 def lessons(student: Path | None = None, instructor: Path | None = None) -> int:
     """Write the notebooks for a class: the student's without solutions, the instructor's with.
 

@@ -30,7 +30,7 @@ IDS = {
     "resets-ended-too-early": "the codebook fell out of use when the resets stopped",
     "reset-does-not-survive": "codes do not come into use after a reset",
     "evaluation-changes-counts": "an evaluation pass changes the quantizer's state",
-    "cold-start": "counts start too low, so much of the first codebook is thrown away",
+    "cold-start": "counts or sums start too low, so much of the first codebook is thrown away",
     "first-step-explosion": "codes without a hit explode in the first steps",
     "duplicate-codes": "several codes hold the same vector, so only one of them can be chosen",
     "ranks-disagree": "processes that should share one codebook hold different ones",

@@ -91,6 +91,16 @@ def tensors(output) -> Iterator[Tensor]:
             yield from tensors(part)
 
 
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy, also of a layer whose weights an old `weight_norm` computes anew at each call.
+
+    Raises TypeError or RuntimeError if the module cannot be copied.
+    """
+    held = (value for part in module.modules() for value in vars(part).values())
+    derived = (t for t in held if isinstance(t, Tensor) and not t.is_leaf)
+    return copy.deepcopy(module, {id(t): t.detach().clone() for t in derived})
+
+
 # --- vector-quantize-pytorch ---
 
 
@@ -363,7 +373,7 @@ def _fed(module: nn.Module, z: Tensor, form, axis: int) -> tuple:
 @torch.no_grad()
 def _layout(module: nn.Module, z: Tensor) -> tuple:
     """The first of `LAYOUTS` in which tokens stay tokens: in reverse, they get the same codes."""
-    probe, ran, refused = copy.deepcopy(module).eval(), [], []
+    probe, ran, refused = copied(module).eval(), [], []
     with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
         for form, axis in LAYOUTS:
             try:

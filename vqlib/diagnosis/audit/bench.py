@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from vqlib.diagnosis.findings import Evidence, Finding
 from vqlib.watching.adapters import Adapter
+from vqlib.watching.libraries import copied
 from vqlib.watching.reading import Reader
 
 WORLD = 2  # processes of the question whether ranks agree
@@ -139,6 +139,7 @@ class Bench:
             fresh = bool((counts == counts[0]).all())
         self.fresh = fresh
         self.generator = torch.Generator().manual_seed(seed)
+        self.transformed = False  # until `compare` sees it
 
     @property
     def decay(self) -> float | None:
@@ -164,7 +165,7 @@ class Bench:
     @property
     def visitable(self) -> bool:
         """Whether a code's own row can be fed as a token: nothing is projected in between."""
-        return self.book(self.pristine).shape[-1] == self.dim
+        return self.book(self.pristine).shape[-1] == self.dim and not self.transformed
 
     @property
     def patience(self) -> int:
@@ -198,7 +199,7 @@ class Bench:
 
     def copy(self, module: nn.Module | None = None) -> nn.Module:
         """A copy, by default of the subject as it was given."""
-        return copy.deepcopy(self.pristine if module is None else module)
+        return copied(self.pristine if module is None else module)
 
     @torch.no_grad()
     def call(self, module: nn.Module, z: Tensor, *, untrained: bool = False) -> Any:
@@ -239,6 +240,17 @@ class Bench:
             self.reader.resets(module),
             output,
         )
+
+    def compare(self, seen: Seen) -> None:
+        """Notes whether tokens get something other than their codes' rows, as they are or as
+        unit vectors: then places of rows and of tokens cannot be compared."""
+        whole = self.codebooks == 1 and len(seen.indices) == len(seen.z)
+        if whole and seen.before.shape[-1] == self.dim and bool((seen.indices >= 0).all()):
+            rows, given = seen.before[seen.indices], self.reader.quantized(seen.output, seen.z)
+            self.transformed = all(
+                float(((given - r).norm(dim=-1) / r.norm(dim=-1)).median()) > BALL
+                for r in (rows, F.normalize(rows, dim=-1))
+            )
 
     # --- inputs: norm sqrt(dim), as outputs of an encoder have whose features are of order 1 ---
 
@@ -286,7 +298,7 @@ def made(subject: nn.Module | Callable[[], nn.Module], seed: int) -> tuple[nn.Mo
     """
     if isinstance(subject, nn.Module):
         try:
-            return copy.deepcopy(_with_values(subject)), None
+            return copied(_with_values(subject)), None
         except (TypeError, RuntimeError) as error:
             raise TypeError(
                 f"{type(subject).__name__} cannot be copied ({error}); give a function without "

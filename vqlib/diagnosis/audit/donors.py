@@ -158,7 +158,8 @@ def threshold_above_share(bench: Bench, settled: nn.Module, starved: Starving) -
         return Finding(
             name,
             "not applicable",
-            cause="The layer projects its inputs, so uniform use cannot be set up.",
+            cause="The layer projects its inputs or transforms its codes, so uniform use cannot be "
+            "set up.",
         )
     rate, window = _rate_when_uniform(bench, settled)
     evidence = [

@@ -122,9 +122,9 @@ def _patience(bench: Bench, module: nn.Module, tokens: int) -> int:
     if threshold == 0:
         return 20
     if threshold is None and counts is not None:
-        return patience_without_resets(bench)
+        return max(patience_without_resets(bench), min(LONGEST, spare))
     if threshold is None or counts is None or not bench.decay or bench.decay == 1:
-        return 60
+        return max(60, min(LONGEST, spare))
     above = max(1.0, float(counts.max()) / threshold)
     return min(LONGEST, math.ceil(math.log(above) / -math.log(bench.decay)) + spare)
 

@@ -17,7 +17,7 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module, steps: int) -> F
     of it read what changed?
     """
     name = "evaluation-changes-counts"
-    changed = _changed_by_evaluation(bench, settled)
+    changed, kept = _changed_by_evaluation(bench, settled)
     window = "3 evaluation passes"
     evidence = [Evidence("parts of the state that change", len(changed), "parts", window)]
     if changed:
@@ -25,6 +25,8 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module, steps: int) -> F
         heavy = any(isinstance(value, Tensor) for value in changed.values())
         draws = bool(changed.keys() & _generators(bench.pristine))  # a start draws too
         differs = _first_difference(bench, settled, steps) if heavy and not draws else None
+        if heavy and not draws and differs is None and changed.keys() == kept:
+            return Finding(name, "clear", tuple(evidence))
         if heavy and not draws and differs is None:
             same = Evidence("training steps the same to the bit", steps, "steps", "afterwards")
             return Finding(
@@ -45,7 +47,8 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module, steps: int) -> F
         )
     first = {}
     if bench.fresh is not False:
-        first = _changed_by_evaluation(bench, bench.pristine, untrained=True)
+        first, kept = _changed_by_evaluation(bench, bench.pristine, untrained=True)
+        first = {name: value for name, value in first.items() if name not in kept}
     if any(isinstance(value, Tensor) for value in first.values()):
         evidence.append(Evidence("before the first training step", ", ".join(sorted(first)[:6])))
         return Finding(
@@ -59,14 +62,23 @@ def evaluation_changes_counts(bench: Bench, settled: nn.Module, steps: int) -> F
     return Finding(name, "clear", tuple(evidence))
 
 
-def _changed_by_evaluation(bench: Bench, module: nn.Module, untrained: bool = False) -> dict:
-    module = bench.copy(module).eval()
-    before, place = state_of(module), bench.direction()
-    for _ in range(3):
-        bench.call(module, bench.ball(place, bench.tokens), untrained=untrained)
-    after = state_of(module)
+def _changed_by_evaluation(
+    bench: Bench, module: nn.Module, untrained: bool = False
+) -> tuple[dict, set[str]]:
+    """({name: value} of what changed, names of what was not there and comes from no data).
+
+    The latter is computed from the rest of the state, and kept: a quotient of sum and count, say.
+    """
+    before, states = state_of(module), []
+    for _ in range(2):
+        evaluated, place = bench.copy(module).eval(), bench.direction()
+        for _ in range(3):
+            bench.call(evaluated, bench.ball(place, bench.tokens), untrained=untrained)
+        states.append(state_of(evaluated))
+    after, other = states
     names = before.keys() | after.keys()
-    return {n: after.get(n) for n in names if not _same(before.get(n), after.get(n))}
+    changed = {n: after.get(n) for n in names if not _same(before.get(n), after.get(n))}
+    return changed, {n for n in changed if n not in before and _same(after[n], other.get(n))}
 
 
 def _first_difference(bench: Bench, settled: nn.Module, steps: int) -> int | None:
