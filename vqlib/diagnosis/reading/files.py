@@ -8,13 +8,14 @@ import io
 import json
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from vqlib.diagnosis.logs import HistoryError
-from vqlib.diagnosis.reading.columns import EXAMPLE, MOST_COLUMNS
-from vqlib.diagnosis.reading.console import read_console
+from vqlib.diagnosis.reading.columns import EXAMPLE, LISTED, MOST_COLUMNS
+from vqlib.diagnosis.reading.console import printed_names, read_console
 from vqlib.diagnosis.reading.names import meaning
 
 LARGEST = 2**29  # bytes, unpacked
@@ -42,8 +43,10 @@ TEXTS = (
 )
 
 
-def read_file(path: Path) -> pd.DataFrame:
+def read_file(path: Path, given: Mapping[str, str] | None = None) -> pd.DataFrame:
     """The table that a file holds, as it stands in it; `attrs["notes"]` tells what was left out.
+
+    ``given``, the user's own map, tells which names to look for in what a training printed.
 
     Raises HistoryError for what cannot be read; nothing in a file is ever executed.
     """
@@ -55,10 +58,12 @@ def read_file(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise HistoryError(f"{path} cannot be read: {reason}") from None
-    return parsed(content, path)
+    return parsed(content, path, given)
 
 
-def parsed(content: bytes, path: Path) -> pd.DataFrame:
+def parsed(
+    content: bytes, path: Path, given: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """The table in the bytes of a file called ``path``."""
     content = _unpacked(content, path)
     if not content.strip():
@@ -72,7 +77,7 @@ def parsed(content: bytes, path: Path) -> pd.DataFrame:
     as_json = (_json_document, _json_lines) if text.lstrip()[:1] in ("{", "[") else (_table,)
     for reader in (*as_json, read_console):
         try:
-            table = reader(text)
+            table = reader(text, given) if reader is read_console else reader(text)
         except HistoryError as error:
             raise HistoryError(f"{path} {error}") from None
         except (ValueError, RecursionError, OverflowError, csv.Error):
@@ -344,4 +349,8 @@ def _seems(text: str) -> str:
     first = next(line for line in text.splitlines() if line.strip())
     if re.fullmatch(r"[\d\s.,;eE+-]+", first):
         return "seems to be a table whose columns are not named"
-    return "cannot be read as a log: it names no use of a codebook"
+    seems = "cannot be read as a log: it names no use of a codebook that is known"
+    if len(names := printed_names(text)) < 2:
+        return seems
+    shown = ", ".join(name[:40] for name in names[:LISTED]) + ", ..." * (len(names) > LISTED)
+    return f'{seems}; it prints {shown}. If one is, say which: --map "used_codes=NAME"'
