@@ -45,7 +45,7 @@ def read_all(
     logs = {}
     for level, rows in reading.tables.items():
         log = checked(rows, settings, given, name, title)
-        logs[level] = replace(log, understood=reading.understood)
+        logs[level] = replace(log, understood=(*reading.understood, *log.understood))
     return logs
 
 

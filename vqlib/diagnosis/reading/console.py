@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 import pandas as pd
 
@@ -42,7 +43,9 @@ TURNED = re.compile(
 STRICT = re.compile(rf"(?P<name>[A-Za-z][\w./\-]*(?: [A-Za-z][\w./\-]*)*)\s*[:=]\s*{NUMBER}")
 OF_EPOCH = re.compile(r"\[\s*(?P<done>\d+)/\d+\]")  # "Epoch: [3]  [ 20/5005]"
 BAR = re.compile(r"(?P<done>\d+)/\d+ \[\d+:\d+")  # a progress bar's counter
-LEADING = re.compile(r"(?:^|\s)\[?(?P<done>\d+)\]?[:,]?\s+$")  # "[100] usage=0.5"
+# "[100] usage=0.5", "100 train loss: 0.1 usage: 0.5"
+LEADING = re.compile(r"(?:^|\s)\[?(?P<done>\d+)\]?[:,]?\s+$")
+AT_START = re.compile(r"\s*\[?(?P<done>\d+)\]?[:,]?\s+(?=[A-Za-z])")
 # "Codebook 0: usage 0.5", "h0:util=0.5": what follows is of one codebook
 LABEL = re.compile(
     r"(?<![\w./])(?:(?:codebook|quantizer|level|layer|book|head|r?vq)[ _#\-]*|[qh](?=\d))"
@@ -51,13 +54,42 @@ LABEL = re.compile(
 )
 OF_RANK = re.compile(r"\b(?:(?:local|global)[ _])?rank[ _:=]?\s*(\d+)\b", re.IGNORECASE)
 OF_TASK = re.compile(r"\s*\[?(?:default)?(\d+)\]?: ")  # before a line, by srun -l or torchrun
-OF_MMENGINE = re.compile(r"\bEpoch\((train|val|test)\)")
+OF_MMENGINE = re.compile(r"\bEpoch\((?P<split>train|val|test)\)\s*(\[\d+\])(\[\s*\d+/\d+\])?")
 CELLS = re.compile(r"\s*[│┃|]([^│┃|]+)[│┃|]([^│┃|]+)[│┃|]\s*")  # "| usage | 0.5 |"
 COUNTERS = ("step", "epoch")
 NO_COUNTER = "the number before the names"
 VALIDATES = VAL | {"validate", "validating", "evaluate", "evaluating"}
-HARMLESS = set("final current overall the new global info debug warning and with now".split())
-EXTREMES = set("max min maximum minimum top best worst std median largest smallest".split())
+HARMLESS = frozenset(
+    {
+        "final",
+        "current",
+        "overall",
+        "the",
+        "new",
+        "global",
+        "info",
+        "debug",
+        "warning",
+        "and",
+        "with",
+        "now",
+    }
+)
+EXTREMES = frozenset(
+    {
+        "max",
+        "min",
+        "maximum",
+        "minimum",
+        "top",
+        "best",
+        "worst",
+        "std",
+        "median",
+        "largest",
+        "smallest",
+    }
+)
 
 
 def read_console(text: str, given: Mapping[str, str] | None = None) -> pd.DataFrame | None:
@@ -83,8 +115,11 @@ def read_console(text: str, given: Mapping[str, str] | None = None) -> pd.DataFr
     if not use:
         return None
     rows = [row for row in _rows(said, counters, use) if row.keys() - counters - {NO_COUNTER}]
+    while counters and len(rows) > 1 and not rows[0].keys() & counters:
+        notes = ("what stands before the first step was left out", *notes)
+        rows = rows[1:]
     table = _counted_by_leading_number(pd.DataFrame(rows), counters)
-    table.attrs["notes"] = notes
+    table.attrs["notes"] = tuple(dict.fromkeys(notes))
     return table
 
 
@@ -149,9 +184,15 @@ def _counted_by_leading_number(table: pd.DataFrame, counters: set[str]) -> pd.Da
 def _plain(text: str) -> list[str]:
     """The lines without colours; rows of a drawn table of two columns as "name: value"."""
     lines = re.split(r"[\r\n]+", ANSI.sub("", text))
-    lines = [OF_MMENGINE.sub(r"\1 Epoch", line) for line in lines]
+    lines = [OF_MMENGINE.sub(_in_words, line) for line in lines]
     cells = ((line, CELLS.fullmatch(line)) for line in lines)
     return [f"{c[1].strip()}: {c[2].strip()}" if c else line for line, c in cells]
+
+
+def _in_words(head: re.Match) -> str:
+    """MMEngine's "Epoch(val) [1][20/20]"; its evaluation counts batches of its own."""
+    inside = head[3] if head["split"] == "train" and head[3] else ""
+    return f"{head['split']} Epoch {head[2]}{inside}"
 
 
 def _of_one_rank(lines: list[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -173,8 +214,7 @@ def _of_one_rank(lines: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 def _interleaved(labels: list[int]) -> bool:
     """Whether labels come again after others: ranks do, steps and epochs do not."""
-    pairs = zip(labels, labels[1:], strict=False)
-    back = sum(after < before for before, after in pairs)
+    back = sum(after < before for before, after in pairwise(labels))
     return back > 1 and len(labels) <= (back + 1) * len(set(labels))
 
 
@@ -325,7 +365,7 @@ def _counted_elsewhere(line: str, found: dict[str, str], first: int) -> dict[str
         return {}
     if bar := (counted and OF_EPOCH.search(line)) or BAR.search(line):
         return {"step": bar["done"]}
-    number = LEADING.search(line[:first])
+    number = LEADING.search(line[:first]) or AT_START.match(line)
     return {NO_COUNTER: number["done"]} if number and not counted else {}
 
 
