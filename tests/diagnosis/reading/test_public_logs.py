@@ -109,6 +109,18 @@ CLEARML = json.dumps(
 )
 NEPTUNE = "index,value,timestamp\n1,0.5,1700\n2,0.4,1701\n"
 
+# TencentARC/VQFR #3, by BasicSR's logger: commas between thousands
+BASICSR = "".join(
+    f"INFO: [train..][epoch:  {i}, iter:  {28 + i},500, lr:(1.000e-04,1.000e-04,)] [eta: 7 days, 21:16:33] l_rec: 7.4e-03 codebook_usage: 3.{i}e-01 \n"
+    for i in (0, 1)
+)
+# lucidrains/vector-quantize-pytorch #69: the step is an epoch's last, each time
+LAST_STEPS = "".join(f"epoch: {e}   step: 221   loss: 5.1 perplexity: {40 - e}.5\n" for e in (1, 2))
+TENSORS = "step 1 perplexity: tensor(31.5, device='cuda:0', grad_fn=<ExpBackward0>)\nstep 2 perplexity: tensor(32.5)\n"
+NUMPY = "{'step': 1, 'codebook_usage': np.float64(0.5)}\n{'step': 2, 'codebook_usage': np.float64(0.4)}\n"
+LAYERS = "Epoch 1\n  Layer 0: 250/256 codes used (97.7%), perplexity: 201.3\n  Layer 1: 25/256 codes used (9.8%), perplexity: 12.1\n"
+POINTS = json.dumps({"codebook_usage": [{"step": 1, "value": 0.5}, {"step": 2, "value": 0.4}]})
+
 K = {"codebook_size": 512}
 # name: (file, content, arguments, codebook, split, column, [(step, value), ...])
 UNDERSTOOD = {
@@ -154,6 +166,18 @@ UNDERSTOOD = {
     "ranks": ("slurm.out", "".join(f"[rank{r}]: step {s} usage: {0.1 + 0.4 * r}\n" for s in (1, 2) for r in (1, 0)), {}, "", "train", "utilization", [(1, 0.1), (2, 0.1)]),
     "tasks of srun": ("slurm.out", "".join(f"{r}: step {s} usage: {0.1 + 0.4 * r}\n" for s in (1, 2, 3) for r in (0, 1)), {}, "", "train", "utilization", [(1, 0.1), (2, 0.1), (3, 0.1)]),
     "epochs before a colon": ("a.log", "1: usage: 0.5\n2: usage: 0.4\n3: usage: 0.3\n", {}, "", "train", "utilization", [(1, 0.5), (2, 0.4), (3, 0.3)]),
+    "BasicSR": ("a.log", BASICSR, {}, "", "train", "utilization", [(28500, 0.3), (29500, 0.31)]),
+    "thousands in words": ("a.log", "After 1,000 steps: 97 of 128 codes used\n", {}, "", "train", "used_codes", [(1000, 97)]),
+    "one step in all epochs": ("a.log", LAST_STEPS, K, "", "train", "perplexity", [(443, 39.5), (665, 38.5)]),
+    "tensors": ("a.log", TENSORS, K, "", "train", "perplexity", [(1, 31.5), (2, 32.5)]),
+    "numpy's numbers": ("a.log", NUMPY, {}, "", "train", "utilization", [(1, 0.5), (2, 0.4)]),
+    "per cent of codes": ("a.log", "Epoch 3: 45.3% of codes used\n", {}, "", "train", "utilization", [(3, 0.453)]),
+    "layers with fractions": ("a.log", LAYERS, {}, "1", "train", "used_codes", [(1, 25)]),
+    "a row per level": ("a.log", "step 5 util per level: 0.9 0.5\n", {}, "1", "train", "utilization", [(5, 0.5)]),
+    "Excel's first line": ("a.csv", "sep=;\nstep;usage\n1;0,5\n2;0,25\n", {}, "", "train", "utilization", [(1, 0.5), (2, 0.25)]),
+    "points": ("m.json", POINTS, {}, "", "train", "utilization", [(1, 0.5), (2, 0.4)]),
+    "torchrun": ("a.log", "".join(f"[default{r}]:step {s} usage {0.1 + 0.4 * r}\n" for s in (1, 2) for r in (0, 1)), {}, "", "train", "utilization", [(1, 0.1), (2, 0.1)]),
+    "stages of a training": ("a.log", "Stage 1: epoch 1 usage 0.5\nStage 2: epoch 2 usage 0.9\n", {}, "", "train", "utilization", [(1, 0.5), (2, 0.9)]),
     "hits of each code": ("a.jsonl", '{"step": 1, "code_usage": [5, 0, 0, 5]}\n{"step": 2, "code_usage": [8, 0, 0, 2]}\n', {"codebook_size": 4}, "", "train", "used_codes", [(1, 2), (2, 2)]),
     "shares of each code": ("a.jsonl", '{"step": 1, "usage": [0.5, 0.5, 0, 0]}\n{"step": 2, "usage": [0.5, 0.5, 0, 0]}\n', {}, "", "train", "perplexity", [(1, 2), (2, 2)]),
     "four codebooks": ("a.jsonl", '{"step": 1, "usage": [0.9, 0.5, 0.4, 0.3]}\n{"step": 2, "usage": [0.9, 0.5, 0.4, 0.2]}\n', {"codebook_size": 64}, "3", "train", "utilization", [(1, 0.3), (2, 0.2)]),
@@ -182,6 +206,9 @@ REFUSED = {
     "several in a line": ("a.log", "step 1 usage 0.9 usage 0.3\n", {}, "tells `usage` 2 times in one line (0.3, 0.9)"),
     "memory": ("a.log", "step 1 loss: 0.5 memory usage: 0.9\n", {}, "names no use of a codebook"),
     "a GPU": ("a.log", "step 1: GPU usage: 90% RAM usage 12%\n", {}, "names no use of a codebook"),
+    "a GPU with a number": ("a.log", "step 1: GPU 0 usage: 0.9 GPU 1 usage: 0.8\n", {}, "names no use of a codebook"),
+    "the top's share": ("a.log", "step 1 top 10 usage: 0.9\n", {}, "names no use of a codebook"),
+    "a tensor cut short": ("a.log", "Epoch 1 codebook usage: tensor([ 48,   0,  ...,   3,   7])\n", {}, "names no use of a codebook"),
     "a language model's": ("a.log", "step 1 loss: 0.5 text perplexity: 30.1\n", K, "names no use of a codebook"),
     "Jukebox' short names": ("a.log", "5/90 [00:01<00:09, l=0.05, e=7.1, u=2000, uc=1900, dk=0.001]\n", {"codebook_size": 2048}, "it prints l, e, u, uc, dk. If one is, say which: --map \"used_codes=NAME\""),
     "items that collide": ("a.log", "epoch 1 evaluating [time: 0.5s, collision_rate: 0.91]\n", {}, "it prints time, collision_rate"),

@@ -245,8 +245,10 @@ def _counter(values: pd.Series, column: str, name: str) -> pd.Series:
 def _starts_again(steps: pd.Series, epochs: pd.Series) -> bool:
     """Whether steps are counted anew in each epoch."""
     both = pd.DataFrame({"step": steps, "epoch": epochs.ffill()}).dropna()
-    back = both["step"].diff() < 0
-    return bool(back.any() and (both["epoch"].diff()[back] > 0).all())
+    step, epoch = both["step"].diff(), both["epoch"].diff()
+    back = step < 0
+    at_ends = (epoch > 0).sum() > 0 and (step[epoch > 0] == 0).all()  # told once an epoch
+    return bool((back.any() and (epoch[back] > 0).all()) or (at_ends and not back.any()))
 
 
 def _splits(

@@ -20,7 +20,8 @@ from vqlib.diagnosis.reading.names import (
 )
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+THOUSANDS = r"[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)"
+NUMBER = rf"[-+]?(?:{THOUSANDS}|\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 OF = r"\s*(?:/|(?:out )?of)\s*"
 VALUE = rf"{NUMBER}(?:{OF}\d+|\s*%)?|nan|inf"
 NAME = r"[A-Za-z][\w./\-]*(?:\[\d+\])?(?: [A-Za-z][\w./\-]*){0,4}(?: ?%)?"
@@ -34,9 +35,10 @@ LIST = re.compile(
     rf"(?P<name>{NAME})\s*[:=]?\s*"
     rf"(?P<value>\[[\d.,\seE+\-]+\]|(?<=[:=] ){NUMBER}(?: {NUMBER})+)(?!\w)"
 )
-# "100 iterations", "500/1024 codes used", "12 dead codes out of 64"
+# "100 iterations", "500/1024 codes used", "12 dead codes out of 64", "45.3% of codes used"
 TURNED = re.compile(
-    rf"(?P<value>\d+(?:{OF}\d+)?)\s+(?P<name>(?:iterations?|steps?|epochs?)\b"
+    rf"(?<![\d.,])(?P<value>{NUMBER}\s*%(?=\s+of)|(?:{THOUSANDS}|\d+)(?:{OF}\d+)?)\s+"
+    r"(?:of (?:the |all )*)?(?P<name>(?:iterations?|steps?|epochs?)\b"
     r"|(?:\w+ )?codes?(?: \w+)?)"
 )
 # "uc=1900" of names that mean nothing to us
@@ -49,12 +51,21 @@ AT_START = re.compile(r"\s*\[?(?P<done>\d+)\]?[:,]?\s+(?=[A-Za-z])")
 # "Codebook 0: usage 0.5", "h0:util=0.5": what follows is of one codebook
 LABEL = re.compile(
     r"(?<![\w./])(?:(?:codebook|quantizer|level|layer|book|head|r?vq)[ _#\-]*|[qh](?=\d))"
-    r"\[?(?P<level>\d{1,3})\]?(?:\s*[:=|,\-)]+\s*|\s+)(?=[A-Za-z])",
+    r"\[?(?P<level>\d{1,3})\]?(?:\s*[:=|,\-)]+\s*(?=[A-Za-z]|\d+/\d)|\s+(?=[A-Za-z]))",
     re.IGNORECASE,
 )
-OF_RANK = re.compile(r"\b(?:(?:local|global)[ _])?rank[ _:=]?\s*(\d+)\b", re.IGNORECASE)
-OF_TASK = re.compile(r"\s*\[?(?:default)?(\d+)\]?: ")  # before a line, by srun -l or torchrun
+OF_RANK = re.compile(  # "[rank1]", "local_rank: 1"; torchrun's "[default1]:"
+    r"\b(?:(?:(?:local|global)[ _])?rank[ _:=]?\s*|default(?=\d+\]:))(\d+)\b", re.IGNORECASE
+)
+OF_TASK = re.compile(r"^\s*(\d+): ")  # before a line, by srun -l
 OF_MMENGINE = re.compile(r"\bEpoch\((?P<split>train|val|test)\)\s*(\[\d+\])(\[\s*\d+/\d+\])?")
+OBJECT = re.compile(
+    r"\b(?:tensor|array|np\.\w+|jnp\.\w+)\(\s*([-+\w.]+)\s*(?:,[^()]*(?:\([^()]*\))?)?\)"
+)
+OF_MANY = re.compile(r" per (?:level|layer|codebook|quantizer|head|book)s?\b", re.IGNORECASE)
+OF_DEVICE = re.compile(
+    r"\b(?:[cg]pu|cuda|device|core|node|worker|disk|top)[ :\-]*\d+\s*$", re.IGNORECASE
+)
 CELLS = re.compile(r"\s*[│┃|]([^│┃|]+)[│┃|]([^│┃|]+)[│┃|]\s*")  # "| usage | 0.5 |"
 COUNTERS = ("step", "epoch")
 NO_COUNTER = "the number before the names"
@@ -182,8 +193,9 @@ def _counted_by_leading_number(table: pd.DataFrame, counters: set[str]) -> pd.Da
 
 
 def _plain(text: str) -> list[str]:
-    """The lines without colours; rows of a drawn table of two columns as "name: value"."""
-    lines = re.split(r"[\r\n]+", ANSI.sub("", text))
+    """The lines without colours; "tensor(0.5)" as 0.5, rows of a drawn table as "name: value"."""
+    text = OF_MANY.sub("", OBJECT.sub(r"\1", ANSI.sub("", text)))
+    lines = re.split(r"[\r\n]+", text)
     lines = [OF_MMENGINE.sub(_in_words, line) for line in lines]
     cells = ((line, CELLS.fullmatch(line)) for line in lines)
     return [f"{c[1].strip()}: {c[2].strip()}" if c else line for line, c in cells]
@@ -280,7 +292,9 @@ def _pairs_of(line: str, roles) -> list[tuple[str, str, int]]:
             if any(a < match.end() and match.start() < b for a, b in spans):
                 continue
             name = _name(match["name"].split(), pattern is TURNED, roles)
-            if name is None or (pattern is TURNED and _is_counted(line, match, spans)):
+            if name is None or (OF_DEVICE.search(line[: match.start()]) and not is_of_codes(name)):
+                continue
+            if pattern is TURNED and _is_counted(line, match, spans):
                 continue
             found.append((name, _value(match["value"]), match.start()))
             spans.append(match.span())
@@ -341,7 +355,7 @@ def _value(text: str) -> str:
         return text
     if re.fullmatch(rf"{NUMBER}(?: {NUMBER})+", text):
         return f"[{text}]"
-    return re.sub(OF, "/", text).replace(" ", "")
+    return re.sub(OF, "/", text).replace(" ", "").replace(",", "")
 
 
 def _is_counted(line: str, match: re.Match, spans: list[tuple[int, int]]) -> bool:

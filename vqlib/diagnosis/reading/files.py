@@ -148,7 +148,9 @@ def _history_in(value, depth: int) -> pd.DataFrame | None:
     if not isinstance(value, dict) or depth == 0:
         return None
     flat = _flat(value)
-    lists = {k: v for k, v in flat.items() if isinstance(v, list) and not _are_records(v)}
+    lists = _points(flat) | {
+        k: v for k, v in flat.items() if isinstance(v, list) and not _are_records(v)
+    }
     for steps, values in CURVES:
         if curves := [k.removesuffix(values) for k in lists if k.endswith(values)]:
             return _of_curves(curves, lists, steps, values)
@@ -166,6 +168,17 @@ def _history_in(value, depth: int) -> pd.DataFrame | None:
 
 def _are_records(value: list) -> bool:
     return bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _points(flat: dict) -> dict[str, list]:
+    """Curves told point by point, {"usage": [{"step": 1, "value": 0.5}]}, as steps and values."""
+    found = {}
+    for name, points in flat.items():
+        curve = isinstance(points, list) and _are_records(points) and _tells(name)
+        if curve and all({"step", "value"} <= point.keys() for point in points):
+            found[f"{name}/steps"] = [point["step"] for point in points]
+            found[f"{name}/values"] = [point["value"] for point in points]
+    return found
 
 
 def _numbered(value: dict) -> bool:
@@ -243,7 +256,7 @@ def _json_lines(text: str) -> pd.DataFrame | None:
 
 def _table(text: str) -> pd.DataFrame | None:
     """Comma, semicolon, tab or space separated values under a header; None: it is no such table."""
-    text = _undrawn(text)
+    text = _undrawn(re.sub(r"^sep=.\s*\n", "", text))  # Excel's first line
     lines = [line for line in text.splitlines()[: 4 * SNIFFED] if line.strip()][:SNIFFED]
     comments = 0
     while lines and lines[0].lstrip().startswith("#") and len(lines) > 1:
