@@ -23,8 +23,14 @@ SPLITS = {
     "eval": "val",
     "test": "val",
 }
-ONE_RUN = ("layer", "seed", "arm", "run")  # columns that tell several histories in one table apart
-RESTARTS = 0.05  # of the rows: more steps back than that are no restarts
+ONE_RUN = (
+    "layer",
+    "seed",
+    "arm",
+    "run",
+    "rank",
+)  # columns that tell several histories in one table apart
+LEAST_STRETCH = 3  # rows in a row, on average, between steps back; fewer are no restarts
 CONTRADICTION = 0.05  # between used_codes / K and utilization
 SIGNED = {"encoder_similarity", "cosine_error"}  # a hair below 0 by rounding
 COLUMNS = RECORDED | {
@@ -156,13 +162,13 @@ def checked(
     """
     if table.empty:
         raise HistoryError(f"{name} has no rows")
-    table = _checked(table, name)
+    table, notes = _checked(table, name)
     settings = _merged(table, said, given)
-    return Log(title or name, _with_utilization(table, settings, name), settings)
+    return Log(title or name, _with_utilization(table, settings, name), settings, notes)
 
 
-def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Every number in its range, one row a (step, split), in order.
+def _checked(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """(every number in its range, one row a (step, split), in order; what was left out).
 
     ``table`` has a column "step", and "split" of "train" and "val"; its index tells the row of
     the source, from 0.
@@ -170,10 +176,13 @@ def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
     wanted = [c for c in table if c != "split" and (c in COLUMNS or c in KNOWN)]
     numbers = {column: _numbers(table[column], column, name) for column in wanted}
     out = pd.DataFrame(numbers).assign(split=table["split"])
-    out = pd.concat([_without_restarts(rows) for _, rows in out.groupby("split", sort=False)])
+    kept = pd.concat([_without_restarts(rows) for _, rows in out.groupby("split", sort=False)])
+    left = len(out) - len(kept)
+    notes = (f"{left} rows of a run begun again were left out",) if left else ()
+    out = kept
     # of several rows of a step each tells what the others leave empty
     out = out.groupby(["step", "split"], sort=False, as_index=False).last()
-    return out.sort_values("step", kind="stable")
+    return out.sort_values("step", kind="stable"), notes
 
 
 def _without_restarts(rows: pd.DataFrame) -> pd.DataFrame:
@@ -184,7 +193,7 @@ def _without_restarts(rows: pd.DataFrame) -> pd.DataFrame:
     """
     steps = rows["step"].to_numpy()
     back = np.flatnonzero(np.diff(steps) < 0) + 1
-    if len(back) == 0 or len(back) > RESTARTS * len(steps):
+    if len(back) == 0 or len(steps) < LEAST_STRETCH * (len(back) + 1):
         return rows
     kept = np.ones(len(rows), dtype=bool)
     for place in back:

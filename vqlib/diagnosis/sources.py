@@ -38,18 +38,18 @@ def read_all(
     Raises:
         HistoryError: the source or an argument cannot be used.
     """
-    table, settings, name = _open(source)
+    table, settings, name = _open(source, map)
     size = given.get("codebook_size") or settings.get("codebook_size")
     reading = understand(table, name, map, size if isinstance(size, int) else None)
     settings = settings | {k: v for k, v in reading.settings.items() if settings.get(k) is None}
     logs = {}
     for level, rows in reading.tables.items():
         log = checked(rows, settings, given, name, title)
-        logs[level] = replace(log, understood=reading.understood)
+        logs[level] = replace(log, understood=(*reading.understood, *log.understood))
     return logs
 
 
-def _open(source) -> tuple[pd.DataFrame, dict, str]:
+def _open(source, map: Mapping[str, str] | None = None) -> tuple[pd.DataFrame, dict, str]:
     if isinstance(source, Run):
         return source.history, _of_run(source), "run"
     if isinstance(source, pd.DataFrame):
@@ -59,7 +59,7 @@ def _open(source) -> tuple[pd.DataFrame, dict, str]:
         if _is_folder(path):
             table, said, place = read_folder(path)
             return table, _settings(said), place
-        return read_file(path), {}, str(path)
+        return read_file(path, map), {}, str(path)
     try:
         return pd.DataFrame(source), {}, "history"
     except (ValueError, TypeError) as error:

@@ -49,7 +49,9 @@ class Layer:
         # a trained codebook moves everywhere
         trained = any(b.requires_grad for b in books)
         self.observed = self.ours or bool(books and counts and not many() and not trained)
-        if trained and not counts and "decay" not in self.settings:
+        self.late = bool(books) and not (self.observed or counts or many() or trained)
+        averaged = counts or "decay" in self.settings or libraries.restarts(module)
+        if trained and not averaged:
             self.settings["by_gradient"] = 1  # nothing but an optimizer moves its codes
         if not books:
             self.settings["fixed_grid"] = 1
@@ -118,11 +120,14 @@ class Layer:
             return
         training = self.module.training
         self.step += training
+        came_late = training and self.step == 1 and self._counts_came()
         bins = [hits(i, t.codebook_size) for i, t in zip(indices, self.tracks, strict=True)]
         resets, change = [None] * len(bins), None
         if training:
             self.state = None
-            if self.observed:
+            if came_late:  # this step may have begun the codebook, too
+                self.left, self.hit = [b.clone() for b in self.books()], [b[HITS] > 0 for b in bins]
+            elif self.observed:
                 resets = self._resets([b[HITS] for b in bins])
         else:
             change = self._change()
@@ -139,6 +144,16 @@ class Layer:
             track.finish(books[i] if books else None)
             if counts and self.observed and self.step:
                 track.know_dead(counts[i])
+
+    def _counts_came(self) -> bool:
+        """Whether the first forward made the counts; resets are looked for from then on."""
+        if not self.late or not self.books() or not self.counts():
+            return False
+        self.settings = self.reader.settings_of(self.module) | self.settings
+        self.observed = True
+        for track in self.tracks:
+            track.observe(self.settings)
+        return True
 
     # --- what happened in a forward ---
 
@@ -221,11 +236,11 @@ class Layer:
 
 def forget_shared(layers: list[Layer]) -> None:
     """Look for no resets in a codebook that several layers move."""
-    layers = [layer for layer in layers if layer.observed]
+    layers = [layer for layer in layers if layer.observed or layer.late]
     places = [{b.untyped_storage().data_ptr() for b in layer.books()} for layer in layers]
     for layer, place in zip(layers, places, strict=True):
         if sum(bool(place & other) for other in places) > 1:
-            layer.observed = False
+            layer.observed = layer.late = False
             for track in layer.tracks:
                 track.observed = False
 

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 
 LOOKS_NEAR = re.compile(r"quanti[sz]|codebook|vq", re.IGNORECASE)
-CODEBOOKS = ("codebook", "embedding", "embed", "embeddings")
+GRIDS = re.compile(
+    r"(?:FS|LF|BS)Q(?:uantizer)?$|FiniteScalar|Look-?upFree|BinarySpherical", re.IGNORECASE
+)
+GRID_SIZES = ("codebook_size", "n_codes", "num_codes", "num_embeddings", "num_dimensions")
+TO_INDICES = ("codes_to_indices", "codes_to_indexes", "get_indices_from_latents")
+MOST_CODES = 2**24  # of a grid, for its codes are counted one by one
+RESTARTS = re.compile(r"re(?:place|start|init|vive|set)|expire", re.IGNORECASE)
+CODEBOOKS = ("codebook", "embedding", "embed", "embeddings", "codebooks", "_embedding", "_codebook")
 COUNTS = (  # moving averages of hits first; tallies of use after them
     "cluster_size",
     "ema_cluster_size",
@@ -101,6 +108,17 @@ def copied(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, {id(t): t.detach().clone() for t in derived})
 
 
+def integers(output) -> list[Tensor]:
+    """The integer tensors in an output; of a dict that has ``indices``, those alone."""
+    if isinstance(output, Mapping) and "indices" in output:
+        return [t for t in tensors(output["indices"]) if t.dtype in INTEGERS]
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return [t for part in output for t in integers(part)]
+    return [t for t in tensors(output) if t.dtype in INTEGERS]
+
+
 # --- vector-quantize-pytorch ---
 
 
@@ -179,8 +197,17 @@ def sim_vq_codebook(vq: nn.Module) -> Tensor:
 
 def lattice_indices(q: nn.Module, output) -> Tensor | list[Tensor] | None:
     """FSQ's and LFQ's."""
-    indices = next((t for t in tensors(output) if t.dtype in INTEGERS), None)
+    indices = max(integers(output), key=Tensor.numel, default=None)
+    if indices is None:
+        indices = _indices_of_codes(q, plain_quantized(output))
     return None if indices is None else split_last(indices, getattr(q, "num_codebooks", 1) > 1)
+
+
+def _indices_of_codes(q: nn.Module, codes: Tensor | None) -> Tensor | None:
+    """By the layer's own method, as a grid that returns no indices may have one."""
+    method = next((m for n in TO_INDICES if callable(m := getattr(q, n, None))), None)
+    found = None if method is None or codes is None else method(codes)
+    return found if isinstance(found, Tensor) and found.dtype in INTEGERS else None
 
 
 def lattice_settings(q: nn.Module) -> dict:
@@ -190,6 +217,35 @@ def lattice_settings(q: nn.Module) -> dict:
         )
     size = int(getattr(q, "codebook_size", 0) or len(q.codebook))
     return {"codebook_size": size, "codebooks": getattr(q, "num_codebooks", 1)}
+
+
+def is_grid(module: nn.Module) -> bool:
+    """Whether the layer is called like a finite scalar or lookup-free one, as copies of these are.
+
+    Nothing in it is trained, but for projections.
+    """
+    return (
+        bool(GRIDS.search(type(module).__name__))
+        and grid_size(module) is not None
+        and not isinstance(getattr(module, "codebook", None), nn.Module | nn.Parameter)
+    )
+
+
+def grid_size(module: nn.Module) -> int | None:
+    """K of a grid that says it; None if it does not, or if it has too many codes to be counted."""
+    said = (getattr(module, name, None) for name in GRID_SIZES)
+    size = next((n for n in said if isinstance(n, int) and n > 1), None)
+    held = module._buffers.get("codebook")
+    size = len(held) if size is None and held is not None and held.dim() == 2 else size
+    return size if size is not None and size <= MOST_CODES else None
+
+
+def grid_settings(module: nn.Module) -> dict:
+    known = {"codebook_size": grid_size(module), "codebooks": getattr(module, "num_codebooks", 1)}
+    said = [getattr(module, name, None) for name in ("dim", "embed_dim", "codebook_dim")]
+    said += [len(module._buffers[name]) for name in ("_basis", "basis") if name in module._buffers]
+    dim = next((n for n in said if isinstance(n, int) and n > 0), None)
+    return known | ({"dim": dim} if dim else {})
 
 
 # --- transformers ---
@@ -249,6 +305,18 @@ def plain_codebook(module: nn.Module) -> Tensor | None:
     return None
 
 
+def restarts(module: nn.Module) -> bool:
+    """Whether the layer has a method by which, as it is called, codes may be set anew."""
+    own = {
+        name
+        for kind in type(module).__mro__
+        if kind not in nn.Module.__mro__
+        for name in vars(kind)
+    }
+    own -= {"reset_parameters"}
+    return any(RESTARTS.search(name) and callable(getattr(module, name, None)) for name in own)
+
+
 def without_padding(table: nn.Embedding) -> Tensor:
     """(K, D): a last row that pads is no code."""
     last = table.padding_idx == table.num_embeddings - 1
@@ -284,14 +352,29 @@ def is_plain(module: nn.Module) -> bool:
 
 def plain_indices(module: nn.Module, output) -> Tensor | None:
     """The integer tensor; of several the largest that is no one-hot matrix, or what that marks."""
+    if is_grid(module):
+        return lattice_indices(module, output)
     size, dim = plain_codebook(module).shape
-    found = [t for t in tensors(output) if t.dtype in INTEGERS]
+    found = integers(output)
     narrow = [t for t in found if not (t.dim() > 1 and t.shape[-1] == size)]
-    if narrow or not found:
-        return max(narrow, key=Tensor.numel, default=None)
-    widest, quantized = max(found, key=Tensor.numel), plain_quantized(output)
+    if narrow:
+        return max(narrow, key=Tensor.numel)
+    quantized = plain_quantized(output)
+    if not found:
+        return None if quantized is None else _marked(output, quantized, size, dim)
+    widest = max(found, key=Tensor.numel)
     one_a_token = quantized is not None and quantized.numel() == widest.numel() * dim
     return widest.argmax(-1) if not one_a_token and _one_hot(widest) else widest
+
+
+def _marked(output, quantized: Tensor, size: int, dim: int) -> Tensor | None:
+    """The codes that one-hot rows of floats mark, a row of K for each token of ``quantized``."""
+    shape = (quantized.numel() // dim, size)
+    for t in tensors(output):
+        rows = t.detach().reshape(-1, t.shape[-1]) if t.dim() > 1 else t
+        if t is not quantized and rows.shape == shape and _one_hot(rows):
+            return rows.argmax(-1)
+    return None
 
 
 def _one_hot(rows: Tensor) -> bool:

@@ -125,6 +125,12 @@ class Reader:
             return None
         return found if isinstance(found, Tensor) else None
 
+    def settings_of(self, module: nn.Module) -> dict:
+        """What ``module`` says of itself by now."""
+        said = self._settings(module)
+        said.pop("codebooks", None)
+        return said
+
     def _settings(self, module: nn.Module) -> dict:
         settings = self._asked("settings", module)
         if not isinstance(settings, Mapping):

@@ -143,6 +143,13 @@ class Track:
         self.val: Evaluation | None = None  # the evaluation under way
         self.codebook: Tensor | None = None  # as it was when that began
 
+    def observe(self, settings: dict) -> None:
+        """Look for resets from now on; ``settings`` are what is known by now of the layer."""
+        steps = grace(settings)
+        self.ledger = ResetLedger(self.codebook_size, horizon_of(steps), steps or None)
+        self.known = settings | self.known | {"survival_horizon": self.ledger.horizon}
+        self.observed = True
+
     def add(self, seen: Seen) -> None:
         """Take in a forward. Raises OutOfRange, at the latest some forwards after it."""
         self.pending.append(seen)

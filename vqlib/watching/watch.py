@@ -14,7 +14,7 @@ from torch import nn
 
 from vqlib.quantization.compiling import uncompiled
 from vqlib.watching import libraries, suggest
-from vqlib.watching.adapters import PLAIN, Adapter, adapter_for
+from vqlib.watching.adapters import GUESSED, Adapter, adapter_for
 from vqlib.watching.columns import COLUMNS
 from vqlib.watching.layer import Layer, forget_shared
 from vqlib.watching.rows import Listener, told
@@ -351,7 +351,7 @@ def _found(model: nn.Module, given: dict) -> list[tuple[str, nn.Module, Adapter,
         own = next((a for kind, a in given.items() if isinstance(module, kind)), None)
         adapter = own or adapter_for(module)
         if adapter is not None:
-            known[name] = (module, adapter, own is not None or adapter is not PLAIN)
+            known[name] = (module, adapter, own is not None or adapter not in GUESSED)
     found: dict[str, tuple] = {}
     for name, (module, adapter, sure) in known.items():
         inside = any(_holds(outer, name) and known[outer][2] for outer in known)

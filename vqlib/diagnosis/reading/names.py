@@ -50,9 +50,9 @@ _KINDS = {
     "token": "token tokens",
     "used": "used active alive live unique distinct",
     "unused": "unused dead inactive zero never",
-    "usage": "usage utilization utilisation util coverage use",
+    "usage": "usage useage utilization utilisation utlization util coverage use",
     "share": "ratio rate fraction frac share proportion",
-    "perplexity": "perplexity ppl perp perplexities",
+    "perplexity": "perplexity ppl perp perplexities perpexlity perpexity perplexitiy",
     "entropy": "entropy",
     "bits": "bits bit",
     "nats": "nats nat",
@@ -83,7 +83,7 @@ _ASIDE = {
     "module": "trainer vq vqvae vae rvq quantizer quantize quantization quant model metrics metric "
     "stats losses tokenizer bottleneck ema log monitor scalar scalars summary total batch running "
     "info",
-    "level": "level layer stage codebook book quantizer quantize q vq rvq cb head group depth l",
+    "level": "level layer stage codebook book quantizer quantize q vq rvq cb head h group depth l",
 }
 SET_ASIDE, LEVEL_WORDS = (frozenset(words.split()) for words in _ASIDE.values())
 SHORT = {"u": "utilization", "p": "perplexity"}  # with a level's number behind: u0, u1, ...
@@ -133,6 +133,11 @@ def suffix_meaning(words: list[str]) -> tuple[Meaning, str] | None:
         if found := meaning(tail):
             return found, tail
     return None
+
+
+def is_of_codes(name: str) -> bool:
+    """Whether the name says that it is on codes, and not on anything that can be used."""
+    return any(KIND_OF.get(word) == "code" for word in _words(name))
 
 
 def _words(name: str) -> list[str]:
