@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from vqlib.diagnosis.findings import Evidence, Finding
 from vqlib.watching.adapters import Adapter
 from vqlib.watching.reading import Reader
+from vqlib.watching.rows import row_indices
 
 WORLD = 2  # processes of the question whether ranks agree
 BALL = 0.1  # radius of a cluster of inputs, over their norm
@@ -210,8 +211,33 @@ class Bench:
         if self.dim is None:
             raise ValueError("the dimension of a token cannot be read from the layer: give dim=")
         z = self.broad(self.few)
-        output = self.call(self.copy().eval(), z, untrained=True)
-        self.reader.quantized(output, z)  # the rest may be there in training mode only
+        module = self.copy().eval()
+        output = self.call(module, z, untrained=True)
+        quantized = self.reader.quantized(output, z)
+        self._check_indices(quantized, output, module, z)
+
+    def _check_indices(self, quantized: Tensor, output: Any, module: nn.Module, z: Tensor) -> None:
+        """Raises WrongAdapter if the output is made of other rows than its indices name.
+
+        Nothing is said of outputs that are no rows, such as sums over levels.
+        """
+        book = self.book(module)
+        if self.codebooks != 1 or book is None or book.shape[1] != z.shape[1]:
+            return
+        rows = row_indices(quantized, book)
+        if rows is None:
+            return
+        said = self.indices(module, output, z)
+        other = (said >= 0) & (book[said] != book[rows]).any(dim=-1)
+        if bool(other.any()):
+            first = int(other.nonzero()[0])
+            raise self.reader.wrong(
+                "indices",
+                f"the codes that its output is made of (token {first} is row {int(rows[first])} of "
+                "the codebook; whole numbers above 256 that pass through bfloat16, or above 2,048 "
+                "through float16, are rounded)",
+                int(said[first]),
+            )
 
     # --- reading ---
 
