@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from vqlib.watching.matching import row_indices
+
 LOOKS_NEAR = re.compile(r"quanti[sz]|codebook|vq", re.IGNORECASE)
 GRIDS = re.compile(
     r"(?:FS|LF|BS)Q(?:uantizer)?$|FiniteScalar|Look-?upFree|BinarySpherical", re.IGNORECASE
@@ -295,10 +297,8 @@ def plain_codebook(module: nn.Module) -> Tensor | None:
         refuse_lazy(module, module.weight)
         return without_padding(module)
     for name in CODEBOOKS:
-        held = getattr(module, name, None)
-        held = getattr(held, "weight", held)
-        refuse_lazy(module, held)
-        if isinstance(held, Tensor) and held.dim() == 2 and held.is_floating_point():
+        held = _table(module, name)
+        if held is not None:
             counts = _some_counts(module)
             on_its_side = counts is not None and len(counts) == held.shape[1] != len(held)
             return held.T if on_its_side else held
@@ -315,6 +315,15 @@ def restarts(module: nn.Module) -> bool:
     }
     own -= {"reset_parameters"}
     return any(RESTARTS.search(name) and callable(getattr(module, name, None)) for name in own)
+
+
+def _table(module: nn.Module, name: str) -> Tensor | None:
+    """What ``name`` holds, or its ``weight``, if that is a matrix of floats."""
+    held = getattr(module, name, None)
+    held = getattr(held, "weight", held)
+    refuse_lazy(module, held)
+    fits = isinstance(held, Tensor) and held.dim() == 2 and held.is_floating_point()
+    return held if fits else None
 
 
 def without_padding(table: nn.Embedding) -> Tensor:
@@ -350,8 +359,12 @@ def is_plain(module: nn.Module) -> bool:
     return called and looks_near(module) and plain_codebook(module) is not None
 
 
-def plain_indices(module: nn.Module, output) -> Tensor | None:
-    """The integer tensor; of several the largest that is no one-hot matrix, or what that marks."""
+def plain_indices(module: nn.Module, output) -> Tensor:
+    """The integer tensor; of several the largest that is no one-hot matrix, or what that marks.
+
+    Without one, the rows of the codebook that the quantized output is made of. Raises ValueError
+    if it is not.
+    """
     if is_grid(module):
         return lattice_indices(module, output)
     size, dim = plain_codebook(module).shape
@@ -361,7 +374,8 @@ def plain_indices(module: nn.Module, output) -> Tensor | None:
         return max(narrow, key=Tensor.numel)
     quantized = plain_quantized(output)
     if not found:
-        return None if quantized is None else _marked(output, quantized, size, dim)
+        marked = None if quantized is None else _marked(output, quantized, size, dim)
+        return _read_off(module, output) if marked is None else marked
     widest = max(found, key=Tensor.numel)
     one_a_token = quantized is not None and quantized.numel() == widest.numel() * dim
     return widest.argmax(-1) if not one_a_token and _one_hot(widest) else widest
@@ -375,6 +389,30 @@ def _marked(output, quantized: Tensor, size: int, dim: int) -> Tensor | None:
         if t is not quantized and rows.shape == shape and _one_hot(rows):
             return rows.argmax(-1)
     return None
+
+
+def _read_off(module: nn.Module, output) -> Tensor:
+    quantized, codebook = plain_quantized(output), plain_codebook(module)
+    for axis in range(0 if quantized is None else quantized.dim()):
+        if quantized.shape[axis] == codebook.shape[1]:
+            rows = row_indices(quantized.movedim(axis, -1), codebook)
+            if rows is not None:
+                return rows
+    raise ValueError(_no_indices(module))
+
+
+def _no_indices(module: nn.Module) -> str:
+    """What is missing, and the adapter to write."""
+    kind = type(module).__name__
+    name = next((n for n in CODEBOOKS if _table(module, n) is not None), "weight")
+    book = f"m.{name}" if isinstance(getattr(module, name), Tensor) else f"m.{name}.weight"
+    return (
+        "it returns no integers as indices, and its output is not made of single rows of its "
+        "codebook, so the codes that it chose are not known. Keep them in its forward, for example "
+        f"as self.codes = indices, and say so: adapters={{{kind}: vqlib.Adapter("
+        f"indices=lambda m, output: m.codes, codebook=lambda m: {book})}} for a watch, "
+        "adapter=vqlib.Adapter(...) for an audit"
+    )
 
 
 def _one_hot(rows: Tensor) -> bool:
@@ -443,12 +481,13 @@ def _fed(module: nn.Module, z: Tensor, form, axis: int) -> tuple:
     """Quantized (N, D), indices and loss. Raises ValueError if they are not of that form."""
     shaped = form(z)
     output = module(shaped)
-    quantized, indices = plain_quantized(output), plain_indices(module, output)
+    quantized = plain_quantized(output)
     if quantized is None or quantized.shape != shaped.shape:
         got = "none" if quantized is None else f"one of shape {tuple(quantized.shape)}"
         raise ValueError(f"expected an output of the same shape, got {got}")
-    if indices is None or indices.numel() % len(z):
-        got = "none" if indices is None else f"a tensor of shape {tuple(indices.shape)}"
+    indices = plain_indices(module, output)
+    if indices.numel() % len(z):
+        got = f"a tensor of shape {tuple(indices.shape)}"
         raise ValueError(f"expected indices for {len(z)} tokens, got {got}")
     return quantized.movedim(axis, -1).reshape(z.shape), indices, plain_loss(output)
 

@@ -28,14 +28,15 @@ class Start:
 
 
 def start(bench: Bench) -> Start:
-    """The first steps, one more than the reset's interval so that it can act twice."""
+    """The first steps, and one more than the reset's interval so that it can act twice."""
     module = bench.copy()
-    steps = [bench.step(module, bench.broad()) for _ in range(min(bench.every, 10) + 1)]
+    tokens = [bench.affordable] * min(bench.every, 10) + [bench.few]
+    steps = [bench.step(module, bench.broad(n)) for n in tokens]
     if bench.every >= len(steps) and not any(map(_moved, steps)):
         # the reset alone may move codes, and seldom: now most codes have no hit
         place = bench.direction()
         while len(steps) < min(SELDOM, 2 * bench.every + 1) and not _moved(steps[-1]):
-            steps.append(bench.step(module, bench.ball(place, bench.tokens)))
+            steps.append(bench.step(module, bench.ball(place, bench.few)))
     bench.compare(steps[-1])
     return Start(module, steps, any(map(_moved, steps)))
 
@@ -59,6 +60,14 @@ def cold_start(bench: Bench, started: Start) -> Finding:
             "not applicable",
             cause="The layer projects its inputs or transforms its codes, so the two cannot be "
             "compared.",
+        )
+    if bench.affordable < bench.tokens:
+        return Finding(
+            "cold-start",
+            "unknown",
+            cause=f"A step of {bench.tokens} tokens for {bench.codes} codes takes too long here; "
+            f"{bench.affordable} tokens cannot answer for it.",
+            remedy="the same layer with fewer codes, or fewer tokens=",
         )
     threshold = bench.threshold(bench.tokens)
     enough = bench.tokens / bench.codes if threshold is None else max(1.0, 2 * threshold)
@@ -146,7 +155,7 @@ def narrow_start(bench: Bench) -> tuple[nn.Module, list[Seen]]:
     """First steps on data in one place, then in the opposite one: most codes have no hit."""
     module, centre = bench.copy(), bench.direction()
     places = (centre, -centre, -centre)
-    return module, [bench.step(module, bench.ball(place, bench.tokens)) for place in places]
+    return module, [bench.step(module, bench.ball(place, bench.few)) for place in places]
 
 
 def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
@@ -171,7 +180,7 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
             cause="Every code was hit or reset.",
             remedy="the same layer without its reset",
         )
-    window = f"first {len(steps)} steps of {bench.tokens} tokens in one place"
+    window = f"first {len(steps)} steps of {bench.few} tokens in one place"
     evidence = (
         Evidence("largest norm of a code without a hit", ratio, "x that of hit codes", window),
         Evidence("codes without a hit", idle, f"of {bench.codes}", window),
@@ -195,7 +204,7 @@ def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
     ``narrow`` has all its codes in one place, set there by its first batch, so broad inputs
     are a collapse. The loss is scaled to 1 - cosine = 1.
     """
-    z = bench.broad()
+    z = bench.broad(bench.few)
     narrow.train()
     output = bench.call(bench.copy(narrow), z)
     loss = bench.reader.loss(output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vqlib.diagnosis.audit.bench import Bench, reseed
+from vqlib.diagnosis.audit.bench import FEW, Bench, reseed
 from vqlib.diagnosis.audit.resetting import Starving
 from vqlib.diagnosis.findings import Evidence, Finding
 
@@ -73,7 +73,7 @@ def _changed_by_evaluation(
     for _ in range(2):
         evaluated, place = bench.copy(module).eval(), bench.direction()
         for _ in range(3):
-            bench.call(evaluated, bench.ball(place, bench.tokens), untrained=untrained)
+            bench.call(evaluated, bench.ball(place, bench.few), untrained=untrained)
         states.append(state_of(evaluated))
     after, other = states
     names = before.keys() | after.keys()
@@ -90,9 +90,9 @@ def _first_difference(bench: Bench, settled: nn.Module, steps: int) -> int | Non
     plain, evaluated = bench.copy(settled), bench.copy(settled).eval()
     place, elsewhere = bench.direction(), bench.direction()
     for _ in range(3 + bench.every):
-        bench.call(evaluated, bench.ball(elsewhere, bench.tokens))
+        bench.call(evaluated, bench.ball(elsewhere, bench.few))
     for step in range(1, steps + 1):
-        z, results = bench.ball(place, bench.crowd), []
+        z, results = bench.ball(place, bench.starving), []
         for module in (plain, evaluated):
             reseed(bench.seed + step, bench.device)
             output = bench.call(module.train(), z)
@@ -145,11 +145,11 @@ def _same(left, right) -> bool:
 def not_reproducible(bench: Bench, starved: Starving | None) -> Finding:
     """One start, one seed, the same tokens: the same indices and codes?"""
     name = "not-reproducible"
-    tokens = [bench.broad(), bench.broad()]
+    tokens = [bench.broad(bench.few), bench.broad(bench.few)]
     cases = [(bench.pristine, tokens)]
     if starved is not None and starved.after is not None:
         # the step at which most codes were reset is played again: resets are what draws
-        cases.append((starved.before, [starved.reset.z]))
+        cases.append((starved.before, [starved.reset.z[:FEW]]))
     results = [[_played(bench, *case, seed) for case in cases] for seed in (0, 0, 1)]
     window = "first 2 steps" + (" and a step that resets" if len(cases) > 1 else "")
     own = bool(_generators(bench.pristine))
