@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from vqlib.diagnosis.findings import Evidence, Finding
 from vqlib.watching.adapters import Adapter
 from vqlib.watching.libraries import copied
-from vqlib.watching.reading import Reader
 from vqlib.watching.matching import row_indices
+from vqlib.watching.reading import Reader
 
 WORLD = 2  # processes of the question whether ranks agree
 BALL = 0.1  # radius of a cluster of inputs, over their norm
