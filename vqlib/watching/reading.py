@@ -13,6 +13,7 @@ from vqlib.quantization.ranges import Range, SettingsError, number, switch, whol
 from vqlib.watching.adapters import Adapter
 from vqlib.watching.libraries import INTEGERS, refuse_lazy
 
+HALVES = (torch.float16, torch.bfloat16)
 WHOLE = ("codebook_size", "codebooks", "dim", "reset_interval")
 YES_OR_NO = ("reset_relative", "kmeans_init")
 NUMBERS = {
@@ -31,7 +32,7 @@ class Reader:
     """Reads one kind of layer. ``module`` is one of it; its sizes are expected of all.
 
     Every method raises WrongAdapter. `books`, `counts`, `choices` and `optional` never wait for
-    the device; but `choices` does for indices that are floats, or read off the output.
+    the device; but `choices` does for indices that are read off the output.
 
     Attributes:
         settings: what is known of the layer, see `Adapter`.
@@ -76,28 +77,22 @@ class Reader:
             return None
         found = _listed(said)
         for i in found:
-            if not isinstance(i, Tensor) or not (i.dtype in INTEGERS or self._exact(i)):
+            if isinstance(i, Tensor) and i.dtype in HALVES:
+                raise self._rounded(i.dtype)
+            if not isinstance(i, Tensor) or i.dtype not in INTEGERS:
                 raise self.wrong("indices", "integers, or a list of them", i)
         if not found or (self.sizes and len(found) != len(self.sizes)):
             expected = f"{len(self.sizes) or 'some'} tensors, one a codebook"
             raise self.wrong("indices", expected, len(found))
-        return [i if i.dtype in INTEGERS else i.long() for i in found]
+        return found
 
-    def _exact(self, indices: Tensor) -> bool:
-        """Whether floats name codes without loss: whole numbers, each smaller one exact too.
-
-        Raises WrongAdapter for those of a type that cannot hold all codes.
-        """
-        if not indices.is_floating_point():
-            return False
-        most = round(2 / torch.finfo(indices.dtype).eps)
-        if self.codes is None or self.codes - 1 > most:
-            kind = str(indices.dtype).removeprefix("torch.")
-            raise WrongAdapter(
-                f"{self.layer}: its indices come as {kind}, and whole numbers above {most:,} are "
-                f"not exact in it; expected integers, which no autocast or .to(dtype) has rounded"
-            )
-        return bool((indices == indices.round()).all())
+    def _rounded(self, kind: torch.dtype) -> WrongAdapter:
+        most = round(2 / torch.finfo(kind).eps)
+        return WrongAdapter(
+            f"{self.layer}: its adapter's indices must give integers, that no autocast or "
+            f".to(dtype) has rounded; got {kind}, in which whole numbers above {most:,} are not "
+            "exact"
+        )
 
     def indices(self, module: nn.Module, output: Any, z: Tensor) -> Tensor:
         """The first codebook's, flat: one a token, or, of parts of tokens, some a token."""

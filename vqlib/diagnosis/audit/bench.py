@@ -18,7 +18,7 @@ from vqlib.diagnosis.findings import Evidence, Finding
 from vqlib.watching.adapters import Adapter
 from vqlib.watching.libraries import copied
 from vqlib.watching.matching import row_indices
-from vqlib.watching.reading import Reader
+from vqlib.watching.reading import Reader, WrongAdapter
 
 WORLD = 2  # processes of the question whether ranks agree
 BALL = 0.1  # radius of a cluster of inputs, over their norm
@@ -226,9 +226,12 @@ class Bench:
         if self.codebooks != 1 or book is None or book.shape[1] != z.shape[1]:
             return
         rows = row_indices(quantized, book)
-        if rows is None:
+        if rows is None or not bool((book != book[0]).any()):  # no codes yet, for example
             return
-        said = self.indices(module, output, z)
+        try:
+            said = self.indices(module, output, z)
+        except WrongAdapter:  # there may be indices in training mode only
+            return
         other = (said >= 0) & (book[said] != book[rows]).any(dim=-1)
         if bool(other.any()):
             first = int(other.nonzero()[0])
