@@ -5,6 +5,7 @@ Each is rewritten in few lines after the code or the thread that is named; the n
 # ruff: noqa: E501 - a log's line stands on one line
 
 import json
+import time
 
 import pytest
 
@@ -253,3 +254,12 @@ def test_what_was_left_out_is_said(tmp_path, capsys):
         file, content, *_ = UNDERSTOOD[name]
         cli.main(["diagnose", str(written(tmp_path, file, content))])
         assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "line", ["x" * 9_999, "x1" * 4_999, "1" * 9_999, "a b " * 2_400, "x" * 10**6]
+)
+def test_a_line_of_data_does_not_hold_up_the_reading(line, tmp_path):
+    began = time.monotonic()
+    (log,) = read_all(written(tmp_path, "a.log", f"{line}\nstep 1 usage 0.5\n")).values()
+    assert len(log.table) == 1 and time.monotonic() - began < 3

@@ -21,10 +21,10 @@ from vqlib.diagnosis.reading.names import (
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 THOUSANDS = r"[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)"
-NUMBER = rf"[-+]?(?:{THOUSANDS}|\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+NUMBER = rf"[-+]?(?:{THOUSANDS}|\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 OF = r"\s*(?:/|(?:out )?of)\s*"
 VALUE = rf"{NUMBER}(?:{OF}\d+|\s*%)?|nan|inf"
-NAME = r"[A-Za-z][\w./\-]*(?:\[\d+\])?(?: [A-Za-z][\w./\-]*){0,4}(?: ?%)?"
+NAME = r"(?<!\w)_*[A-Za-z][\w./\-]*(?:\[\d+\])?(?: [A-Za-z][\w./\-]*){0,4}(?: ?%)?"
 # "perplexity: 19.6", "epoch=3", "used codes 500/1024", "Epoch: [3]", '"loss": "0.2"'
 PAIR = re.compile(
     rf"(?P<name>{NAME})[\"']?(?:\s*(?:[:=]|->)\s*|\s+)"
@@ -42,9 +42,9 @@ TURNED = re.compile(
     r"|(?:\w+ )?codes?(?: \w+)?)"
 )
 # "uc=1900" of names that mean nothing to us
-STRICT = re.compile(rf"(?P<name>[A-Za-z][\w./\-]*(?: [A-Za-z][\w./\-]*)*)\s*[:=]\s*{NUMBER}")
+STRICT = re.compile(rf"(?P<name>{NAME})\s*[:=]\s*{NUMBER}")
 OF_EPOCH = re.compile(r"\[\s*(?P<done>\d+)/\d+\]")  # "Epoch: [3]  [ 20/5005]"
-BAR = re.compile(r"(?P<done>\d+)/\d+ \[\d+:\d+")  # a progress bar's counter
+BAR = re.compile(r"(?<!\d)(?P<done>\d+)/\d+ \[\d+:\d+")  # a progress bar's counter
 # "[100] usage=0.5", "100 train loss: 0.1 usage: 0.5"
 LEADING = re.compile(r"(?:^|\s)\[?(?P<done>\d+)\]?[:,]?\s+$")
 AT_START = re.compile(r"\s*\[?(?P<done>\d+)\]?[:,]?\s+(?=[A-Za-z])")
@@ -67,6 +67,7 @@ OF_DEVICE = re.compile(
     r"\b(?:[cg]pu|cuda|device|core|node|worker|disk|top)[ :\-]*\d+\s*$", re.IGNORECASE
 )
 CELLS = re.compile(r"\s*[│┃|]([^│┃|]+)[│┃|]([^│┃|]+)[│┃|]\s*")  # "| usage | 0.5 |"
+LONGEST = 10_000  # characters of a line; a longer one is data
 COUNTERS = ("step", "epoch")
 NO_COUNTER = "the number before the names"
 VALIDATES = VAL | {"validate", "validating", "evaluate", "evaluating"}
@@ -195,7 +196,7 @@ def _counted_by_leading_number(table: pd.DataFrame, counters: set[str]) -> pd.Da
 def _plain(text: str) -> list[str]:
     """The lines without colours; "tensor(0.5)" as 0.5, rows of a drawn table as "name: value"."""
     text = OF_MANY.sub("", OBJECT.sub(r"\1", ANSI.sub("", text)))
-    lines = re.split(r"[\r\n]+", text)
+    lines = [line for line in re.split(r"[\r\n]+", text) if len(line) <= LONGEST]
     lines = [OF_MMENGINE.sub(_in_words, line) for line in lines]
     cells = ((line, CELLS.fullmatch(line)) for line in lines)
     return [f"{c[1].strip()}: {c[2].strip()}" if c else line for line, c in cells]
