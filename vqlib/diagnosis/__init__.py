@@ -48,8 +48,8 @@ def diagnose(
             understood is told first.
         codebook_size: K. tokens_per_step: N, tokens quantized in a training step.
         dead_code_threshold: in hits a step; 0: no reset. decay: of the counts.
-        reset_interval: steps. learning_rate: the peak. dim: D, of a code. Each may also be a column; an argument
-            goes before it.
+        reset_interval: steps. learning_rate: the peak. dim: D, of a code. Each may also be a
+            column; an argument goes before it.
         map: {quantity: column} for columns whose names are not understood, for example
             {"used_codes": "n_hit", "val/perplexity": "pp"}.
         title: shown above the answers.

@@ -189,8 +189,8 @@ def commitment_outweighs_reconstruction(log: Log) -> Finding:
         cause="The gradient of the quantizer's own loss outweighs what the decoder sends back. The "
         "encoder moves its outputs to where codes are, and hardly learns to reconstruct."
         if still
-        else "The gradient of the quantizer's own loss outweighed what the decoder sent back, until "
-        "the encoder had given in. What it unlearned by then it may lack for long.",
+        else "The gradient of the quantizer's own loss outweighed what the decoder sent back, "
+        "until the encoder had given in. What it unlearned by then it may lack for long.",
         remedy=BALANCE + ". The ratio says by how much",
     )
 

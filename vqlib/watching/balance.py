@@ -85,7 +85,12 @@ class Balance:
             self.busy = False
 
     def _hooks(self) -> list[int]:
-        return [len(t._backward_hooks or ()) for t in self.seen]
+        return [_hooks(t) for t in self.seen]
+
+
+def _hooks(tensor: Tensor) -> int:
+    """How many are told of a tensor's gradient, among them its own ``grad`` if it is kept."""
+    return len(tensor._backward_hooks or ()) + tensor.retains_grad
 
 
 def _hook(balance: Callable[[], Balance | None], which: str) -> Callable[[Tensor], None]:
@@ -100,11 +105,12 @@ def _hook(balance: Callable[[], Balance | None], which: str) -> Callable[[Tensor
 def _can_be_passed_twice(z: Tensor, quantized: Tensor, loss: Tensor) -> bool:
     """Whether a backward pass from output and loss to the input does nothing but compute it.
 
-    Not if someone's hook would be called again; if saved tensors are not simply there, as in
-    activation checkpointing, which runs the layer anew; or if a step is a function of Python's,
-    which may do anything: compiled code, or a sum over processes in which others do not join.
+    Not if someone's hook would be called again, or a kept gradient added to; if saved tensors
+    are not simply there, as in activation checkpointing, which runs the layer anew; or if a step
+    is a function of Python's, which may do anything: compiled code, or a sum over processes in
+    which others do not join.
     """
-    if any(t._backward_hooks for t in (z, quantized, loss)):
+    if any(_hooks(t) for t in (z, quantized, loss)):
         return False
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         return False
