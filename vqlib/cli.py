@@ -230,6 +230,7 @@ def diagnose(
     dead_code_threshold: float | None = None,
     decay: float | None = None,
     reset_interval: float | None = None,
+    dim: float | None = None,
     map: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     json: bool = False,
     html: Path | None = None,
@@ -246,6 +247,7 @@ def diagnose(
         dead_code_threshold: A code with fewer hits a step than this is reset; 0: no reset.
         decay: Decay of the moving average of counts.
         reset_interval: Steps between resets.
+        dim: D, the dimension of a code.
         map: QUANTITY=COLUMN for a column whose name is not understood, for example
             --map used_codes=n_hit. Can be given several times.
         json: Print JSON instead of text.
@@ -261,6 +263,7 @@ def diagnose(
             dead_code_threshold=dead_code_threshold,
             decay=decay,
             reset_interval=reset_interval,
+            dim=dim,
             map=_mapped(map),
         )
         if html is not None:

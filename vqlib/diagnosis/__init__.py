@@ -34,6 +34,7 @@ def diagnose(
     decay: float | None = None,
     reset_interval: float | None = None,
     learning_rate: float | None = None,
+    dim: float | None = None,
     map: Mapping[str, str] | None = None,
     title: str | None = None,
 ) -> Diagnosis:
@@ -47,8 +48,8 @@ def diagnose(
             understood is told first.
         codebook_size: K. tokens_per_step: N, tokens quantized in a training step.
         dead_code_threshold: in hits a step; 0: no reset. decay: of the counts.
-        reset_interval: steps. learning_rate: the peak. Each may also be a column; an argument
-            goes before it.
+        reset_interval: steps. learning_rate: the peak. dim: D, of a code. Each may also be a
+            column; an argument goes before it.
         map: {quantity: column} for columns whose names are not understood, for example
             {"used_codes": "n_hit", "val/perplexity": "pp"}.
         title: shown above the answers.
@@ -66,6 +67,7 @@ def diagnose(
         "decay": decay,
         "reset_interval": reset_interval,
         "learning_rate": learning_rate,
+        "dim": dim,
     }
     histories = getattr(source, "histories", None)
     if histories is None:

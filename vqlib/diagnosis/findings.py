@@ -23,6 +23,9 @@ GRAVE = ("critical", "warning")
 IDS = {
     "codebook-collapse": "few codes are in use, far fewer than this window could show",
     "encoder-collapse": "the encoder gives nearly the same output for every input",
+    "dimensional-collapse": "the vectors vary in far fewer dimensions than they have",
+    "commitment-outweighs-reconstruction": "the encoder learns to please the codes rather than the "
+    "decoder",
     "encoder-drift": "the encoder's outputs drift away from codes that are no longer updated",
     "threshold-above-share": "the reset threshold is higher than the counts of many codes can be",
     "reset-churn": "resets replace much of the codebook, or do not become fewer",

@@ -62,6 +62,7 @@ class Settings:
     reset_interval: float | None = None  #: steps
     learning_rate: float | None = None
     below_threshold: float | None = None  #: codes whose count is overdue for a reset, at the end
+    dim: float | None = None  #: D, of a code
     by_gradient: float | None = None  #: 1: only an optimizer moves the codes, no moving average
     fixed_grid: float | None = None  #: 1: a lattice, whose codes do not move
 
@@ -82,6 +83,7 @@ RANGES = {
     "reset_interval": Range(1, 2**53),
     "learning_rate": Range(0, 1e9),
     "below_threshold": Range(0, 2**31),
+    "dim": Range(1, 2**31),
     "by_gradient": Range(0, 1),
     "fixed_grid": Range(0, 1),
 }

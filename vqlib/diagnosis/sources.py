@@ -85,9 +85,11 @@ def _settings(said: dict) -> dict:
     """What a run's own configuration says, by whatever name, if it is in range."""
     found = dict(said)
     for name, value in said.items():
-        known = meaning(str(name))
+        known = None if name == "dim" else meaning(str(name))
         if known is not None and known.quantity in KNOWN and known.quantity not in said:
             found[known.quantity] = value
+        elif known is not None and known.quantity == "dim" and isinstance(value, int):
+            found["dim"] = value  # codebook_dim, beside a "dim" that may be the model's
     for name in KNOWN:
         value = found.get(name)
         number = isinstance(value, int | float) and not isinstance(value, bool)

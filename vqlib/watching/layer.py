@@ -12,7 +12,8 @@ from vqlib.quantization.distributed import many
 from vqlib.quantization.quantizer import NormEMAQuantizer
 from vqlib.watching import libraries
 from vqlib.watching.adapters import Adapter
-from vqlib.watching.columns import SAMPLED_OUTPUTS
+from vqlib.watching.balance import Balance, Norms
+from vqlib.watching.columns import SAMPLED_OUTPUTS, looks
 from vqlib.watching.reading import Reader, WrongAdapter
 from vqlib.watching.track import HITS, Seen, Track, hits, turned
 
@@ -69,6 +70,7 @@ class Layer:
             for n, k in zip(names, sizes, strict=True)
         ]
         self.given_up = False
+        self.balance: Balance | None = None  # of the last forward, until its backward pass
         self.state: list[Tensor] | None = None  # books and counts when evaluation began
         self.start: list[Tensor] = []  # codebooks when this forward began
         self.start_counts: list[Tensor] = []  # and their counts
@@ -89,6 +91,7 @@ class Layer:
 
     def before(self, args, kwargs) -> None:
         """A forward begins."""
+        self.balance = None
         if self.given_up:
             return
         if self.module.training:
@@ -134,11 +137,15 @@ class Layer:
         sampled = [{} for _ in bins]
         if not training or self.step % self.every == 0:
             sampled = self._sampled(args, kwargs, output, indices)
+            if training and looks(self.step, self.every):
+                norms = self._norms(args, kwargs, output)
+                sampled = [more | {"norms": norms} for more in sampled]
         for track, *seen, more in zip(self.tracks, bins, resets, sampled, strict=True):
             track.add(Seen(self.step, training, *seen, **more, change=change))
 
     def finish(self) -> None:
         """Nothing more will come."""
+        self.balance = None
         books, counts = self.books(), self.counts()
         for i, track in enumerate(self.tracks):
             track.finish(books[i] if books else None)
@@ -201,7 +208,7 @@ class Layer:
     def _sampled(self, args, kwargs, output, indices: list[Tensor]) -> list[dict]:
         """Inputs, their codes and the loss, for `Seen`, a codebook each."""
         more = {"loss": self._loss(output)}
-        z = next((t for t in libraries.tensors([args, kwargs]) if t.is_floating_point()), None)
+        z = _first_float(args, kwargs)
         axis = None if z is None else tokens_axis(self.module, z, indices[0], self.reader.dim)
         if axis is None or z.numel() == 0:
             return [more] * len(indices)
@@ -220,6 +227,13 @@ class Layer:
             more["codes"] = quantized.movedim(axis, -1)[place]
         return [more | {"kept": i.reshape(len(tokens), -1)[flat, 0] >= 0} for i in indices]
 
+    def _norms(self, args, kwargs, output) -> Norms | None:
+        """Of the gradients that the backward pass of this forward will bring, if they are seen."""
+        z = _first_float(args, kwargs)
+        parts = self.reader.optional("quantized", output), self.reader.optional("loss", output)
+        self.balance = Balance.of(z, *parts)
+        return self.balance and self.balance.norms
+
     def _loss(self, output) -> Tensor | None:
         loss = self.reader.optional("loss", output)
         known = loss is not None and loss.is_floating_point() and loss.numel() == 1
@@ -232,6 +246,11 @@ class Layer:
     def counts(self) -> list[Tensor]:
         """(K,) each, as the layer holds them."""
         return self.reader.counts(self.module)
+
+
+def _first_float(args, kwargs) -> Tensor | None:
+    """A layer's input: the first tensor of floats that it was called with."""
+    return next((t for t in libraries.tensors([args, kwargs]) if t.is_floating_point()), None)
 
 
 def forget_shared(layers: list[Layer]) -> None:

@@ -34,6 +34,9 @@ _TABLE = {
     """,
     "dead_code_threshold": "dead code threshold, threshold ema dead code",
     "decay": "decay, ema decay",
+    "dim": "codebook dim, code dim",
+    "code_rank": "codebook effective rank, code effective rank",
+    "encoder_rank": "encoder effective rank",
     "tokens_per_step": "tokens per step",
     "window_tokens": "window tokens",
 }
