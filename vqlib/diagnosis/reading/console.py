@@ -74,6 +74,8 @@ VALIDATES = VAL | {"validate", "validating", "evaluate", "evaluating"}
 HARMLESS = frozenset(
     {
         "final",
+        "epoch",
+        "step",
         "current",
         "overall",
         "the",
