@@ -60,6 +60,7 @@ class Settings:
     dead_code_threshold: float | None = None  #: 0: no reset
     decay: float | None = None  #: of the moving averages
     reset_interval: float | None = None  #: steps
+    reset_refill: float | None = None  #: hits a step, the count of a code just reset
     learning_rate: float | None = None
     below_threshold: float | None = None  #: codes whose count is overdue for a reset, at the end
     dim: float | None = None  #: D, of a code
@@ -81,6 +82,7 @@ RANGES = {
     "dead_code_threshold": Range(0, 2**53),
     "decay": Range(0, 1),
     "reset_interval": Range(1, 2**53),
+    "reset_refill": Range(0, 2**53),
     "learning_rate": Range(0, 1e9),
     "below_threshold": Range(0, 2**31),
     "dim": Range(1, 2**31),
@@ -241,15 +243,18 @@ def _refuse(wrong, table: pd.DataFrame, column: str, name: str, expected: str) -
 
 
 def in_hits(said: Mapping) -> dict:
-    """Of ``said`` what `KNOWN` names, checked, with a relative threshold turned into hits a step.
+    """Of ``said`` what `KNOWN` names, checked, with relative thresholds turned into hits a step.
 
     Raises HistoryError for a value that is no number or out of range.
     """
     known = {name: _in_range(name, said.get(name)) for name in KNOWN}
     size, tokens = known["codebook_size"], known["tokens_per_step"]
-    if said.get("reset_relative") and known["dead_code_threshold"] is not None:
+    if known["dead_code_threshold"] and said.get("reset_refill", 0) is None:
+        known["reset_refill"] = known["dead_code_threshold"] + 1  # a TrainConfig's default
+    if said.get("reset_relative"):
         share = tokens / size if tokens and size else None  # without it the unit is not known
-        known["dead_code_threshold"] = share and known["dead_code_threshold"] * share
+        for name in ("dead_code_threshold", "reset_refill"):
+            known[name] = known[name] and (share and known[name] * share)
     return known
 
 

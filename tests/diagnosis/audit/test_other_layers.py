@@ -279,3 +279,39 @@ def test_an_optimizer_is_named_only_for_a_layer_with_parameters(trained):
 
     cause = vqlib.audit(FixedQuantizer, ranks=False)["cold-start"].cause
     assert ("an optimizer may" in cause) == trained
+
+
+class AnchoringQuantizer(nn.Module):
+    """A code that was hardly ever chosen moves to the input nearest to it; ``keeps``: who that is.
+
+    The share of the tokens that each code took falls so slowly that no audit waits for it.
+    """
+
+    def __init__(self, keeps=True):
+        super().__init__()
+        self.keeps, self.embedding = keeps, nn.Embedding(SIZE, DIM)
+        self.register_buffer("embed_prob", torch.full((SIZE,), 1 / SIZE))
+
+    @torch.no_grad()
+    def forward(self, z):
+        distance = torch.cdist(z.reshape(-1, DIM), self.embedding.weight)
+        indices = distance.argmin(-1)
+        quantized = self.embedding(indices)
+        if self.training:
+            share = torch.bincount(indices, minlength=SIZE) / len(indices)
+            rare = (self.embed_prob < 0.01 / SIZE) | (share > 0)
+            anchors = z.reshape(-1, DIM)[distance.argmin(0)]
+            self.embedding.weight.lerp_(anchors, 0.1 * rare[:, None])
+            if self.keeps:
+                self.embed_prob.lerp_(share, 0.001)
+        return quantized.view_as(z), indices.view(z.shape[:-1]), quantized.sum() * 0
+
+
+def test_a_layer_that_keeps_a_number_for_each_code_is_not_healthy_if_no_reset_was_seen():
+    found = vqlib.audit(AnchoringQuantizer, ranks=False)
+    answer = found["reset-never-fires"]
+    assert answer.severity == "unknown" and "`embed_prob`" in answer.cause
+    assert found.verdict == "undecided"
+    # a buffer that training leaves alone counts nothing
+    rest = vqlib.audit(lambda: AnchoringQuantizer(keeps=False), ranks=False)
+    assert rest["reset-never-fires"].severity == "not applicable"

@@ -48,6 +48,7 @@ class Starving:
     codes: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     before: nn.Module | None = None
     after: nn.Module | None = None
+    trained: nn.Module | None = None  #: the module at the end
 
     @property
     def window(self) -> str:
@@ -71,6 +72,7 @@ def starve(bench: Bench, settled: nn.Module) -> Starving:
             break
     if not (done.put or done.said):
         done.undone = _undone(bench, bench.copy(module), done)
+    done.trained = module
     threshold = bench.threshold(len(seen.z))
     if seen.counts is not None and threshold:
         starved = (seen.hits == 0) & (seen.counts < threshold)
@@ -140,12 +142,12 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
     evidence = [Evidence("codes put elsewhere", starved.put, "codes", starved.window)]
     if starved.put or starved.said or starved.undone:
         return Finding("reset-never-fires", "clear", tuple(evidence))
-    if threshold is None and bench.counts(bench.pristine) is not None:
+    if threshold is None and (kept := _kept_counts(bench, starved)):
         return Finding(
             "reset-never-fires",
             "unknown",
             tuple(evidence),
-            "The layer keeps counts, but no reset was seen, and its settings name no threshold: "
+            f"The layer keeps {kept}, but no reset was seen, and its settings name no threshold: "
             "whether a reset is on is not known.",
             'its threshold in the adapter: settings=lambda m: {"dead_code_threshold": ...}',
         )
@@ -189,6 +191,19 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
         "steps, or the layer shows no counts.",
         "counts in the adapter, or a shorter decay",
     )
+
+
+def _kept_counts(bench: Bench, starved: Starving) -> str | None:
+    """What the layer keeps for each code and changes as it trains, if anything."""
+    if bench.counts(bench.pristine) is not None:
+        return "counts"
+    before = dict(bench.pristine.named_buffers())
+    for name, now in starved.trained.named_buffers():
+        if now.numel() == bench.codes == max(now.shape, default=0) and not torch.equal(
+            now, before.get(name, now.new_empty(0))
+        ):
+            return f"a number for each code in `{name}`"
+    return None
 
 
 @dataclass(frozen=True)
