@@ -184,11 +184,10 @@ def test_huge_steps_are_no_huge_memory():
 
 # --- dimensions ---
 
-D = {"dim": 64}
-
 
 def flat(code=None, encoder=None, table=None):
     table = healthy() if table is None else table
+    table = changed(table, encoder_rank=None, code_rank=None)
     if encoder is not None:
         table["encoder_rank"] = encoder
     if code is not None:
@@ -210,12 +209,12 @@ def flat(code=None, encoder=None, table=None):
     ],
 )
 def test_vectors_in_few_of_their_dimensions(code, encoder, severity):
-    assert answer(flat(code, encoder), "dimensional-collapse", **D).severity == severity
+    assert answer(flat(code, encoder), "dimensional-collapse").severity == severity
 
 
 def test_flat_codes_of_a_full_encoder_have_another_cause():
-    full = answer(flat(1.5, 30.0), "dimensional-collapse", **D)
-    both = answer(flat(1.5, 2.0), "dimensional-collapse", **D)
+    full = answer(flat(1.5, 30.0), "dimensional-collapse")
+    both = answer(flat(1.5, 2.0), "dimensional-collapse")
     assert "narrower" in full.cause and "projection" in full.remedy
     assert "autoencoder" in both.remedy and both.cause != full.cause
     names = [e.name for e in both.evidence]
@@ -230,9 +229,9 @@ def test_few_dimensions_by_design_are_no_collapse(dim):
 
 def test_few_codes_or_tokens_bound_the_rank():
     few = flat(1.0, table=using(6))
-    assert answer(few, "dimensional-collapse", **D).severity == "not applicable"
+    assert answer(few, "dimensional-collapse").severity == "not applicable"
     tokens = changed(flat(encoder=1.0), window_tokens=16)
-    assert answer(tokens, "dimensional-collapse", **D).severity == "not applicable"
+    assert answer(tokens, "dimensional-collapse").severity == "not applicable"
 
 
 def test_published_ranks_at_512_dimensions():
@@ -242,8 +241,8 @@ def test_published_ranks_at_512_dimensions():
 
 def test_a_grid_has_all_its_dimensions_and_without_d_nothing_is_said():
     grid = flat(encoder=1.0).assign(fixed_grid=1.0)
-    assert answer(grid, "dimensional-collapse", **D).severity == "not applicable"
-    found = answer(flat(1.0, 1.0), "dimensional-collapse")
+    assert answer(grid, "dimensional-collapse").severity == "not applicable"
+    found = answer(flat(1.0, 1.0), "dimensional-collapse", dim=None)
     assert found.severity == "unknown" and found.remedy == "dim, D"
 
 
@@ -262,7 +261,7 @@ def test_d_may_be_a_column_and_ranks_may_bear_other_names(tmp_path):
 
 def balanced(*ratios, every=10):
     """A healthy history in which the ratio was measured at every tenth step."""
-    table = healthy(steps=every * len(ratios))
+    table = healthy(steps=every * len(ratios)).assign(commit_gradient_ratio=np.nan)
     rows = table["step"].isin(np.arange(1, len(ratios) + 1) * every) & (table["split"] == "train")
     table.loc[rows, "commit_gradient_ratio"] = ratios
     return table
@@ -290,7 +289,7 @@ def test_a_loss_that_outweighs_the_reconstruction(ratios, severity):
 
 
 def test_a_history_without_the_ratio_says_what_it_takes():
-    found = ratio_answer(healthy())
+    found = ratio_answer(changed(healthy(), commit_gradient_ratio=None))
     assert found.severity == "unknown" and found.remedy.startswith("commit_gradient_ratio")
 
 

@@ -28,8 +28,8 @@ LOW_RANK = 0.05  # of what directions at random would show: there it is below on
 FEW_DIMENSIONS = 8  # and at most so many: with more, data may simply have no more to tell
 ROOM_TO_FALL = 20  # dimensions that could be shown; of fewer, 5 % are less than one
 OUTWEIGHS = 5.0  # as large as the other; in healthy runs it is at most half as large
-STRETCH = 0.1  # of the measurements, and no fewer than
-LEAST_STRETCH = 3  # of them: one alone is noise
+STRETCH = 0.1  # of the run, and no fewer than
+LEAST_STRETCH = 3  # measurements: one alone is noise
 RECONSTRUCTED = 0.01  # of the first reconstruction loss: below it, both gradients are nearly 0
 FAST = 20  # steps: outputs that leave their cell sooner outrun any reset's grace
 FAST_DEGREES = 0.5  # a step, where the size of a cell is not known
@@ -169,14 +169,10 @@ def commitment_outweighs_reconstruction(log: Log) -> Finding:
             f"{column} (vqlib.watch measures it if the layer returns its loss and its input has a "
             "gradient)",
         )
-    stretch = max(LEAST_STRETCH, int(STRETCH * len(rows)))
-    worst = rows[column].rolling(stretch).median()
-    end = int(np.nanargmax(worst))
-    span = rows.iloc[end - stretch + 1 : end + 1]
     late = log.late(column)
-    most = replace(
-        log.number(column, float(worst.iloc[end]), span, "train"), name="at most, over a stretch"
-    )
+    worst = max(_stretches(rows), key=lambda stretch: stretch[column].median())
+    most = log.number(column, float(worst[column].median()), worst, "train")
+    most = replace(most, name="at most, over a stretch")
     if most.value < OUTWEIGHS:
         return clear(name, late, most)
     still = late.value >= 1
@@ -193,6 +189,15 @@ def commitment_outweighs_reconstruction(log: Log) -> Finding:
         "until the encoder had given in. What it unlearned by then it may lack for long.",
         remedy=BALANCE + ". The ratio says by how much",
     )
+
+
+def _stretches(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Every stretch of ``rows``: `STRETCH` of the steps long, and `LEAST_STRETCH` rows."""
+    steps = rows["step"].to_numpy()
+    starts = np.searchsorted(steps, steps - STRETCH * (steps[-1] - steps[0]))
+    ends = range(LEAST_STRETCH - 1, len(steps))
+    whole = [end for end in ends if starts[end] > 0] or [len(steps) - 1]
+    return [rows.iloc[min(starts[end], end - LEAST_STRETCH + 1) : end + 1] for end in whole]
 
 
 def _before_perfection(rows: pd.DataFrame) -> pd.DataFrame:

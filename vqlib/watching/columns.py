@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 DRIFT_EVERY = 5  # steps between two looks at the probe
 SAMPLED_OUTPUTS = 100  # encoder outputs whose similarity is measured, the guide's number
-LOOK_EVERY = 10  # steps between looks at what is dear to measure
+LOOK_EVERY = 10  # steps between looks at what is dear to measure, in the first
+LOOK_OFTEN = 100  # steps; and
+LOOK_RARELY = 50  # later, when little changes from one to the next
+NOW_AND_THEN = f"every {LOOK_EVERY} steps, and from step {LOOK_OFTEN} every {LOOK_RARELY}"
 RANKED = 1024  # codes or outputs at most whose rank is measured: a random choice of more
 
 
@@ -74,7 +77,7 @@ COLUMNS = {
         "dimensions",
         "step",
         "effective rank of 100 random encoder outputs about their mean (of their directions, if "
-        f"the codes have unit length); every {LOOK_EVERY} steps (val: of at most {RANKED})",
+        f"the codes have unit length); {NOW_AND_THEN} (val: of at most {RANKED})",
     ),
     "code_rank": Column(
         "dimensions",
@@ -86,8 +89,7 @@ COLUMNS = {
         "ratio",
         "step",
         "norm of the gradient that the quantizer's loss sends to its input, with its weight in the "
-        "total, over that of the gradient that arrives through its output; every "
-        f"{LOOK_EVERY} steps",
+        f"total, over that of the gradient that arrives through its output; {NOW_AND_THEN}",
     ),
 }
 """What each column of `Run.history` means. Windows: *usage* is the last ``usage_window``
@@ -99,4 +101,5 @@ Vetterli (2007), `vqlib.usage.effective_rank`."""
 
 def looks(step: int, every: int) -> bool:
     """Whether step ``step``, of rows ``every`` steps apart, measures what is dear to measure."""
-    return step % (every * -(-LOOK_EVERY // every)) == 0
+    apart = LOOK_EVERY if step <= LOOK_OFTEN else LOOK_RARELY
+    return step % (every * -(-apart // every)) == 0

@@ -238,10 +238,14 @@ class Watch:
         """Of each layer by name: the columns of `vqlib.history.COLUMNS`, NaN if unknown.
 
         No rows if no token has reached the layer; ``str(watch)`` says which these are.
-        ``duplicates`` and ``longest_code`` stand on the last row too, whatever its split; the
-        latter only if the layer keeps counts, as a moving average does.
+        ``duplicates``, ``longest_code`` and ``code_rank`` stand on the last row too, whatever its
+        split; ``longest_code`` only if the layer keeps counts, as a moving average does.
         ``encoder_similarity``, ``encoder_std`` and ``cosine_error`` come from 100 random inputs
-        of the layer, of each forward.
+        of the layer, of each forward; so does ``encoder_rank``, now and then. As often,
+        ``commit_gradient_ratio`` is measured in the backward pass that follows. It stays
+        NaN if the layer's input has no gradient, its loss is no scalar that enters the total,
+        another forward of the layer comes before the backward pass, or between input and output
+        there is compiled code, activation checkpointing, a hook or a Python function of autograd.
         """
         with self._lock:
             tables = {track.name: track.table() for track in self._tracks}
