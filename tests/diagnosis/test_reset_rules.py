@@ -85,7 +85,7 @@ def test_survival(lived, severity):
 
 
 def test_a_refill_to_the_threshold_is_named_as_the_cause():
-    table = changed(healthy(), resets=20.0, re_resets=18.0, survived=0.1)
+    table = changed(healthy(), resets=20.0, re_resets=18.0, survived=0.01)
     known = {"dead_code_threshold": 2.0}
     told = answer(table.assign(reset_refill=2.0), "reset-does-not-survive", **known)
     assert told.severity == "critical" and "to the threshold and no further" in told.cause

@@ -30,6 +30,7 @@ ROOM_TO_FALL = 20  # dimensions that could be shown; of fewer, 5 % are less than
 OUTWEIGHS = 5.0  # as large as the other; in healthy runs it is at most half as large
 STRETCH = 0.1  # of the run, and no fewer than
 LEAST_STRETCH = 3  # measurements: one alone is noise
+STRETCHES = 200  # that are looked at, of a long history
 RECONSTRUCTED = 0.01  # of the first reconstruction loss: below it, both gradients are nearly 0
 FAST = 20  # steps: outputs that leave their cell sooner outrun any reset's grace
 FAST_DEGREES = 0.5  # a step, where the size of a cell is not known
@@ -192,12 +193,16 @@ def commitment_outweighs_reconstruction(log: Log) -> Finding:
 
 
 def _stretches(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """Every stretch of ``rows``: `STRETCH` of the steps long, and `LEAST_STRETCH` rows."""
+    """Stretches of ``rows``, each `STRETCH` of the steps long, and `LEAST_STRETCH` rows at least.
+
+    All of them, or of a long history `STRETCHES` that overlap.
+    """
     steps = rows["step"].to_numpy()
     starts = np.searchsorted(steps, steps - STRETCH * (steps[-1] - steps[0]))
     ends = range(LEAST_STRETCH - 1, len(steps))
     whole = [end for end in ends if starts[end] > 0] or [len(steps) - 1]
-    return [rows.iloc[min(starts[end], end - LEAST_STRETCH + 1) : end + 1] for end in whole]
+    some = whole[:: math.ceil(len(whole) / STRETCHES)]
+    return [rows.iloc[min(starts[end], end - LEAST_STRETCH + 1) : end + 1] for end in some]
 
 
 def _before_perfection(rows: pd.DataFrame) -> pd.DataFrame:
