@@ -16,6 +16,7 @@ ROOMS = (
     "training",
     "diagnosis",
     "testing",
+    "callbacks",
     "suite",
     "playground",
     "lessons",

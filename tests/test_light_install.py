@@ -42,6 +42,7 @@ MISSING = {  # what needs an extra: in Python, and on the command line
     "cli.main(['train'])": "train",
     "cli.main(['selftest'])": "train",
     "cli.main(['run'])": "notebooks",
+    "cli.main(['sweep', 'arms.toml'])": "notebooks",
     "cli.main(['lessons', '--student', 'class'])": "notebooks",
 }
 ERROR = r"(error: )?\S+ is not installed; pip install 'vqlib\[{}\]'"

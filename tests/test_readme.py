@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests import ROOT
 from tests.test_layers import ROOMS
 from vqlib import cli
+from vqlib.training import sweepfile
 
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -35,6 +37,13 @@ def test_its_train_commands_are_understood(capsys):
         # the folder is the reader's; all else must be accepted
         assert cli.main(shlex.split(command)) == 2
         assert "/path/to/data' does not exist" in capsys.readouterr().err
+
+
+def test_its_sweep_is_understood():
+    (text,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    sweep = sweepfile.plan(tomllib.loads(text))
+    assert sweep.runs == 20 and f"the {sweep.runs} runs" in README
+    assert next(iter(sweep.arms)) == sweep.reference == "off, decay 0.9"
 
 
 def test_its_diagnose_command_is_understood(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,7 @@
+from . import callbacks as callbacks
 from . import usage as usage
 from .diagnosis import diagnose as diagnose
+from .diagnosis.alarms import Alarms as Alarms
 from .diagnosis.audit import audit as audit
 from .diagnosis.audit import audit_table as audit_table
 from .quantization.quantizer import NormEMAQuantizer as NormEMAQuantizer

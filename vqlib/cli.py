@@ -148,6 +148,81 @@ def train(
 
 
 @app.command
+def sweep(
+    file: Annotated[Path, tyro.conf.Positional],
+    out: Path | None = None,
+    backend: str | None = None,
+    scheduler: str | None = None,
+    progress: bool = True,
+) -> int:
+    """Train many arms with many seeds, and compare them.
+
+    Prints each arm's means and its differences from the reference, paired by seed, with 95 %
+    intervals. The same command again continues a sweep that was stopped or killed, and tries
+    again what failed. Exit status 1 if a run failed, 2 if the file or the data cannot be used.
+
+    Args:
+        file: A TOML file with the arms; README.md has an example.
+        out: Folder for table.csv, comparison.csv and comparison.png; None: build/sweeps/ and the
+            file's name. One that holds another sweep is refused.
+        backend: A joblib backend to run on instead of this machine's cores, such as dask. Its
+            workers share the disk and have the same vqlib.
+        scheduler: With --backend dask: the address of its scheduler, HOST:PORT.
+        progress: Show a progress bar with the time left.
+    """
+    with extras.named("notebooks"):
+        from vqlib.lessons import sweeps
+    from vqlib.suite.errors import SuiteError, read_toml
+    from vqlib.training import experiments, places, sweepfile
+
+    try:
+        asked = sweepfile.plan(read_toml(file))
+    except sweepfile.SweepProblems as error:
+        raise SuiteError(f"{file}: {problem}" for problem in error.problems) from None
+    folder = out or Path("build/sweeps", file.stem)
+    try:
+        with _engine(backend, scheduler):
+            experiments.check(asked.arms.values())
+            sweepfile.claim(folder, asked)  # last: what is refused leaves no folder behind
+            table = experiments.sweep(asked.arms, asked.seeds, backend=backend, progress=progress)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"interrupted; what is done is kept in {places.cache_dir()}, and the same command "
+            "does the rest",
+            file=sys.stderr,
+        )
+        return 130
+    comparison = sweeps.write(table, asked.reference, folder)
+    if len(comparison):
+        print(f"{sweeps.text(comparison)}\n\ncompared with: {asked.reference}")
+    failed = table[table["problem"] != ""]
+    own = experiments.differences(asked.arms)
+    for (arm, problem), rows in failed.groupby(["arm", "problem"], sort=False):
+        settings = ", ".join(f"{name} {value}" for name, value in own[arm].items())
+        seeds = ", ".join(map(str, rows["seed"]))
+        print(f"failed: {arm}, seed {seeds} ({settings}): {problem}", file=sys.stderr)
+    print(f"\n{len(table) - len(failed)} of {len(table)} runs went well\n{folder}")
+    return int(len(failed) > 0)
+
+
+@contextmanager
+def _engine(backend: str | None, scheduler: str | None):
+    """Connects to dask's scheduler, if its address is given."""
+    if scheduler is None:
+        yield
+        return
+    if backend != "dask":
+        raise SettingsError(f"--scheduler is dask's; expected --backend dask, got {backend!r}")
+    from distributed import Client  # joblib finds it by itself
+
+    with Client(scheduler):
+        yield
+
+
+@app.command
 def diagnose(
     history: Annotated[Path, tyro.conf.Positional],
     codebook_size: int | None = None,
@@ -155,6 +230,7 @@ def diagnose(
     dead_code_threshold: float | None = None,
     decay: float | None = None,
     reset_interval: float | None = None,
+    dim: float | None = None,
     map: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     json: bool = False,
     html: Path | None = None,
@@ -171,6 +247,7 @@ def diagnose(
         dead_code_threshold: A code with fewer hits a step than this is reset; 0: no reset.
         decay: Decay of the moving average of counts.
         reset_interval: Steps between resets.
+        dim: D, the dimension of a code.
         map: QUANTITY=COLUMN for a column whose name is not understood, for example
             --map used_codes=n_hit. Can be given several times.
         json: Print JSON instead of text.
@@ -186,6 +263,7 @@ def diagnose(
             dead_code_threshold=dead_code_threshold,
             decay=decay,
             reset_interval=reset_interval,
+            dim=dim,
             map=_mapped(map),
         )
         if html is not None:
@@ -204,6 +282,40 @@ def _mapped(pairs: Sequence[str]) -> dict[str, str]:
     if wrong:
         raise SettingsError(f"--map: expected QUANTITY=COLUMN, got {wrong[0]!r}")
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+@app.command
+def field(out: Path | None = None, packages: tuple[str, ...] = (), ranks: bool = True) -> int:
+    """Audit the quantizer layers of known packages, as far as these are installed.
+
+    Exit status 0 however the layers do.
+
+    Args:
+        out: Also write the table to this CSV file. An existing file is not overwritten.
+        packages: Only the layers of these. Default: all that are installed.
+        ranks: Also run each layer in two processes; takes most of the time.
+    """
+    from vqlib.diagnosis import field as fields
+
+    unknown = set(packages) - {layer.package for layer in fields.LAYERS}
+    if unknown:
+        known = ", ".join(dict.fromkeys(layer.package for layer in fields.LAYERS))
+        raise SettingsError(f"packages: got {', '.join(sorted(unknown))}; expected some of {known}")
+    if out is not None and out.exists():
+        raise SettingsError(f"out: {out} exists; expected the name of a new file")
+    table = fields.audit_field(
+        [layer for layer in fields.LAYERS if not packages or layer.package in packages],
+        ranks=ranks,
+        command=fields.command_line(),
+        told=lambda line: print(f"audits {line}", file=sys.stderr),
+    )
+    if out is not None:
+        fields.write(table, out)
+    print(fields.text(table) or "none of the packages is installed")
+    print(f"\n{time.strftime('%Y-%m-%d')}, {fields.environment()}")
+    for package, line in fields.missing().items():
+        print(f"not installed: {package} ({line})")
+    return 0
 
 
 @app.command

@@ -1,8 +1,10 @@
 """How much longer a training step takes while a watch follows it.
 
-Three twins of one model train in turn in one process, on the same batches: one plain, one
-watched, one plain again. What counts is the median over rounds of watched / plain; that of
-plain / plain says how far the machine's noise reaches. Run it with `make bench`.
+Four twins of one model train in turn in one process, on the same batches: one plain, one
+watched, one watched with ``on_row`` and alarms, one plain again. What counts is the median over
+rounds of watched / plain; that of plain / plain says how far the machine's noise reaches. Then
+the time of one diagnosis, which alarms add every n steps, early and late in a run. Run it with
+`make bench`.
 """
 
 from __future__ import annotations
@@ -10,8 +12,11 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import json
+import os
 import statistics
 import time
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -75,23 +80,65 @@ def seconds_of_a_step(model: nn.Module, optimizer, pictures) -> float:
     return time.perf_counter() - start
 
 
-def compare(build, device: torch.device, rounds: int) -> tuple[float, float, float]:
-    """(median seconds of a plain step, median watched / plain, median plain / plain)."""
+class Cost(NamedTuple):
+    """Seconds of a plain step, and median ratios to it."""
+
+    step: float
+    watched: float
+    alarmed: float  #: with ``on_row`` and alarms, between two diagnoses
+    noise: float  #: of plain to plain
+
+
+def compare(build, device: torch.device, rounds: int) -> Cost:
+    """What a step costs, watched, and with ``on_row`` and alarms that wait for their turn."""
     torch.manual_seed(0)
     plain = build().to(device)
-    models = [plain, copy.deepcopy(plain), copy.deepcopy(plain)]
+    models = [plain, *(copy.deepcopy(plain) for _ in range(3))]
     runs = [(m, torch.optim.AdamW(m.parameters(), lr=1e-3)) for m in models]
-    orders = itertools.cycle(itertools.permutations(range(3)))
-    seconds: list[list[float]] = [[], [], []]
-    with vqlib.watch(models[1]):
+    orders = itertools.cycle(itertools.permutations(range(4)))
+    seconds: list[list[float]] = [[], [], [], []]
+    with vqlib.watch(models[1]), vqlib.watch(models[2], on_row=json.dumps) as w:
+        vqlib.Alarms(w, str, every=2 * rounds + WARM_UP)
         for _ in range(rounds + WARM_UP):
             pictures = torch.rand(32, 3, 56, 56).to(device)
             for i in next(orders):
                 seconds[i].append(seconds_of_a_step(*runs[i], pictures))
-    first, watched, second = (times[WARM_UP:] for times in seconds)
-    ratio = [w / x for plain in (first, second) for w, x in zip(watched, plain, strict=True)]
+    first, watched, alarmed, second = (times[WARM_UP:] for times in seconds)
+
+    def over_plain(times) -> float:
+        return statistics.median(
+            t / p for plain in (first, second) for t, p in zip(times, plain, strict=True)
+        )
+
     noise = [b / a for a, b in zip(first, second, strict=True)]
-    return statistics.median(first), statistics.median(ratio), statistics.median(noise)
+    return Cost(
+        statistics.median(first), over_plain(watched), over_plain(alarmed), statistics.median(noise)
+    )
+
+
+def diagnosis_seconds(rows: int) -> tuple[float, float]:
+    """Median seconds of a diagnosis by alarms, and by `vqlib.diagnose`, after ``rows`` rows."""
+    layer = vqlib.NormEMAQuantizer(512, 8, reset=vqlib.DeadCodeReset(threshold=1.0))
+    with vqlib.watch(layer) as w:
+        alarms = vqlib.Alarms(w, str, every=rows + 1)
+        for z in torch.randn(50, 600, 8):
+            layer(z)
+        w.catch_up()
+        (track,) = w._tracks
+        some = list(track.rows)
+        for step in range(len(some) + 1, rows + 1):  # more of the same
+            track.rows.append(some[step % len(some)] | {"step": step})
+        w.catch_up()
+    return _median_seconds(vqlib.diagnose, alarms), _median_seconds(vqlib.diagnose, w)
+
+
+def _median_seconds(call, argument) -> float:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        call(argument)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def main() -> None:
@@ -99,10 +146,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=60)
     options = parser.parse_args()
-    print("model                   ms a step   watched / plain   plain / plain")
+    print(f"load {os.getloadavg()[0]:.1f}; ratios to a plain step")
+    print("model                 ms a step   watched   + on_row, alarms   noise")
     for name, build in (("vqlib VQVAE", Ours), ("VectorQuantize", Autoencoder)):
-        step, ratio, noise = compare(build, torch.device(options.device), options.rounds)
-        print(f"{name:22}{1000 * step:11.1f}{ratio:18.3f}{noise:16.3f}")
+        cost = compare(build, torch.device(options.device), options.rounds)
+        print(
+            f"{name:20}{1000 * cost.step:11.1f}{cost.watched:10.3f}{cost.alarmed:19.3f}"
+            f"{cost.noise:8.3f}"
+        )
+    print("rows      ms a diagnosis: by alarms   by vqlib.diagnose(watch)")
+    for rows in (100, 1000, 10_000, 100_000):
+        alarms, whole = diagnosis_seconds(rows)
+        print(f"{rows:<10}{1000 * alarms:26.1f}{1000 * whole:27.1f}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,13 @@ import numpy as np
 import pandas as pd
 
 K, N = 512, 6272
-SETTINGS = {"codebook_size": K, "tokens_per_step": N, "dead_code_threshold": 1.0, "decay": 0.9}
+SETTINGS = {
+    "codebook_size": K,
+    "tokens_per_step": N,
+    "dead_code_threshold": 1.0,
+    "decay": 0.9,
+    "dim": 64,
+}
 
 
 def healthy(steps: int = 200, val_every: int = 50, every: int = 1) -> pd.DataFrame:
@@ -29,6 +35,8 @@ def healthy(steps: int = 200, val_every: int = 50, every: int = 1) -> pd.DataFra
             "recon_loss": 0.02 + 0.1 * np.exp(-at / 30),
             "commit_loss": 5e-5,
             "lr": 1e-3,
+            "encoder_rank": 12.0,
+            "commit_gradient_ratio": 0.05,
         }
     )
     at = np.arange(val_every, steps + 1, val_every)
@@ -45,6 +53,8 @@ def healthy(steps: int = 200, val_every: int = 50, every: int = 1) -> pd.DataFra
             "longest_code": 1.0,
             "eval_change": 0.0,
             "recon_loss": 0.03,
+            "encoder_rank": 14.0,
+            "code_rank": 10.0,
         }
     )
     return pd.concat([train, val], ignore_index=True)

@@ -84,6 +84,15 @@ def test_survival(lived, severity):
     assert answer(table, "reset-does-not-survive").severity == severity
 
 
+def test_a_refill_to_the_threshold_is_named_as_the_cause():
+    table = changed(healthy(), resets=20.0, re_resets=18.0, survived=0.01)
+    known = {"dead_code_threshold": 2.0}
+    told = answer(table.assign(reset_refill=2.0), "reset-does-not-survive", **known)
+    assert told.severity == "critical" and "to the threshold and no further" in told.cause
+    other = answer(table, "reset-does-not-survive", **known)
+    assert other.severity == "critical" and "no further" not in other.cause
+
+
 def test_survival_late_in_the_run_counts():
     table = changed(healthy(), resets=100)
     table["survived"] = np.where(table["step"] <= 100, 0.0, 0.9)

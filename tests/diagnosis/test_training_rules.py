@@ -180,3 +180,131 @@ def test_huge_steps_are_no_huge_memory():
     table = changed(healthy(), eval_change=None)
     table["step"] = table["step"] * 10**10
     assert answer(table, "evaluation-changes-counts").severity == "unknown"
+
+
+# --- dimensions ---
+
+
+def flat(code=None, encoder=None, table=None):
+    table = healthy() if table is None else table
+    table = changed(table, encoder_rank=None, code_rank=None)
+    if encoder is not None:
+        table["encoder_rank"] = encoder
+    if code is not None:
+        table.loc[table["split"] == "val", "code_rank"] = code
+    return table
+
+
+@pytest.mark.parametrize(
+    ("code", "encoder", "severity"),
+    [
+        (20.0, 30.0, "clear"),
+        (5.0, 8.0, "clear"),  # what short runs of the suite's own model show
+        (2.0, 3.0, "warning"),
+        (2.0, 30.0, "warning"),
+        (None, 2.0, "note"),
+        (2.0, None, "warning"),
+        (20.0, None, "clear"),
+        (None, None, "unknown"),
+    ],
+)
+def test_vectors_in_few_of_their_dimensions(code, encoder, severity):
+    assert answer(flat(code, encoder), "dimensional-collapse").severity == severity
+
+
+def test_flat_codes_of_a_full_encoder_have_another_cause():
+    full = answer(flat(1.5, 30.0), "dimensional-collapse")
+    both = answer(flat(1.5, 2.0), "dimensional-collapse")
+    assert "narrower" in full.cause and "projection" in full.remedy
+    assert "autoencoder" in both.remedy and both.cause != full.cause
+    names = [e.name for e in both.evidence]
+    assert names[:2] == ["code_rank", "encoder_rank"] and both.evidence[2].value < 64
+
+
+@pytest.mark.parametrize("dim", [1, 2, 4, 8, 16])
+def test_few_dimensions_by_design_are_no_collapse(dim):
+    found = answer(flat(1.0, 1.0), "dimensional-collapse", dim=dim)
+    assert found.severity == "not applicable"
+
+
+def test_few_codes_or_tokens_bound_the_rank():
+    few = flat(1.0, table=using(6))
+    assert answer(few, "dimensional-collapse").severity == "not applicable"
+    tokens = changed(flat(encoder=1.0), window_tokens=16)
+    assert answer(tokens, "dimensional-collapse").severity == "not applicable"
+
+
+def test_published_ranks_at_512_dimensions():
+    for rank, severity in ((5.0, "warning"), (18.0, "clear")):
+        assert answer(flat(rank, rank), "dimensional-collapse", dim=512).severity == severity
+
+
+def test_a_grid_has_all_its_dimensions_and_without_d_nothing_is_said():
+    grid = flat(encoder=1.0).assign(fixed_grid=1.0)
+    assert answer(grid, "dimensional-collapse").severity == "not applicable"
+    found = answer(flat(1.0, 1.0), "dimensional-collapse", dim=None)
+    assert found.severity == "unknown" and found.remedy == "dim, D"
+
+
+def test_d_may_be_a_column_and_ranks_may_bear_other_names(tmp_path):
+    table = flat(1.5, 2.0).rename(
+        columns={"code_rank": "codebook_effective_rank", "encoder_rank": "encoder/effective_rank"}
+    )
+    table.assign(codebook_dim=64).to_csv(tmp_path / "log.csv", index=False)
+    found = diagnose(tmp_path / "log.csv", codebook_size=K)
+    assert found["dimensional-collapse"].severity == "warning"
+    assert any(line.startswith("code_rank <- codebook_effective_rank") for line in found.understood)
+
+
+# --- the two gradients ---
+
+
+def balanced(*ratios, every=10):
+    """A healthy history in which the ratio was measured at every tenth step."""
+    table = healthy(steps=every * len(ratios)).assign(commit_gradient_ratio=np.nan)
+    rows = table["step"].isin(np.arange(1, len(ratios) + 1) * every) & (table["split"] == "train")
+    table.loc[rows, "commit_gradient_ratio"] = ratios
+    return table
+
+
+def ratio_answer(table):
+    return answer(table, "commitment-outweighs-reconstruction")
+
+
+@pytest.mark.parametrize(
+    ("ratios", "severity"),
+    [
+        ([0.4] + [0.05] * 19, "clear"),
+        ([4.0] * 20, "clear"),
+        ([20.0] * 20, "warning"),
+        ([20.0] * 8 + [0.3] * 12, "note"),  # the encoder gave in
+        ([1e4, 0.3] + [0.05] * 18, "clear"),  # a beginning, not a stretch
+        ([0.1, 0.1, 50.0] * 7, "clear"),
+        ([20.0] * 2, "unknown"),
+        ([np.nan] * 20, "unknown"),
+    ],
+)
+def test_a_loss_that_outweighs_the_reconstruction(ratios, severity):
+    assert ratio_answer(balanced(*ratios)).severity == severity
+
+
+def test_a_history_without_the_ratio_says_what_it_takes():
+    found = ratio_answer(changed(healthy(), commit_gradient_ratio=None))
+    assert found.severity == "unknown" and found.remedy.startswith("commit_gradient_ratio")
+
+
+def test_what_it_shows():
+    found = ratio_answer(balanced(*[20.0] * 8, *[0.3] * 12))
+    assert [e.value for e in found.evidence[:2]] == [pytest.approx(0.3), 20.0]
+    assert found.evidence[1].window == "train, median of steps 10 to 30"
+    assert "given in" in found.cause and "balance the losses" in found.remedy
+
+
+def test_where_hardly_anything_is_left_to_reconstruct_the_ratio_says_nothing():
+    table = balanced(*[0.2] * 5, *[50.0] * 15)
+    assert ratio_answer(table).severity == "warning"
+    late = table["step"] > 50
+    table.loc[late, "recon_loss"] = 1e-5
+    assert ratio_answer(table).severity == "clear"
+    table["recon_loss"] = table["recon_loss"].where(late, 1e-9)  # from a perfect beginning
+    assert ratio_answer(table).severity == "warning"

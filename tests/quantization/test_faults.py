@@ -217,3 +217,19 @@ def test_a_loss_averaged_twice_falls_with_the_tokens():
     q, sound = make("averages-twice"), NormEMAQuantizer(K, D, reset=DeadCodeReset())
     expected = sound(batch(0)).loss.item() / (4 * K)
     assert math.isclose(q(batch(0)).loss.item(), expected, rel_tol=1e-6)
+
+
+def test_of_what_passes_two_dimensions_the_rest_is_never_seen():
+    q, z = make("passes-two-dimensions"), batch(0).requires_grad_()
+    out = q(z)
+    (out.quantized[:, 0].sum() + out.loss).backward()
+    assert bool((q.codebook[:, :-2] == 0).all()) and bool((z.grad[:, :-2] == 0).all())
+    assert usage.effective_rank(q.codebook) <= 2
+    moved = torch.cat([batch(1)[:, :-2], batch(0)[:, -2:]], dim=1)
+    assert torch.equal(q.eval()(moved).indices, q(batch(0)).indices)
+
+
+def test_a_summed_loss_is_larger_by_the_features():
+    q, sound = make("sums-its-loss"), NormEMAQuantizer(K, D, reset=DeadCodeReset())
+    assert float(q(batch(0)).loss) == pytest.approx(D * float(sound(batch(0)).loss))
+    assert torch.equal(q.codebook, sound.codebook)

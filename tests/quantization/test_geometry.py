@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vqlib.quantization.geometry import angles, codebook_lag, distance_to_nearest
+from vqlib.quantization.geometry import (
+    angles,
+    codebook_lag,
+    distance_to_nearest,
+    effective_rank,
+    isotropic_rank,
+)
 
 
 def unit(*shape, seed=0):
@@ -42,3 +48,22 @@ def test_distance_is_to_the_nearest_point_of_each_code():
 def test_without_codes_there_is_nothing_to_measure():
     assert math.isnan(codebook_lag(at(0), torch.tensor([0]), torch.zeros(1, 2)))
     assert math.isnan(distance_to_nearest(torch.empty(0, 2), at(0)))
+
+
+@pytest.mark.parametrize(("n", "dim"), [(20, 64), (64, 64), (100, 32), (100, 512), (500, 8)])
+def test_the_rank_of_random_vectors(n, dim):
+    generator = torch.Generator().manual_seed(0)
+    measured = effective_rank(torch.randn(n, dim, generator=generator))
+    assert isotropic_rank(n, dim) == pytest.approx(measured, rel=0.02)
+
+
+def test_the_rank_of_random_vectors_at_its_ends():
+    assert isotropic_rank(2, 100) == pytest.approx(1, abs=0.01)
+    assert isotropic_rank(10**9, 7) == pytest.approx(7, abs=1e-3)
+    assert isotropic_rank(50, 1) == pytest.approx(1, abs=0.02)
+    with pytest.raises(ValueError, match="n"):
+        isotropic_rank(1, 8)
+
+
+def test_the_rank_of_what_is_not_finite_is_not_known():
+    assert math.isnan(effective_rank(torch.tensor([[1.0, 2.0], [math.nan, 0.0]])))

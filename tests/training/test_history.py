@@ -251,3 +251,27 @@ class Pictures:
 
 def degrees(a, b):
     return math.degrees(math.acos(float(F.cosine_similarity(a.double(), b.double(), dim=0))))
+
+
+def test_ranks_and_the_balance_are_recorded_now_and_then():
+    run = vqlib.train(tiny(steps=20, val_every=10), progress=False)
+    rows, val = run.split("train"), run.split("val")
+    for column in ("encoder_rank", "commit_gradient_ratio"):
+        assert rows["step"][rows[column].notna()].tolist() == [10, 20]
+    assert val[["code_rank", "encoder_rank"]].stack().between(1, run.config.dim).all()
+    used = run.trace["val_counts"][-1] > 0
+    codes = run.model.quantizer.codebook[used]
+    assert val["code_rank"].iloc[-1] == pytest.approx(usage.effective_rank(codes))
+
+
+def test_a_checkpoint_of_before_the_last_columns_is_read():
+    r = recorder()
+    r.train_step(1, output(), Model(), lr=0.01)
+    state = r.state_dict()
+    rows = state["rows"]
+    state["rows"] = torch.cat([rows[:, :-4], rows[:, -1:]], dim=1)  # without the last three
+    old = recorder()
+    old.load_state_dict(state)
+    assert old.rows[0]["lr"] == 0.01 and old.rows[0]["split"] == "train"
+    assert list(old.history().columns) == list(COLUMNS)
+    assert old.history()[list(COLUMNS)[-3:]].isna().all(axis=None)

@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 
+from vqlib.quantization import usage
 from vqlib.quantization.reset import DeadCodeReset
+from vqlib.watching.columns import RANKED, looks
 from vqlib.watching.track import (
     HITS,
     VAL_SAMPLES,
@@ -16,6 +18,7 @@ from vqlib.watching.track import (
     grace,
     hits,
     look,
+    rank,
     turned,
 )
 
@@ -134,3 +137,58 @@ def test_steps_that_skip_a_level_do_not_count_in_its_tokens_per_step():
     never = Track("q", 4, {}, every=1, window=1, observed=False, counted=False)
     never.add(Seen(1, True, nothing))
     assert "tokens_per_step" not in never.settings()
+
+
+# --- ranks ---
+
+
+def plane(n, dim=16, seed=0):
+    """(n, D) points that vary in two of their dimensions."""
+    points = torch.ones(n, dim)
+    points[:, :2] = torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
+    return points
+
+
+def test_a_row_now_and_then_tells_the_rank_of_the_inputs():
+    track = Track("q", 4, {}, every=1, window=1, observed=False, counted=False)
+    for step in range(1, 21):
+        inputs = plane(100)
+        track.add(Seen(step, True, hits(torch.tensor([0, 1]), 4), inputs=inputs))
+    ranks = {row["step"]: row["encoder_rank"] for row in track.table() if "encoder_rank" in row}
+    assert ranks == {s: pytest.approx(usage.effective_rank(plane(100))) for s in (10, 20)}
+    assert 1.8 < ranks[10] <= 2
+
+
+@pytest.mark.parametrize(("length", "expected"), [(1.0, 1), (3.0, 2)])
+def test_lengths_of_inputs_count_unless_the_codes_have_length_one(length, expected):
+    """Inputs on two rays: their directions lie on a line, their lengths make a plane."""
+    rays = torch.eye(16)[torch.arange(100) % 2]
+    inputs = rays * (1 + torch.arange(100)[:, None] % 7)
+    track = Track("q", 4, {}, every=10, window=1, observed=False, counted=False)
+    seen = Seen(10, True, hits(torch.tensor([0, 1]), 4), inputs=inputs, codes=length * rays)
+    track.add(seen)
+    (row,) = track.table()
+    assert round(row["encoder_rank"]) == expected
+
+
+def test_the_rank_of_codes_is_that_of_those_in_use():
+    codebook = torch.cat([plane(4), torch.randn(4, 16, generator=torch.Generator().manual_seed(1))])
+    track = Track("q", 8, {}, every=1, window=1, observed=False, counted=False)
+    track.begin_val(codebook)
+    track.add(Seen(0, False, hits(torch.arange(4), 8)))
+    (row,) = track.table()
+    assert row["code_rank"] == pytest.approx(usage.effective_rank(plane(4)))
+
+
+def test_ranks_of_none_of_one_and_of_many():
+    assert math.isnan(rank(torch.empty(0, 8))) and math.isnan(rank(torch.ones(1, 8)))
+    assert rank(torch.ones(5, 8)) == 1
+    many = torch.randn(20 * RANKED, 8, generator=torch.Generator().manual_seed(0))
+    assert rank(many) == rank(many) == pytest.approx(usage.effective_rank(many), rel=0.01)
+
+
+def test_a_look_now_and_then():
+    found = {every: [s for s in range(1, 301) if looks(s, every)] for every in (1, 4, 10, 30, 70)}
+    assert found[1] == found[10] == [*range(10, 101, 10), 150, 200, 250, 300]
+    assert found[4] == [*range(12, 101, 12), 104, 156, 208, 260]
+    assert found[30] == [30, 60, 90, 120, 180, 240, 300] and found[70] == [70, 140, 210, 280]

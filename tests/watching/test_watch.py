@@ -602,7 +602,7 @@ def test_a_guess_that_was_wrong_is_given_up():
             self.codebook = self.table
 
         def forward(self, z):
-            return super().forward(z)[:1]
+            return (super().forward(z)[0] / 2,)  # no indices, and no rows of the codebook
 
     model = Autoencoder(nn.Sequential(MyQuantizer()))
     w = vqlib.watch(model).start()

@@ -9,8 +9,8 @@ import pandas as pd
 
 from vqlib.diagnosis import reset_rules, training_rules, usage_rules
 from vqlib.diagnosis.findings import Curve, Diagnosis, Finding, any_grave, fired, unknown
-from vqlib.diagnosis.logs import HistoryError, Log, Settings, in_hits
-from vqlib.diagnosis.sources import read, read_all
+from vqlib.diagnosis.logs import HistoryError, Log, Settings, checked, in_hits
+from vqlib.diagnosis.sources import read_all
 
 RULES = (*usage_rules.RULES, *reset_rules.RULES, *training_rules.RULES)
 CURVES = (
@@ -34,6 +34,7 @@ def diagnose(
     decay: float | None = None,
     reset_interval: float | None = None,
     learning_rate: float | None = None,
+    dim: float | None = None,
     map: Mapping[str, str] | None = None,
     title: str | None = None,
 ) -> Diagnosis:
@@ -47,8 +48,8 @@ def diagnose(
             understood is told first.
         codebook_size: K. tokens_per_step: N, tokens quantized in a training step.
         dead_code_threshold: in hits a step; 0: no reset. decay: of the counts.
-        reset_interval: steps. learning_rate: the peak. Each may also be a column; an argument
-            goes before it.
+        reset_interval: steps. learning_rate: the peak. dim: D, of a code. Each may also be a
+            column; an argument goes before it.
         map: {quantity: column} for columns whose names are not understood, for example
             {"used_codes": "n_hit", "val/perplexity": "pp"}.
         title: shown above the answers.
@@ -66,6 +67,7 @@ def diagnose(
         "decay": decay,
         "reset_interval": reset_interval,
         "learning_rate": learning_rate,
+        "dim": dim,
     }
     histories = getattr(source, "histories", None)
     if histories is None:
@@ -92,7 +94,8 @@ def _of_layers(watched, title: str | None, given: dict) -> Diagnosis:
             unseen.append(layer)
             continue
         said = _given(in_hits(watched.settings[layer]))
-        each[layer] = _of_log(read(table, layer, **(said | _given(given))))
+        known = table.dropna(axis=1, how="all")  # our own columns: there is nothing to understand
+        each[layer] = _of_log(checked(known, {}, said | _given(given), "history", layer))
     if not each:
         raise HistoryError(f"no forward was seen of the watched layers: {', '.join(unseen)}")
     if len(each) == 1 and not unseen:

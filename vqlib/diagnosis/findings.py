@@ -23,6 +23,9 @@ GRAVE = ("critical", "warning")
 IDS = {
     "codebook-collapse": "few codes are in use, far fewer than this window could show",
     "encoder-collapse": "the encoder gives nearly the same output for every input",
+    "dimensional-collapse": "the vectors vary in far fewer dimensions than they have",
+    "commitment-outweighs-reconstruction": "the encoder learns to please the codes rather than the "
+    "decoder",
     "encoder-drift": "the encoder's outputs drift away from codes that are no longer updated",
     "threshold-above-share": "the reset threshold is higher than the counts of many codes can be",
     "reset-churn": "resets replace much of the codebook, or do not become fewer",
@@ -30,7 +33,7 @@ IDS = {
     "resets-ended-too-early": "the codebook fell out of use when the resets stopped",
     "reset-does-not-survive": "codes do not come into use after a reset",
     "evaluation-changes-counts": "an evaluation pass changes the quantizer's state",
-    "cold-start": "counts start too low, so much of the first codebook is thrown away",
+    "cold-start": "counts or sums start too low, so much of the first codebook is thrown away",
     "first-step-explosion": "codes without a hit explode in the first steps",
     "duplicate-codes": "several codes hold the same vector, so only one of them can be chosen",
     "ranks-disagree": "processes that should share one codebook hold different ones",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -23,8 +23,14 @@ SPLITS = {
     "eval": "val",
     "test": "val",
 }
-ONE_RUN = ("layer", "seed", "arm", "run")  # columns that tell several histories in one table apart
-RESTARTS = 0.05  # of the rows: more steps back than that are no restarts
+ONE_RUN = (
+    "layer",
+    "seed",
+    "arm",
+    "run",
+    "rank",
+)  # columns that tell several histories in one table apart
+LEAST_STRETCH = 3  # rows in a row, on average, between steps back; fewer are no restarts
 CONTRADICTION = 0.05  # between used_codes / K and utilization
 SIGNED = {"encoder_similarity", "cosine_error"}  # a hair below 0 by rounding
 COLUMNS = RECORDED | {
@@ -54,8 +60,10 @@ class Settings:
     dead_code_threshold: float | None = None  #: 0: no reset
     decay: float | None = None  #: of the moving averages
     reset_interval: float | None = None  #: steps
+    reset_refill: float | None = None  #: hits a step, the count of a code just reset
     learning_rate: float | None = None
     below_threshold: float | None = None  #: codes whose count is overdue for a reset, at the end
+    dim: float | None = None  #: D, of a code
     by_gradient: float | None = None  #: 1: only an optimizer moves the codes, no moving average
     fixed_grid: float | None = None  #: 1: a lattice, whose codes do not move
 
@@ -67,15 +75,17 @@ class Settings:
         return self.tokens_per_step / self.codebook_size
 
 
-KNOWN = tuple(field.name for field in fields(Settings))
+KNOWN = tuple(f.name for f in fields(Settings))
 RANGES = {
     "codebook_size": Range(1, 2**31),
     "tokens_per_step": Range(1, 2**53),
     "dead_code_threshold": Range(0, 2**53),
     "decay": Range(0, 1),
     "reset_interval": Range(1, 2**53),
+    "reset_refill": Range(0, 2**53),
     "learning_rate": Range(0, 1e9),
     "below_threshold": Range(0, 2**31),
+    "dim": Range(1, 2**31),
     "by_gradient": Range(0, 1),
     "fixed_grid": Range(0, 1),
 }
@@ -90,14 +100,21 @@ class Log:
     table: pd.DataFrame
     settings: Settings
     understood: tuple[str, ...] = ()  #: how the source's columns were read, a line each
+    _rows: dict = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def split(self, name: str) -> pd.DataFrame:
-        return self.table[self.table["split"] == name]
+        if name not in self._rows:  # asked for by every rule, many times
+            self._rows[name] = self.table[self.table["split"] == name]
+        return self._rows[name]
 
     def rows(self, column: str, split: str = "train") -> pd.DataFrame:
         """The split's rows in which the column holds a number."""
-        rows = self.split(split)
-        return rows.dropna(subset=[column]) if column in rows else rows.head(0)
+        key = (column, split)
+        if key not in self._rows:
+            rows = self.split(split)
+            rows = rows[rows[column].notna()] if column in rows else rows.head(0)
+            self._rows[key] = rows
+        return self._rows[key]
 
     def has(self, column: str, split: str = "train") -> bool:
         """Whether the column holds a number anywhere in the split."""
@@ -149,13 +166,13 @@ def checked(
     """
     if table.empty:
         raise HistoryError(f"{name} has no rows")
-    table = _checked(table, name)
+    table, notes = _checked(table, name)
     settings = _merged(table, said, given)
-    return Log(title or name, _with_utilization(table, settings, name), settings)
+    return Log(title or name, _with_utilization(table, settings, name), settings, notes)
 
 
-def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Every number in its range, one row a (step, split), in order.
+def _checked(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """(every number in its range, one row a (step, split), in order; what was left out).
 
     ``table`` has a column "step", and "split" of "train" and "val"; its index tells the row of
     the source, from 0.
@@ -163,10 +180,13 @@ def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
     wanted = [c for c in table if c != "split" and (c in COLUMNS or c in KNOWN)]
     numbers = {column: _numbers(table[column], column, name) for column in wanted}
     out = pd.DataFrame(numbers).assign(split=table["split"])
-    out = pd.concat([_without_restarts(rows) for _, rows in out.groupby("split", sort=False)])
+    kept = pd.concat([_without_restarts(rows) for _, rows in out.groupby("split", sort=False)])
+    left = len(out) - len(kept)
+    notes = (f"{left} rows of a run begun again were left out",) if left else ()
+    out = kept
     # of several rows of a step each tells what the others leave empty
     out = out.groupby(["step", "split"], sort=False, as_index=False).last()
-    return out.sort_values("step", kind="stable")
+    return out.sort_values("step", kind="stable"), notes
 
 
 def _without_restarts(rows: pd.DataFrame) -> pd.DataFrame:
@@ -177,7 +197,7 @@ def _without_restarts(rows: pd.DataFrame) -> pd.DataFrame:
     """
     steps = rows["step"].to_numpy()
     back = np.flatnonzero(np.diff(steps) < 0) + 1
-    if len(back) == 0 or len(back) > RESTARTS * len(steps):
+    if len(back) == 0 or len(steps) < LEAST_STRETCH * (len(back) + 1):
         return rows
     kept = np.ones(len(rows), dtype=bool)
     for place in back:
@@ -223,15 +243,18 @@ def _refuse(wrong, table: pd.DataFrame, column: str, name: str, expected: str) -
 
 
 def in_hits(said: Mapping) -> dict:
-    """Of ``said`` what `KNOWN` names, checked, with a relative threshold turned into hits a step.
+    """Of ``said`` what `KNOWN` names, checked, with relative thresholds turned into hits a step.
 
     Raises HistoryError for a value that is no number or out of range.
     """
     known = {name: _in_range(name, said.get(name)) for name in KNOWN}
     size, tokens = known["codebook_size"], known["tokens_per_step"]
-    if said.get("reset_relative") and known["dead_code_threshold"] is not None:
+    if known["dead_code_threshold"] and said.get("reset_refill", 0) is None:
+        known["reset_refill"] = known["dead_code_threshold"] + 1  # a TrainConfig's default
+    if said.get("reset_relative"):
         share = tokens / size if tokens and size else None  # without it the unit is not known
-        known["dead_code_threshold"] = share and known["dead_code_threshold"] * share
+        for name in ("dead_code_threshold", "reset_refill"):
+            known[name] = known[name] and (share and known[name] * share)
     return known
 
 

@@ -148,7 +148,7 @@ def _calmer(log: Log) -> str:
     told.append(f"refill the count to {GOOD_REFILL * s.share:.4g}")
     if (s.reset_interval or 1) < GOOD_EVERY:
         told.append(f"reset every {GOOD_EVERY} steps")
-    return ", ".join([*told, "and let the learning rate fall at the end (cooldown_steps)"])
+    return ", ".join([*told, "and let the learning rate fall at the end"])
 
 
 def reset_never_fires(log: Log) -> Finding:
@@ -286,9 +286,22 @@ def reset_does_not_survive(log: Log) -> Finding:
         futile = again.value >= AGAIN and share.value < LOW
         if not futile:
             return clear(name, again, total, share)
+    severity: Severity = "critical" if futile else "warning"
+    if _refilled_to_the_threshold(log):
+        return fired(
+            name,
+            severity,
+            lived,
+            again,
+            total,
+            share,
+            cause="Codes are reset again before they are used. Their count is refilled to the "
+            "threshold and no further, so a code that is not hit at once is dead again.",
+            remedy="refill the count to several times the threshold" + _reachable(log),
+        )
     return fired(
         name,
-        "critical" if futile else "warning",
+        severity,
         lived,
         again,
         total,
@@ -298,6 +311,11 @@ def reset_does_not_survive(log: Log) -> Finding:
         remedy="reset codebook, running sums and count together, after the update; vqlib.audit("
         "quantizer) shows which of them is missing" + _reachable(log),
     )
+
+
+def _refilled_to_the_threshold(log: Log) -> bool:
+    threshold, refill = log.settings.dead_code_threshold, log.settings.reset_refill
+    return bool(threshold) and refill is not None and refill <= threshold
 
 
 def _reachable(log: Log) -> str:

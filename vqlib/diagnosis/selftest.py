@@ -48,6 +48,7 @@ BITES: dict[str, dict] = {
     "inconsistent-start": {"dead_code_threshold": 0.0},  # a reset would take the giants away
     "resets-end-early": {"dead_code_threshold": 2.0},  # resets in most steps until then
     "draws-with-replacement": {"codebook_size": 128, "reset_interval": 20},  # many at once
+    "passes-two-dimensions": {"codebook_size": 128},  # more codes could show more dimensions
 }
 """Settings beside `BED` in which a fault does what it is known for."""
 

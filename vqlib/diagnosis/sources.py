@@ -38,18 +38,18 @@ def read_all(
     Raises:
         HistoryError: the source or an argument cannot be used.
     """
-    table, settings, name = _open(source)
+    table, settings, name = _open(source, map)
     size = given.get("codebook_size") or settings.get("codebook_size")
     reading = understand(table, name, map, size if isinstance(size, int) else None)
     settings = settings | {k: v for k, v in reading.settings.items() if settings.get(k) is None}
     logs = {}
     for level, rows in reading.tables.items():
         log = checked(rows, settings, given, name, title)
-        logs[level] = replace(log, understood=reading.understood)
+        logs[level] = replace(log, understood=(*reading.understood, *log.understood))
     return logs
 
 
-def _open(source) -> tuple[pd.DataFrame, dict, str]:
+def _open(source, map: Mapping[str, str] | None = None) -> tuple[pd.DataFrame, dict, str]:
     if isinstance(source, Run):
         return source.history, _of_run(source), "run"
     if isinstance(source, pd.DataFrame):
@@ -59,7 +59,7 @@ def _open(source) -> tuple[pd.DataFrame, dict, str]:
         if _is_folder(path):
             table, said, place = read_folder(path)
             return table, _settings(said), place
-        return read_file(path), {}, str(path)
+        return read_file(path, map), {}, str(path)
     try:
         return pd.DataFrame(source), {}, "history"
     except (ValueError, TypeError) as error:
@@ -85,9 +85,11 @@ def _settings(said: dict) -> dict:
     """What a run's own configuration says, by whatever name, if it is in range."""
     found = dict(said)
     for name, value in said.items():
-        known = meaning(str(name))
+        known = None if name == "dim" else meaning(str(name))
         if known is not None and known.quantity in KNOWN and known.quantity not in said:
             found[known.quantity] = value
+        elif known is not None and known.quantity == "dim" and isinstance(value, int):
+            found["dim"] = value  # codebook_dim, beside a "dim" that may be the model's
     for name in KNOWN:
         value = found.get(name)
         number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from vqlib.diagnosis.findings import Evidence, Finding, Severity, clear, fired, unknown
+from vqlib.diagnosis.findings import (
+    Evidence,
+    Finding,
+    Severity,
+    clear,
+    fired,
+    not_applicable,
+    unknown,
+)
 from vqlib.diagnosis.logs import Log
-from vqlib.diagnosis.usage_rules import LOW, in_use
+from vqlib.diagnosis.usage_rules import BALANCE, LOW, in_use
+from vqlib.quantization.geometry import isotropic_rank
+from vqlib.watching.columns import RANKED, SAMPLED_OUTPUTS
 
 ALIKE, RATHER_ALIKE = 0.95, 0.85  # the guide's levels of pairwise similarity
 COLLAPSED_SIMILARITY, COLLAPSED_STD = 0.9, 0.01
+LOW_RANK = 0.05  # of what directions at random would show: there it is below one in twenty
+FEW_DIMENSIONS = 8  # and at most so many: with more, data may simply have no more to tell
+ROOM_TO_FALL = 20  # dimensions that could be shown; of fewer, 5 % are less than one
+OUTWEIGHS = 5.0  # as large as the other; in healthy runs it is at most half as large
+STRETCH = 0.1  # of the run, and no fewer than
+LEAST_STRETCH = 3  # measurements: one alone is noise
+STRETCHES = 200  # that are looked at, of a long history
+RECONSTRUCTED = 0.01  # of the first reconstruction loss: below it, both gradients are nearly 0
 FAST = 20  # steps: outputs that leave their cell sooner outrun any reset's grace
 FAST_DEGREES = 0.5  # a step, where the size of a cell is not known
 SPIKE, SPIKES = 4.0, 3  # times the running median; that many are a pattern
@@ -68,6 +87,133 @@ def encoder_collapse(log: Log) -> Finding:
 def _tenth(log: Log) -> str:
     rate = log.settings.learning_rate
     return f" ({rate:g} to {rate / 10:g})" if rate else ""
+
+
+def dimensional_collapse(log: Log) -> Finding:
+    name, dim = "dimensional-collapse", log.settings.dim
+    if log.settings.fixed_grid:
+        return not_applicable(name, "The codes are a grid: every dimension of it is there.")
+    ranks = {c: e for c in RANKED_ON if (e := log.late(c, log.best_split(c))) is not None}
+    if not ranks:
+        needs = "code_rank and encoder_rank (vqlib.watch measures them)"
+        return unknown(name, "In how many dimensions the vectors vary was not measured.", needs)
+    if dim is None:
+        return unknown(name, "The dimension of a code is not known.", "dim, D")
+    room = {c: isotropic_rank(max(2, int(RANKED_ON[c](log))), int(dim)) for c in ranks}
+    judged = [c for c in ranks if room[c] >= ROOM_TO_FALL]
+    if not judged:
+        return not_applicable(
+            name, f"Too few dimensions ({dim:g}), codes or tokens to call some of them missing."
+        )
+    low = [c for c in judged if ranks[c].value < min(FEW_DIMENSIONS, LOW_RANK * room[c])]
+    possible = [
+        Evidence(f"{c} if no direction were preferred", room[c], "dimensions", f"D = {dim:g}")
+        for c in low or judged
+    ]
+    if not low:
+        return clear(name, *ranks.values(), *possible)
+    return fired(
+        name,
+        "warning" if "code_rank" in low else "note",
+        *ranks.values(),
+        *possible,
+        **_why_flat(log, low, ranks),
+    )
+
+
+def _codes_ranked(log: Log) -> float:
+    """How many codes the rank was measured on; 0 if not known."""
+    used = log.late("used_codes", log.best_split("code_rank"))
+    return min(RANKED, used.value) if used else 0
+
+
+def _outputs_ranked(log: Log) -> float:
+    """How many encoder outputs the rank was measured on, at least."""
+    tokens = log.late("window_tokens", log.best_split("encoder_rank"))
+    known = tokens.value if tokens else log.settings.tokens_per_step
+    return min(SAMPLED_OUTPUTS, known or SAMPLED_OUTPUTS)
+
+
+RANKED_ON = {"code_rank": _codes_ranked, "encoder_rank": _outputs_ranked}
+
+
+def _why_flat(log: Log, low: list[str], ranks: dict[str, Evidence]) -> dict[str, str]:
+    """Cause and remedy: they depend on whether the encoder's outputs are as flat as the codes."""
+    outputs = ranks.get("encoder_rank")
+    if outputs is not None and "encoder_rank" not in low:
+        return {
+            "cause": "The codes vary in few dimensions, though the encoder's outputs vary in more. "
+            "Something narrower than the codes lies before them, or they started, or were reset, "
+            "in one place.",
+            "remedy": "look for a projection or a mask before the codebook; start at k-means of a "
+            "whole batch, and let any input be a donor (donors='batch')",
+        }
+    return {
+        "cause": "The vectors vary in few dimensions. A quantizer that is on from the first step "
+        "keeps the directions that vary most, and no gradient brings back the others "
+        "(arXiv:2605.06870).",
+        "remedy": "train as an autoencoder first and quantize later; lower the learning rate"
+        f"{_tenth(log)} or the weight of the commitment (beta); normalise the encoder's outputs. "
+        "If the data have no more dimensions, a smaller D does as well",
+    }
+
+
+def commitment_outweighs_reconstruction(log: Log) -> Finding:
+    name, column = "commitment-outweighs-reconstruction", "commit_gradient_ratio"
+    rows = _before_perfection(log.rows(column))
+    if log.has(column) and rows.empty:
+        return clear(name, log.late(column), log.late("recon_loss"))
+    if len(rows) < LEAST_STRETCH:
+        return unknown(
+            name,
+            "The two gradients at the quantizer's input were not compared, or hardly.",
+            f"{column} (vqlib.watch measures it if the layer returns its loss and its input has a "
+            "gradient)",
+        )
+    late = log.late(column)
+    worst = max(_stretches(rows), key=lambda stretch: stretch[column].median())
+    most = log.number(column, float(worst[column].median()), worst, "train")
+    most = replace(most, name="at most, over a stretch")
+    if most.value < OUTWEIGHS:
+        return clear(name, late, most)
+    still = late.value >= 1
+    return fired(
+        name,
+        "warning" if still else "note",
+        late,
+        most,
+        log.late("recon_loss"),
+        cause="The gradient of the quantizer's own loss outweighs what the decoder sends back. The "
+        "encoder moves its outputs to where codes are, and hardly learns to reconstruct."
+        if still
+        else "The gradient of the quantizer's own loss outweighed what the decoder sent back, "
+        "until the encoder had given in. What it unlearned by then it may lack for long.",
+        remedy=BALANCE + ". The ratio says by how much",
+    )
+
+
+def _stretches(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Stretches of ``rows``, each `STRETCH` of the steps long, and `LEAST_STRETCH` rows at least.
+
+    All of them, or of a long history `STRETCHES` that overlap.
+    """
+    steps = rows["step"].to_numpy()
+    starts = np.searchsorted(steps, steps - STRETCH * (steps[-1] - steps[0]))
+    ends = range(LEAST_STRETCH - 1, len(steps))
+    whole = [end for end in ends if starts[end] > 0] or [len(steps) - 1]
+    some = whole[:: math.ceil(len(whole) / STRETCHES)]
+    return [rows.iloc[min(starts[end], end - LEAST_STRETCH + 1) : end + 1] for end in some]
+
+
+def _before_perfection(rows: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` without those in which hardly anything is left to reconstruct.
+
+    There both gradients are nearly 0, and their ratio says nothing.
+    """
+    if "recon_loss" not in rows or rows["recon_loss"].isna().all():
+        return rows
+    first = rows["recon_loss"].dropna().iloc[0]
+    return rows[~(rows["recon_loss"] <= RECONSTRUCTED * first)] if first > 0 else rows
 
 
 def encoder_drift(log: Log) -> Finding:
@@ -290,6 +436,8 @@ def ranks_disagree(log: Log) -> Finding:
 
 RULES = (
     encoder_collapse,
+    dimensional_collapse,
+    commitment_outweighs_reconstruction,
     encoder_drift,
     unstable_training,
     loss_hides_collapse,

@@ -61,6 +61,16 @@ _FAULTS = {
         {"drift": 2.0},
         "Until step 40 A and B are one. Then B resets no more, and its codes fall behind.",
     ),
+    "passes-two-dimensions": (
+        {"surface": "plane"},
+        "B's codes all lie on one line: two of three dimensions reach them. Most are in use, and "
+        "none tells left from right.",
+    ),
+    "sums-its-loss": (
+        {},
+        "Nothing to see in the codes: this encoder moves by itself and learns from no loss. Only "
+        "B's loss, in the sentence below, is larger, by the number of dimensions.",
+    ),
     "unreachable-threshold": (
         {"threshold": 1.0},
         "B's threshold is twice N/K: at most half of the codes can be above it. Resets never end.",

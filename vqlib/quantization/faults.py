@@ -242,6 +242,35 @@ class ResetsEndEarly(NormEMAQuantizer):
         return super()._reset(step, x, indices, bins) if step <= self.LAST else None
 
 
+class PassesTwoDimensions(NormEMAQuantizer):
+    """Only the last `PASSED` of the D dimensions of an input reach the codes.
+
+    Every code may be in use, and none differs from another in the dimensions left out, nor does a
+    gradient come back to them. Seen, without such a line, in tokenizers of pictures and sound
+    that quantize from the first step: their codes span 3 to 5 of 256 dimensions
+    (arXiv:2605.06870). There it comes about by training; here it is planted.
+    """
+
+    PASSED = 2
+
+    def forward(self, z: Tensor) -> Quantized:
+        passed = torch.arange(z.shape[-1], device=z.device) >= z.shape[-1] - self.PASSED
+        return super().forward(z * passed.to(z.dtype))
+
+
+class SumsItsLoss(NormEMAQuantizer):
+    """The loss is summed over the D features, beside a reconstruction that is averaged.
+
+    Its gradient becomes D times as large, and the encoder learns to please the codes, not the
+    decoder. Seen in tokenizers of items for recommendation, whose reconstruction was a mean over
+    768 features and whose quantizers' losses were sums.
+    """
+
+    def forward(self, z: Tensor) -> Quantized:
+        out = super().forward(z)
+        return out._replace(loss=out.loss * self.dim)
+
+
 FAULTS: dict[str, type[NormEMAQuantizer]] = {
     "forgets-the-count": ForgetsTheCount,
     "undone-by-the-average": UndoneByTheAverage,
@@ -255,6 +284,8 @@ FAULTS: dict[str, type[NormEMAQuantizer]] = {
     "waits-for-zero": WaitsForZero,
     "averages-twice": AveragesTwice,
     "resets-end-early": ResetsEndEarly,
+    "passes-two-dimensions": PassesTwoDimensions,
+    "sums-its-loss": SumsItsLoss,
 }
 """Each known fault by its stable name, as `TrainConfig.variant` takes it."""
 
@@ -271,5 +302,7 @@ EXPECTED: dict[str, str] = {
     "waits-for-zero": "reset-never-fires",
     "averages-twice": "loss-hides-collapse",
     "resets-end-early": "resets-ended-too-early",
+    "passes-two-dimensions": "dimensional-collapse",
+    "sums-its-loss": "commitment-outweighs-reconstruction",
 }
 """The finding, an id of `vqlib.diagnosis.findings`, that each fault must lead to."""

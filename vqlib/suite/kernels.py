@@ -31,7 +31,8 @@ def cores() -> int:
 def environment(scratch: Path) -> dict[str, str]:
     """What a kernel's environment adds to ours."""
     added = {
-        # not a share of the cores: a kernel that is the last one running should use them all
+        # not a share of the cores: a kernel that is the last one running should use them all, and
+        # `training.slots` sees to it that no more train at once
         "VQLIB_JOBS": str(cores()),
         # a person's IPython startup files and history must not affect a measurement
         "IPYTHONDIR": str(scratch.resolve() / "ipython"),

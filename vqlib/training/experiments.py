@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
-import os
-import shutil
-import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, is_dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 import PIL
 import torch
-from filelock import FileLock
 from scipy import stats
-from tqdm.auto import tqdm
 
-from vqlib.training import data
-from vqlib.training.config import TrainConfig
+from vqlib.quantization.ranges import SettingsError, whole
+from vqlib.training import data, sweeps
+from vqlib.training.checkpoints import write_text
+from vqlib.training.config import TrainConfig, steps_of
 from vqlib.training.places import PACKAGE, cache_dir
+from vqlib.training.process import cpu_threads
 from vqlib.training.runs import Run
 from vqlib.training.trainer import train
 
@@ -85,33 +86,45 @@ def cached_run(config: TrainConfig, *, progress: bool = False) -> Run:
 
     Its key holds the configuration, the checksum of the data, the source code that trains,
     the version of torch, the processor's kind and the threads: a stale run is never used.
-    Two processes that want one run at once train it once.
+    Two processes that want one run at once train it once, and over all processes no more train
+    at once than there are cores.
     """
-    folder = cache_dir() / run_key(config)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        try:
-            return Run.load(folder)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
-            shutil.rmtree(folder, ignore_errors=True)  # not there, or not whole
+
+    def make(folder: Path) -> None:
         train(config, progress=progress).save(folder)
-        return Run.load(folder)  # on the CPU, as every later call gives it
+
+    return sweeps.once(
+        cache_dir() / run_key(config), make, Run.load
+    )  # on the CPU, as it is read back
 
 
-def run_key(config: TrainConfig) -> str:
-    """Hex digest of everything that decides the run's bits."""
-    parts = {
+def run_key(config: TrainConfig, checksum: str | None = None) -> str:
+    """Hex digest of everything that decides the run's bits.
+
+    ``checksum``: of the data, if it is known; None: they are read.
+    """
+    own = {
         "config": config.to_dict(),
-        "data": data.of(
-            config.dataset, config.dataset_dir, config.image_size, config.val_fraction
-        ).checksum,
+        "data": checksum or data.of(*_source(config)).checksum,
+        "device": str(config.resolved_device()),
+        "threads": config.threads or torch.get_num_threads(),
+    }
+    return _digest(own)
+
+
+def _source(config: TrainConfig) -> tuple:
+    """The settings that say which data a run reads, as arguments of `data.of`."""
+    return config.dataset, config.dataset_dir, config.image_size, config.val_fraction
+
+
+def _digest(own: Mapping) -> str:
+    """Of what is a run's own and of what all have in common here."""
+    parts = own | {
         "code": CODE_CHECKSUM,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "pillow": PIL.__version__,  # decoders differ in their last bits
-        "device": str(config.resolved_device()),
         "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": config.threads or torch.get_num_threads(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
@@ -129,7 +142,8 @@ def compare(
         seeds: paired over arms: one seed is one model and one order of pictures.
         progress: show a progress bar.
 
-    As many run at once as $VQLIB_JOBS says, else as there are cores.
+    As many run at once as $VQLIB_JOBS says, else as there are cores. If a run fails, the others
+    are trained all the same before its error is raised; `sweep` raises none.
     """
     configs = arms if isinstance(arms, Mapping) else {name: arm(name) for name in arms}
     threads = torch.get_num_threads()  # a worker process has fewer, and that is another run
@@ -138,17 +152,140 @@ def compare(
         for s in seeds
         for a, c in configs.items()
     }
-    jobs = int(os.environ.get("VQLIB_JOBS") or joblib.cpu_count())
-    missing = [config for config in wanted.values() if not _is_cached(config)]
-    runner = joblib.Parallel(n_jobs=min(jobs, len(missing)) or 1, return_as="generator_unordered")
-    tasks = (joblib.delayed(_train_into_cache)(config) for config in missing)
-    shown = {} if progress else {"disable": True}  # unset, it leaves $TQDM_DISABLE its say
-    with warnings.catch_warnings():
-        # joblib renews a worker that has grown; nothing is lost by it
-        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-        for _ in tqdm(runner(tasks), total=len(missing), unit="run", leave=False, **shown):
-            pass
+    sweeps.run(_trainings(wanted).values(), progress=progress)
     return {key: cached_run(config) for key, config in wanted.items()}
+
+
+def sweep(
+    arms: Mapping[str, Any] | Iterable[str],
+    seeds: Iterable[int] = range(5),
+    measure: Callable[[Any, int], Mapping] | None = None,
+    *,
+    key: str = "",
+    backend: str | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train every arm with every seed, or measure it; a row for each, arm by arm.
+
+    A row has ``arm`` and ``seed``; the settings in which the arms differ; the run's summary
+    without its seconds, so that the same sweep gives the same table; and ``problem``, what went
+    wrong, or "". A run that fails stops no other, and has no summary. What is done is kept in the
+    cache: called again after it was killed, a sweep does what is missing, and tries again what
+    has failed.
+
+    Args:
+        arms: names from `ARMS`, or {name: config}; the seed in a config is replaced, and one
+            thread is used if ``threads`` is None.
+        seeds: paired over arms.
+        measure: called as ``measure(config, seed)`` with one thread of torch, gives the summary:
+            {name: number, text or bool}. It can be pickled, and so can the configs, which are
+            dataclasses or mappings of plain values. None: train, and take the run's summary.
+        key: whatever decides the result of ``measure`` besides config, seed, its own source text
+            and vqlib's code: a version, a checksum of its data. Required with ``measure``.
+        backend: the name of a joblib backend, to run on its engine instead of on this machine;
+            see `sweeps.run`. For "dask", make a ``distributed.Client`` first.
+        progress: show a progress bar with the time left.
+
+    Raises SettingsError, before anything is trained, for what cannot be; and ValueError or
+    FileNotFoundError for data that cannot be used.
+    """
+    configs = dict(arms) if isinstance(arms, Mapping) else {name: arm(name) for name in arms}
+    seeds = dict.fromkeys(whole("seed", seed, least=0) for seed in seeds)
+    pairs = [(name, seed) for seed in seeds for name in configs]
+    if not pairs:
+        raise SettingsError("a sweep needs at least one arm and one seed")
+    if measure is None:
+        configs = {name: replace(c, threads=c.threads or 1) for name, c in configs.items()}
+        check(configs.values())
+        tasks = _trainings({(name, s): replace(configs[name], seed=s) for name, s in pairs})
+    elif not key:
+        raise SettingsError("measure needs a key: a text that changes when its result would", "key")
+    else:
+        tasks = {(name, s): _measuring(measure, configs[name], s, key) for name, s in pairs}
+    problems = sweeps.run(tasks.values(), backend=backend, progress=progress)
+    own = differences(configs)
+    rows = []
+    for name, seed in ((name, seed) for name in configs for seed in seeds):
+        folder = tasks[name, seed].folder
+        problem = problems.get(folder, "")
+        summary = {} if problem else sweeps.read_summary(folder)
+        summary.pop("seconds", None)
+        named = {"arm": name, "seed": seed}
+        rows.append(named | own[name] | summary | named | {"problem": problem})
+    table = pd.DataFrame(rows)
+    return table[[*table.columns.drop("problem"), "problem"]]
+
+
+def check(configs: Iterable[TrainConfig]) -> None:
+    """Raise ValueError or FileNotFoundError for a config whose device or data cannot be used."""
+    pictures = {source: len(data.of(*source).train) for source in set(map(_source, configs))}
+    for config in configs:
+        config.resolved_device()
+        steps_of(config, pictures[_source(config)])
+
+
+def differences(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """{arm: {setting: value}} of the settings in which the arms are not all the same."""
+    settings = {name: _plain(config) for name, config in configs.items()}
+    names = dict.fromkeys(n for values in settings.values() for n in values if n != "seed")
+    differ = [n for n in names if len({repr(v.get(n)) for v in settings.values()}) > 1]
+    return {arm: {n: values.get(n) for n in differ} for arm, values in settings.items()}
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    if is_dataclass(config):
+        return asdict(config)
+    if isinstance(config, Mapping):
+        return dict(config)
+    raise SettingsError(f"a config must be a dataclass or a mapping, got {config!r}")
+
+
+def _trainings(configs: Mapping[Any, TrainConfig]) -> dict[Any, sweeps.Task]:
+    """The task of each config; each data set is read once."""
+    known = {source: data.of(*source).checksum for source in set(map(_source, configs.values()))}
+    cache = cache_dir().absolute()
+    return {
+        key: sweeps.Task(cache / run_key(c, known[_source(c)]), partial(_train_into, c))
+        for key, c in configs.items()
+    }
+
+
+def _train_into(config: TrainConfig, folder: Path) -> None:
+    if run_key(config) != folder.name:  # on another machine, or the files have changed since
+        raise RuntimeError(
+            "this worker would not train the same run: its vqlib, torch, NumPy, Pillow, processor "
+            "or data are not those of the process that called it"
+        )
+    train(config, progress=False).save(folder)
+
+
+def _measuring(measure: Callable, config: Any, seed: int, key: str) -> sweeps.Task:
+    try:
+        source = inspect.getsource(measure)
+    except (OSError, TypeError):
+        source = ""
+    name = getattr(measure, "__qualname__", type(measure).__qualname__)
+    own = {"measure": name, "source": source, "key": key, "config": _plain(config), "seed": seed}
+    try:
+        digest = _digest(own)
+    except (TypeError, ValueError):
+        raise SettingsError(f"a config must hold plain values only, got {config!r}") from None
+    folder = (cache_dir() / digest).absolute()
+    return sweeps.Task(folder, partial(_measure_into, measure, config, seed))
+
+
+def _measure_into(measure: Callable, config: Any, seed: int, folder: Path) -> None:
+    with cpu_threads(1):  # in a worker as in this process
+        summary = dict(measure(config, seed))
+    write_text(folder / "summary.json", json.dumps(summary, default=_number) + "\n")
+
+
+def _number(value: Any) -> int | float | bool:
+    """A scalar of NumPy or torch as JSON knows it."""
+    try:
+        return value.item()
+    except (AttributeError, ValueError, RuntimeError):
+        raise TypeError(f"a summary holds numbers, texts and bools, got {value!r}") from None
 
 
 def history_table(runs: Mapping[tuple[str, int], Run]) -> pd.DataFrame:
@@ -174,11 +311,3 @@ def interval(values, confidence: float = 0.95) -> tuple[float, float, float]:
         return float(x.mean()), math.nan, math.nan
     half = stats.t.ppf((1 + confidence) / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
     return float(x.mean()), float(x.mean() - half), float(x.mean() + half)
-
-
-def _is_cached(config: TrainConfig) -> bool:
-    return (cache_dir() / run_key(config) / "summary.json").is_file()
-
-
-def _train_into_cache(config: TrainConfig) -> None:
-    cached_run(config)

@@ -18,9 +18,10 @@ from vqlib.quantization.ledger import ResetLedger, horizon_of
 from vqlib.quantization.quantizer import on_sphere
 from vqlib.training.config import TrainConfig
 from vqlib.training.model import VQVAE, Output
+from vqlib.watching.balance import Norms
 from vqlib.watching.columns import COLUMNS, DRIFT_EVERY, SAMPLED_OUTPUTS
 from vqlib.watching.columns import Column as Column  # also found here
-from vqlib.watching.track import Evaluation, Seen, Track, hits
+from vqlib.watching.track import Evaluation, Seen, Track, hits, rank
 from vqlib.watching.track import codebook_columns as codebook_columns
 
 PROBE_PICTURES = 4  # whose encoder outputs measure the drift
@@ -61,8 +62,13 @@ class Recorder:
         self.probed: Tensor | None = None  # unit encoder outputs at the last look
         self.drift = math.nan
 
-    def train_step(self, step: int, output: Output, model, lr: float) -> None:
-        """Take in training step ``step`` (from 1); write a row if one is due."""
+    def train_step(
+        self, step: int, output: Output, model, lr: float, norms: Norms | None = None
+    ) -> None:
+        """Take in training step ``step`` (from 1); write a row if one is due.
+
+        ``norms``: of the two gradients at the quantizer's input, if its backward pass was seen.
+        """
         due = step % self.config.log_every == 0
         if step % DRIFT_EVERY == 0:
             self.drift = self._look(model)
@@ -74,6 +80,8 @@ class Recorder:
                 hits(indices, self.config.codebook_size),
                 indices.new_empty(0) if reset is None else reset.codes,
                 inputs=_sample(step, output.encoded) if due else None,
+                codes=_sample(step, output.quantized) if due else None,
+                norms=norms,
                 loss=output.commit_loss.detach(),
             )
         )
@@ -123,8 +131,9 @@ class Recorder:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         columns = [c for c in COLUMNS if c != "split"]
         self.rows.clear()
+        width = state["rows"].shape[-1] - 1  # an older version wrote the first columns alone
         for *values, is_val in state["rows"].tolist():
-            row = dict(zip(columns, values, strict=True))
+            row = dict(zip(columns[:width], values, strict=True))
             row |= {c: int(row[c]) for c in ("step", "used_codes", "window_tokens")}
             self.rows.append(row | {"split": "val" if is_val else "train"})
         self.window.clear()
@@ -136,7 +145,7 @@ class Recorder:
 
 
 def _sample(step: int, encoded: Tensor) -> Tensor:
-    """(n, D) of the encoder's outputs (..., D), drawn by the step."""
+    """(n, D) of the encoder's outputs, or their codes, (..., D), drawn by the step."""
     flat = encoded.detach().flatten(0, -2)
     generator = torch.Generator().manual_seed(step)
     chosen = torch.randperm(len(flat), generator=generator)[:SAMPLED_OUTPUTS]
@@ -173,6 +182,7 @@ def measure(model: VQVAE, pictures, to_device: Callable) -> tuple[Tensor, dict[s
     encoded = torch.cat(outputs)
     sums["encoder_similarity"] = usage.pairwise_similarity(encoded)
     sums["encoder_std"] = usage.feature_std(encoded)
+    sums["encoder_rank"] = rank(on_sphere(encoded))
     codebook, counts = codebook.cpu(), counter.counts.cpu()
     sums["lag"] = geometry.codebook_lag(codebook, counts, assigned.cpu())
     sums["dead_distance"] = geometry.distance_to_nearest(codebook[counts == 0], on_sphere(encoded))

@@ -21,6 +21,8 @@ from vqlib.training.history import PROBE_PICTURES, Recorder, final_values, measu
 from vqlib.training.model import STRIDE
 from vqlib.training.process import cpu_threads, deferred_interrupt
 from vqlib.training.runs import Run, Trace, TrainingDiverged
+from vqlib.watching.balance import Balance
+from vqlib.watching.columns import looks
 
 
 def train(
@@ -154,6 +156,9 @@ class Trainer:
             output = self.model(pictures)
         except NonFiniteInput:
             return False
+        balance = None
+        if looks(self.step + 1, self.config.log_every):
+            balance = Balance.of(output.encoded, output.quantized, output.commit_loss)
         (output.recon_loss + output.commit_loss).backward()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         size = torch.nn.utils.get_total_norm(gradients) + output.recon_loss.detach()
@@ -161,7 +166,7 @@ class Trainer:
             return False
         self.optimizer.step()
         self.step += 1
-        self.recorder.train_step(self.step, output, self.model, rate)
+        self.recorder.train_step(self.step, output, self.model, rate, balance and balance.norms)
         return True
 
     def _to_device(self, pictures: Tensor) -> Tensor:

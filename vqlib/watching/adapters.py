@@ -130,6 +130,15 @@ PLAIN = Adapter(
     quantized=libraries.plain_quantized,
     loss=libraries.plain_loss,
 )
+GRID = Adapter(
+    indices=libraries.lattice_indices,
+    codebook=_none,
+    settings=libraries.grid_settings,
+    call=libraries.plain_call,
+    quantized=libraries.plain_quantized,
+    loss=libraries.plain_loss,
+)
+GUESSED = (PLAIN, GRID)  # by a class's name and what it holds
 
 VQP = "vector_quantize_pytorch"
 SCALARS = ("Xcodec2FiniteScalarQuantization", "NeuCodecFiniteScalarQuantization")
@@ -142,7 +151,8 @@ def adapter_for(module: nn.Module) -> Adapter | None:
     Recognised are our own; of vector-quantize-pytorch VectorQuantize, SimVQ, FSQ and LFQ, by
     themselves and as the levels of the residual and grouped ones, and ResidualVQ as a whole
     when it searches with beams; of transformers the Gumbel quantizers, the finite scalar
-    quantizers and, as whole models, the audio codecs; and any layer, such as those of
+    quantizers and, as whole models, the audio codecs; copies of finite scalar, lookup-free and
+    binary spherical quantizers by the names of their classes; and any layer, such as those of
     transformers' and diffusers' VQ models, whose class is named like a quantizer, that holds
     a codebook under a usual name and returns integers.
     """
@@ -161,4 +171,6 @@ def adapter_for(module: nn.Module) -> Adapter | None:
         return CODEC
     if hasattr(module, "codevectors") and type(module).__name__.endswith("GumbelVectorQuantizer"):
         return GUMBEL
+    if libraries.is_grid(module):
+        return GRID
     return PLAIN if libraries.is_plain(module) else None

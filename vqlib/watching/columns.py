@@ -6,6 +6,11 @@ from typing import NamedTuple
 
 DRIFT_EVERY = 5  # steps between two looks at the probe
 SAMPLED_OUTPUTS = 100  # encoder outputs whose similarity is measured, the guide's number
+LOOK_EVERY = 10  # steps between looks at what is dear to measure, in the first
+LOOK_OFTEN = 100  # steps; and
+LOOK_RARELY = 50  # later, when little changes from one to the next
+NOW_AND_THEN = f"every {LOOK_EVERY} steps, and from step {LOOK_OFTEN} every {LOOK_RARELY}"
+RANKED = 1024  # codes or outputs at most whose rank is measured: a random choice of more
 
 
 class Column(NamedTuple):
@@ -67,8 +72,34 @@ COLUMNS = {
     "commit_loss": Column("-", "step", "the quantizer's loss, beta in it"),
     "cosine_error": Column("-", "step", "1 - cosine between encoder output and its code"),
     "lr": Column("-", "step", "learning rate"),
+    # columns are added here, at the end: a checkpoint of an older version holds the first ones
+    "encoder_rank": Column(
+        "dimensions",
+        "step",
+        "effective rank of 100 random encoder outputs about their mean (of their directions, if "
+        f"the codes have unit length); {NOW_AND_THEN} (val: of at most {RANKED})",
+    ),
+    "code_rank": Column(
+        "dimensions",
+        "val",
+        "effective rank of the codes in use about their mean, each counted once (of at most "
+        f"{RANKED})",
+    ),
+    "commit_gradient_ratio": Column(
+        "ratio",
+        "step",
+        "norm of the gradient that the quantizer's loss sends to its input, with its weight in the "
+        f"total, over that of the gradient that arrives through its output; {NOW_AND_THEN}",
+    ),
 }
 """What each column of `Run.history` means. Windows: *usage* is the last ``usage_window``
 steps for split "train" and the whole validation set for "val"; *row* is the steps since
 the train row before; *step* is this step's batch (val: the whole validation set); *val* is
-the whole validation set, in rows of split "val" alone."""
+the whole validation set, in rows of split "val" alone. The effective rank is that of Roy and
+Vetterli (2007), `vqlib.usage.effective_rank`."""
+
+
+def looks(step: int, every: int) -> bool:
+    """Whether step ``step``, of rows ``every`` steps apart, measures what is dear to measure."""
+    apart = LOOK_EVERY if step <= LOOK_OFTEN else LOOK_RARELY
+    return step % (every * -(-apart // every)) == 0

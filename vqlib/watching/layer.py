@@ -12,7 +12,8 @@ from vqlib.quantization.distributed import many
 from vqlib.quantization.quantizer import NormEMAQuantizer
 from vqlib.watching import libraries
 from vqlib.watching.adapters import Adapter
-from vqlib.watching.columns import SAMPLED_OUTPUTS
+from vqlib.watching.balance import Balance, Norms
+from vqlib.watching.columns import SAMPLED_OUTPUTS, looks
 from vqlib.watching.reading import Reader, WrongAdapter
 from vqlib.watching.track import HITS, Seen, Track, hits, turned
 
@@ -49,7 +50,9 @@ class Layer:
         # a trained codebook moves everywhere
         trained = any(b.requires_grad for b in books)
         self.observed = self.ours or bool(books and counts and not many() and not trained)
-        if trained and not counts and "decay" not in self.settings:
+        self.late = bool(books) and not (self.observed or counts or many() or trained)
+        averaged = counts or "decay" in self.settings or libraries.restarts(module)
+        if trained and not averaged:
             self.settings["by_gradient"] = 1  # nothing but an optimizer moves its codes
         if not books:
             self.settings["fixed_grid"] = 1
@@ -67,6 +70,7 @@ class Layer:
             for n, k in zip(names, sizes, strict=True)
         ]
         self.given_up = False
+        self.balance: Balance | None = None  # of the last forward, until its backward pass
         self.state: list[Tensor] | None = None  # books and counts when evaluation began
         self.start: list[Tensor] = []  # codebooks when this forward began
         self.start_counts: list[Tensor] = []  # and their counts
@@ -87,6 +91,7 @@ class Layer:
 
     def before(self, args, kwargs) -> None:
         """A forward begins."""
+        self.balance = None
         if self.given_up:
             return
         if self.module.training:
@@ -118,27 +123,44 @@ class Layer:
             return
         training = self.module.training
         self.step += training
+        came_late = training and self.step == 1 and self._counts_came()
         bins = [hits(i, t.codebook_size) for i, t in zip(indices, self.tracks, strict=True)]
         resets, change = [None] * len(bins), None
         if training:
             self.state = None
-            if self.observed:
+            if came_late:  # this step may have begun the codebook, too
+                self.left, self.hit = [b.clone() for b in self.books()], [b[HITS] > 0 for b in bins]
+            elif self.observed:
                 resets = self._resets([b[HITS] for b in bins])
         else:
             change = self._change()
         sampled = [{} for _ in bins]
         if not training or self.step % self.every == 0:
             sampled = self._sampled(args, kwargs, output, indices)
+            if training and looks(self.step, self.every):
+                norms = self._norms(args, kwargs, output)
+                sampled = [more | {"norms": norms} for more in sampled]
         for track, *seen, more in zip(self.tracks, bins, resets, sampled, strict=True):
             track.add(Seen(self.step, training, *seen, **more, change=change))
 
     def finish(self) -> None:
         """Nothing more will come."""
+        self.balance = None
         books, counts = self.books(), self.counts()
         for i, track in enumerate(self.tracks):
             track.finish(books[i] if books else None)
             if counts and self.observed and self.step:
                 track.know_dead(counts[i])
+
+    def _counts_came(self) -> bool:
+        """Whether the first forward made the counts; resets are looked for from then on."""
+        if not self.late or not self.books() or not self.counts():
+            return False
+        self.settings = self.reader.settings_of(self.module) | self.settings
+        self.observed = True
+        for track in self.tracks:
+            track.observe(self.settings)
+        return True
 
     # --- what happened in a forward ---
 
@@ -186,7 +208,7 @@ class Layer:
     def _sampled(self, args, kwargs, output, indices: list[Tensor]) -> list[dict]:
         """Inputs, their codes and the loss, for `Seen`, a codebook each."""
         more = {"loss": self._loss(output)}
-        z = next((t for t in libraries.tensors([args, kwargs]) if t.is_floating_point()), None)
+        z = _first_float(args, kwargs)
         axis = None if z is None else tokens_axis(self.module, z, indices[0], self.reader.dim)
         if axis is None or z.numel() == 0:
             return [more] * len(indices)
@@ -205,6 +227,13 @@ class Layer:
             more["codes"] = quantized.movedim(axis, -1)[place]
         return [more | {"kept": i.reshape(len(tokens), -1)[flat, 0] >= 0} for i in indices]
 
+    def _norms(self, args, kwargs, output) -> Norms | None:
+        """Of the gradients that the backward pass of this forward will bring, if they are seen."""
+        z = _first_float(args, kwargs)
+        parts = self.reader.optional("quantized", output), self.reader.optional("loss", output)
+        self.balance = Balance.of(z, *parts)
+        return self.balance and self.balance.norms
+
     def _loss(self, output) -> Tensor | None:
         loss = self.reader.optional("loss", output)
         known = loss is not None and loss.is_floating_point() and loss.numel() == 1
@@ -219,13 +248,18 @@ class Layer:
         return self.reader.counts(self.module)
 
 
+def _first_float(args, kwargs) -> Tensor | None:
+    """A layer's input: the first tensor of floats that it was called with."""
+    return next((t for t in libraries.tensors([args, kwargs]) if t.is_floating_point()), None)
+
+
 def forget_shared(layers: list[Layer]) -> None:
     """Look for no resets in a codebook that several layers move."""
-    layers = [layer for layer in layers if layer.observed]
+    layers = [layer for layer in layers if layer.observed or layer.late]
     places = [{b.untyped_storage().data_ptr() for b in layer.books()} for layer in layers]
     for layer, place in zip(layers, places, strict=True):
         if sum(bool(place & other) for other in places) > 1:
-            layer.observed = False
+            layer.observed = layer.late = False
             for track in layer.tracks:
                 track.observed = False
 

@@ -14,8 +14,17 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from vqlib.watching.matching import row_indices
+
 LOOKS_NEAR = re.compile(r"quanti[sz]|codebook|vq", re.IGNORECASE)
-CODEBOOKS = ("codebook", "embedding", "embed", "embeddings")
+GRIDS = re.compile(
+    r"(?:FS|LF|BS)Q(?:uantizer)?$|FiniteScalar|Look-?upFree|BinarySpherical", re.IGNORECASE
+)
+GRID_SIZES = ("codebook_size", "n_codes", "num_codes", "num_embeddings", "num_dimensions")
+TO_INDICES = ("codes_to_indices", "codes_to_indexes", "get_indices_from_latents")
+MOST_CODES = 2**24  # of a grid, for its codes are counted one by one
+RESTARTS = re.compile(r"re(?:place|start|init|vive|set)|expire", re.IGNORECASE)
+CODEBOOKS = ("codebook", "embedding", "embed", "embeddings", "codebooks", "_embedding", "_codebook")
 COUNTS = (  # moving averages of hits first; tallies of use after them
     "cluster_size",
     "ema_cluster_size",
@@ -89,6 +98,27 @@ def tensors(output) -> Iterator[Tensor]:
     elif isinstance(output, list | tuple):
         for part in output:
             yield from tensors(part)
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy, also of a layer whose weights an old `weight_norm` computes anew at each call.
+
+    Raises TypeError or RuntimeError if the module cannot be copied.
+    """
+    held = (value for part in module.modules() for value in vars(part).values())
+    derived = (t for t in held if isinstance(t, Tensor) and not t.is_leaf)
+    return copy.deepcopy(module, {id(t): t.detach().clone() for t in derived})
+
+
+def integers(output) -> list[Tensor]:
+    """The integer tensors in an output; of a dict that has ``indices``, those alone."""
+    if isinstance(output, Mapping) and "indices" in output:
+        return [t for t in tensors(output["indices"]) if t.dtype in INTEGERS]
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return [t for part in output for t in integers(part)]
+    return [t for t in tensors(output) if t.dtype in INTEGERS]
 
 
 # --- vector-quantize-pytorch ---
@@ -169,8 +199,17 @@ def sim_vq_codebook(vq: nn.Module) -> Tensor:
 
 def lattice_indices(q: nn.Module, output) -> Tensor | list[Tensor] | None:
     """FSQ's and LFQ's."""
-    indices = next((t for t in tensors(output) if t.dtype in INTEGERS), None)
+    indices = max(integers(output), key=Tensor.numel, default=None)
+    if indices is None:
+        indices = _indices_of_codes(q, plain_quantized(output))
     return None if indices is None else split_last(indices, getattr(q, "num_codebooks", 1) > 1)
+
+
+def _indices_of_codes(q: nn.Module, codes: Tensor | None) -> Tensor | None:
+    """By the layer's own method, as a grid that returns no indices may have one."""
+    method = next((m for n in TO_INDICES if callable(m := getattr(q, n, None))), None)
+    found = None if method is None or codes is None else method(codes)
+    return found if isinstance(found, Tensor) and found.dtype in INTEGERS else None
 
 
 def lattice_settings(q: nn.Module) -> dict:
@@ -180,6 +219,35 @@ def lattice_settings(q: nn.Module) -> dict:
         )
     size = int(getattr(q, "codebook_size", 0) or len(q.codebook))
     return {"codebook_size": size, "codebooks": getattr(q, "num_codebooks", 1)}
+
+
+def is_grid(module: nn.Module) -> bool:
+    """Whether the layer is called like a finite scalar or lookup-free one, as copies of these are.
+
+    Nothing in it is trained, but for projections.
+    """
+    return (
+        bool(GRIDS.search(type(module).__name__))
+        and grid_size(module) is not None
+        and not isinstance(getattr(module, "codebook", None), nn.Module | nn.Parameter)
+    )
+
+
+def grid_size(module: nn.Module) -> int | None:
+    """K of a grid that says it; None if it does not, or if it has too many codes to be counted."""
+    said = (getattr(module, name, None) for name in GRID_SIZES)
+    size = next((n for n in said if isinstance(n, int) and n > 1), None)
+    held = module._buffers.get("codebook")
+    size = len(held) if size is None and held is not None and held.dim() == 2 else size
+    return size if size is not None and size <= MOST_CODES else None
+
+
+def grid_settings(module: nn.Module) -> dict:
+    known = {"codebook_size": grid_size(module), "codebooks": getattr(module, "num_codebooks", 1)}
+    said = [getattr(module, name, None) for name in ("dim", "embed_dim", "codebook_dim")]
+    said += [len(module._buffers[name]) for name in ("_basis", "basis") if name in module._buffers]
+    dim = next((n for n in said if isinstance(n, int) and n > 0), None)
+    return known | ({"dim": dim} if dim else {})
 
 
 # --- transformers ---
@@ -229,14 +297,33 @@ def plain_codebook(module: nn.Module) -> Tensor | None:
         refuse_lazy(module, module.weight)
         return without_padding(module)
     for name in CODEBOOKS:
-        held = getattr(module, name, None)
-        held = getattr(held, "weight", held)
-        refuse_lazy(module, held)
-        if isinstance(held, Tensor) and held.dim() == 2 and held.is_floating_point():
+        held = _table(module, name)
+        if held is not None:
             counts = _some_counts(module)
             on_its_side = counts is not None and len(counts) == held.shape[1] != len(held)
             return held.T if on_its_side else held
     return None
+
+
+def restarts(module: nn.Module) -> bool:
+    """Whether the layer has a method by which, as it is called, codes may be set anew."""
+    own = {
+        name
+        for kind in type(module).__mro__
+        if kind not in nn.Module.__mro__
+        for name in vars(kind)
+    }
+    own -= {"reset_parameters"}
+    return any(RESTARTS.search(name) and callable(getattr(module, name, None)) for name in own)
+
+
+def _table(module: nn.Module, name: str) -> Tensor | None:
+    """What ``name`` holds, or its ``weight``, if that is a matrix of floats."""
+    held = getattr(module, name, None)
+    held = getattr(held, "weight", held)
+    refuse_lazy(module, held)
+    fits = isinstance(held, Tensor) and held.dim() == 2 and held.is_floating_point()
+    return held if fits else None
 
 
 def without_padding(table: nn.Embedding) -> Tensor:
@@ -272,16 +359,60 @@ def is_plain(module: nn.Module) -> bool:
     return called and looks_near(module) and plain_codebook(module) is not None
 
 
-def plain_indices(module: nn.Module, output) -> Tensor | None:
-    """The integer tensor; of several the largest that is no one-hot matrix, or what that marks."""
+def plain_indices(module: nn.Module, output) -> Tensor:
+    """The integer tensor; of several the largest that is no one-hot matrix, or what that marks.
+
+    Without one, the rows of the codebook that the quantized output is made of. Raises ValueError
+    if it is not.
+    """
+    if is_grid(module):
+        return lattice_indices(module, output)
     size, dim = plain_codebook(module).shape
-    found = [t for t in tensors(output) if t.dtype in INTEGERS]
+    found = integers(output)
     narrow = [t for t in found if not (t.dim() > 1 and t.shape[-1] == size)]
-    if narrow or not found:
-        return max(narrow, key=Tensor.numel, default=None)
-    widest, quantized = max(found, key=Tensor.numel), plain_quantized(output)
+    if narrow:
+        return max(narrow, key=Tensor.numel)
+    quantized = plain_quantized(output)
+    if not found:
+        marked = None if quantized is None else _marked(output, quantized, size, dim)
+        return _read_off(module, output) if marked is None else marked
+    widest = max(found, key=Tensor.numel)
     one_a_token = quantized is not None and quantized.numel() == widest.numel() * dim
     return widest.argmax(-1) if not one_a_token and _one_hot(widest) else widest
+
+
+def _marked(output, quantized: Tensor, size: int, dim: int) -> Tensor | None:
+    """The codes that one-hot rows of floats mark, a row of K for each token of ``quantized``."""
+    shape = (quantized.numel() // dim, size)
+    for t in tensors(output):
+        rows = t.detach().reshape(-1, t.shape[-1]) if t.dim() > 1 else t
+        if t is not quantized and rows.shape == shape and _one_hot(rows):
+            return rows.argmax(-1)
+    return None
+
+
+def _read_off(module: nn.Module, output) -> Tensor:
+    quantized, codebook = plain_quantized(output), plain_codebook(module)
+    for axis in range(0 if quantized is None else quantized.dim()):
+        if quantized.shape[axis] == codebook.shape[1]:
+            rows = row_indices(quantized.movedim(axis, -1), codebook)
+            if rows is not None:
+                return rows
+    raise ValueError(_no_indices(module))
+
+
+def _no_indices(module: nn.Module) -> str:
+    """What is missing, and the adapter to write."""
+    kind = type(module).__name__
+    name = next((n for n in CODEBOOKS if _table(module, n) is not None), "weight")
+    book = f"m.{name}" if isinstance(getattr(module, name), Tensor) else f"m.{name}.weight"
+    return (
+        "it returns no integers as indices, and its output is not made of single rows of its "
+        "codebook, so the codes that it chose are not known. Keep them in its forward, for example "
+        f"as self.codes = indices, and say so: adapters={{{kind}: vqlib.Adapter("
+        f"indices=lambda m, output: m.codes, codebook=lambda m: {book})}} for a watch, "
+        "adapter=vqlib.Adapter(...) for an audit"
+    )
 
 
 def _one_hot(rows: Tensor) -> bool:
@@ -350,12 +481,13 @@ def _fed(module: nn.Module, z: Tensor, form, axis: int) -> tuple:
     """Quantized (N, D), indices and loss. Raises ValueError if they are not of that form."""
     shaped = form(z)
     output = module(shaped)
-    quantized, indices = plain_quantized(output), plain_indices(module, output)
+    quantized = plain_quantized(output)
     if quantized is None or quantized.shape != shaped.shape:
         got = "none" if quantized is None else f"one of shape {tuple(quantized.shape)}"
         raise ValueError(f"expected an output of the same shape, got {got}")
-    if indices is None or indices.numel() % len(z):
-        got = "none" if indices is None else f"a tensor of shape {tuple(indices.shape)}"
+    indices = plain_indices(module, output)
+    if indices.numel() % len(z):
+        got = f"a tensor of shape {tuple(indices.shape)}"
         raise ValueError(f"expected indices for {len(z)} tokens, got {got}")
     return quantized.movedim(axis, -1).reshape(z.shape), indices, plain_loss(output)
 
@@ -363,7 +495,7 @@ def _fed(module: nn.Module, z: Tensor, form, axis: int) -> tuple:
 @torch.no_grad()
 def _layout(module: nn.Module, z: Tensor) -> tuple:
     """The first of `LAYOUTS` in which tokens stay tokens: in reverse, they get the same codes."""
-    probe, ran, refused = copy.deepcopy(module).eval(), [], []
+    probe, ran, refused = copied(module).eval(), [], []
     with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
         for form, axis in LAYOUTS:
             try:

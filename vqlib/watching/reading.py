@@ -13,6 +13,7 @@ from vqlib.quantization.ranges import Range, SettingsError, number, switch, whol
 from vqlib.watching.adapters import Adapter
 from vqlib.watching.libraries import INTEGERS, refuse_lazy
 
+HALVES = (torch.float16, torch.bfloat16)
 WHOLE = ("codebook_size", "codebooks", "dim", "reset_interval")
 YES_OR_NO = ("reset_relative", "kmeans_init")
 NUMBERS = {
@@ -31,7 +32,7 @@ class Reader:
     """Reads one kind of layer. ``module`` is one of it; its sizes are expected of all.
 
     Every method raises WrongAdapter. `books`, `counts`, `choices` and `optional` never wait for
-    the device.
+    the device; but `choices` does for indices that are read off the output.
 
     Attributes:
         settings: what is known of the layer, see `Adapter`.
@@ -76,12 +77,22 @@ class Reader:
             return None
         found = _listed(said)
         for i in found:
+            if isinstance(i, Tensor) and i.dtype in HALVES:
+                raise self._rounded(i.dtype)
             if not isinstance(i, Tensor) or i.dtype not in INTEGERS:
                 raise self.wrong("indices", "integers, or a list of them", i)
         if not found or (self.sizes and len(found) != len(self.sizes)):
             expected = f"{len(self.sizes) or 'some'} tensors, one a codebook"
             raise self.wrong("indices", expected, len(found))
         return found
+
+    def _rounded(self, kind: torch.dtype) -> WrongAdapter:
+        most = round(2 / torch.finfo(kind).eps)
+        return WrongAdapter(
+            f"{self.layer}: its adapter's indices must give integers, that no autocast or "
+            f".to(dtype) has rounded; got {kind}, in which whole numbers above {most:,} are not "
+            "exact"
+        )
 
     def indices(self, module: nn.Module, output: Any, z: Tensor) -> Tensor:
         """The first codebook's, flat: one a token, or, of parts of tokens, some a token."""
@@ -124,6 +135,12 @@ class Reader:
         except WrongAdapter:
             return None
         return found if isinstance(found, Tensor) else None
+
+    def settings_of(self, module: nn.Module) -> dict:
+        """What ``module`` says of itself by now."""
+        said = self._settings(module)
+        said.pop("codebooks", None)
+        return said
 
     def _settings(self, module: nn.Module) -> dict:
         settings = self._asked("settings", module)

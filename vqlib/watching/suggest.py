@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 
 from vqlib.watching.libraries import COUNTS, INTEGERS, LAYOUTS, looks_near, without_padding
 
+SQUARE = 64  # tokens, for layers that want a picture's; else one more than features
 COMMONEST = {"indices": "output[1]", "quantized": "output[0]", "loss": "output[2]", "shape": None}
 USUAL = (
     "vqlib.Adapter(indices=lambda m, output: output[1], codebook=lambda m: m.embedding.weight, "
@@ -113,11 +115,15 @@ def _given(module: nn.Module, book: Tensor, extra: list[str]) -> dict:
         probe = copy.deepcopy(module).eval()
     except Exception:  # a module may refuse to be copied in any way
         return COMMONEST
-    z = torch.zeros(book.shape[-1] + 1, book.shape[-1], dtype=book.dtype, device=book.device)
-    with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
-        for form, _ in LAYOUTS:
+    device, dim = book.device, book.shape[-1]
+    lengths = (dim + 1, SQUARE) if dim + 1 != SQUARE else (SQUARE,)
+    fed = [torch.zeros(n, dim, dtype=book.dtype, device=device) for n in lengths]
+    fillings = (lambda x: 1.0, lambda x: x) if extra else (lambda x: 1.0,)
+    with torch.random.fork_rng(devices=[device] if book.is_cuda else []):
+        for z, filling, (form, _) in product(fed, fillings, LAYOUTS):
+            shaped = form(z)
             try:
-                output = probe(form(z), **dict.fromkeys(extra, 1.0))
+                output = probe(shaped, **{name: filling(shaped) for name in extra})
             except Exception:  # whatever a layer raises on what it does not take
                 continue
             parts = list(_paths(output))

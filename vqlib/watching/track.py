@@ -14,10 +14,13 @@ from torch.nn import functional as F
 from vqlib.quantization import usage
 from vqlib.quantization.ledger import ResetLedger, horizon_of
 from vqlib.quantization.reset import DeadCodeReset
+from vqlib.watching.balance import Norms
+from vqlib.watching.columns import RANKED, looks
 
 KEEP = 32  # records that wait on the device before they are fetched together
 VAL_SAMPLES = 20  # forwards of one pass of evaluation whose sampled inputs are kept
 MAX_COMPARED = 8192  # codes; beyond it, comparing all pairs at each validation takes too long
+UNIT = 1e-2  # from the length 1 that codes on the sphere may be; a half type rounds that much
 EQUAL = 0.999999  # cosine from which two codes are one; flat patches give 0.999 and differ
 HITS = slice(2, -1)  # of `Seen.bins`, the hits of each code
 
@@ -34,6 +37,7 @@ class Seen(NamedTuple):
     kept: Tensor | slice = slice(None)  #: (n,) bool, the sampled tokens that were not masked out
     loss: Tensor | None = None  #: scalar
     change: Tensor | None = None  #: scalar, how far evaluation moved counts or codebook
+    norms: Norms | None = None  #: of the two gradients, once the backward pass has come
 
 
 @dataclass
@@ -140,8 +144,16 @@ class Track:
         self.tokens: deque[int] = deque(maxlen=1001)
         self.rows: list[dict] = []
         self.pending: list[Seen] = []
+        self.awaited: list[tuple[dict, Norms]] = []  # rows whose backward pass may still come
         self.val: Evaluation | None = None  # the evaluation under way
         self.codebook: Tensor | None = None  # as it was when that began
+
+    def observe(self, settings: dict) -> None:
+        """Look for resets from now on; ``settings`` are what is known by now of the layer."""
+        steps = grace(settings)
+        self.ledger = ResetLedger(self.codebook_size, horizon_of(steps), steps or None)
+        self.known = settings | self.known | {"survival_horizon": self.ledger.horizon}
+        self.observed = True
 
     def add(self, seen: Seen) -> None:
         """Take in a forward. Raises OutOfRange, at the latest some forwards after it."""
@@ -151,6 +163,7 @@ class Track:
 
     def fetch(self) -> None:
         """Turn everything that waits into rows."""
+        self._settle()
         while self.pending:
             seen = self.pending.pop(0)
             bins = seen.bins.cpu()
@@ -170,13 +183,13 @@ class Track:
 
     def close_val(self) -> None:
         """End the evaluation under way: its forwards become one row."""
-        self.rows += self._under_way()
+        self.rows += self.under_way()
         self.val = None
 
     def table(self) -> list[dict]:
         """All rows so far, with the evaluation under way as the last."""
         self.fetch()
-        return self.rows + self._under_way()
+        return self.rows + self.under_way()
 
     def settings(self) -> dict:
         """What is known of the layer, with its ``tokens_per_step``.
@@ -203,7 +216,7 @@ class Track:
         self.fetch()
         self.close_val()
         if self.rows and self.window:
-            self.rows[-1] |= look(codebook, self._in_window(), self.counted)
+            self.rows[-1] |= self._codes(codebook, self._in_window())
 
     def know_dead(self, counts: Tensor) -> None:
         """Remember how many ``counts`` (K,) lie so far below the threshold that a reset is due.
@@ -233,7 +246,9 @@ class Track:
         total = self._in_window()
         if not int(total.sum()):
             return
-        row = {"step": seen.step, "split": "train", **usage.summarize(total), **_inputs([seen])}
+        look = looks(seen.step, self.every)
+        row = {"step": seen.step, "split": "train", **usage.summarize(total)}
+        row |= _inputs([seen], ranked=look)
         if self.observed:
             row |= self.ledger.row() | {"mature_utilization": self._mature(total)}
             if self.blind:
@@ -243,16 +258,32 @@ class Track:
         if seen.loss is not None:
             row["commit_loss"] = float(seen.loss)
         self.rows.append(row)
+        if seen.norms is not None:
+            self.awaited.append((row, seen.norms))
+            self._settle()
+
+    def _settle(self) -> None:
+        """Fill in the ratios of gradients that have been seen since; no row waits for long."""
+        for row, norms in self.awaited:
+            row["commit_gradient_ratio"] = norms.ratio()
+        self.awaited = self.awaited[-1:]
 
     def val_row(self, val: Evaluation, codebook: Tensor | None) -> dict | None:
         """The row of an evaluation with this ``codebook`` (K, D); None as in `Evaluation.row`."""
         row = val.row()
         if row and self.observed:
             row["mature_utilization"] = self._mature(val.counts)
-        return row and row | look(codebook, val.counts, self.counted)
+        return row and row | self._codes(codebook, val.counts)
 
-    def _under_way(self) -> list[dict]:
-        """The row of the evaluation under way, if there is one."""
+    def _codes(self, codebook: Tensor | None, counts: Tensor) -> dict[str, float]:
+        """The columns about a codebook (K, D) used ``counts`` (K,) times."""
+        found = look(codebook, counts, self.counted)
+        if codebook is not None:
+            found["code_rank"] = rank(codebook.detach()[counts.to(codebook.device) > 0])
+        return found
+
+    def under_way(self) -> list[dict]:
+        """The row of the evaluation under way, if there is one. Of what was fetched."""
         row = self.val and self.val_row(self.val, self.codebook)
         return [row] if row else []
 
@@ -264,8 +295,8 @@ class Track:
         return usage.utilization(counts * self.ledger.older_than(self.ledger.grace or 0))
 
 
-def _inputs(seen: list[Seen]) -> dict[str, float]:
-    """The columns about a layer's inputs, from the samples in ``seen``."""
+def _inputs(seen: list[Seen], *, ranked: bool = True) -> dict[str, float]:
+    """The columns about a layer's inputs, from the samples in ``seen``; their rank if asked."""
     sampled = [s for s in seen if s.inputs is not None]
     if not sampled:
         return {}
@@ -276,10 +307,28 @@ def _inputs(seen: list[Seen]) -> dict[str, float]:
         "encoder_similarity": usage.pairwise_similarity(inputs),
         "encoder_std": usage.feature_std(inputs),
     }
+    on_sphere = False
     if all(s.codes is not None for s in sampled):
         codes = torch.cat([s.codes[s.kept].float() for s in sampled]).cpu()
         found["cosine_error"] = float(1 - F.cosine_similarity(inputs, codes, dim=-1).mean())
+        on_sphere = bool(((codes.norm(dim=-1) - 1).abs() < UNIT).all())
+    if ranked:  # where codes have unit length, the inputs' own lengths say nothing
+        found["encoder_rank"] = rank(F.normalize(inputs, dim=-1) if on_sphere else inputs)
     return found
+
+
+def rank(vectors: Tensor) -> float:
+    """`usage.effective_rank` of ``vectors`` (n, D), of a random choice if they are many.
+
+    NaN if there are fewer than two: a single point has no dimension.
+    """
+    if len(vectors) < 2:
+        return math.nan
+    if len(vectors) > RANKED:
+        generator = torch.Generator().manual_seed(0)
+        chosen = torch.randperm(len(vectors), generator=generator)[:RANKED]
+        vectors = vectors[chosen.to(vectors.device)]
+    return usage.effective_rank(vectors.cpu())
 
 
 def codebook_columns(codebook: Tensor, counts: Tensor) -> dict[str, float]:

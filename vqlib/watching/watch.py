@@ -6,7 +6,7 @@ import inspect
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 import torch
@@ -14,9 +14,10 @@ from torch import nn
 
 from vqlib.quantization.compiling import uncompiled
 from vqlib.watching import libraries, suggest
-from vqlib.watching.adapters import PLAIN, Adapter, adapter_for
+from vqlib.watching.adapters import GUESSED, Adapter, adapter_for
 from vqlib.watching.columns import COLUMNS
 from vqlib.watching.layer import Layer, forget_shared
+from vqlib.watching.rows import Listener, told
 from vqlib.watching.track import Track
 
 WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")
@@ -37,6 +38,7 @@ def watch(
     adapters: Mapping[type[nn.Module], Adapter] | None = None,
     every: int = 1,
     window: int = 1,
+    on_row: Callable[[dict], None] | None = None,
 ) -> Watch:
     """Follow the quantizer layers of ``model`` while it trains.
 
@@ -58,9 +60,15 @@ def watch(
         adapters: for layers that are not recognised; they also overrule what is.
         every: training steps between rows; costly columns are measured in those alone.
         window: training steps over which a row's usage is counted.
+        on_row: called with each finished row, a dict of ``layer``, ``step``, ``split`` and
+            those columns of `histories` that are known: no NaN, ready for JSON. It is called
+            in the training's thread between two forwards, without gradients. Rows wait on
+            the device and come together, up to 32 forwards late; the last come when the watch
+            stops. If it raises, that is a warning, once, and training goes on.
 
     Raises:
-        TypeError: ``model`` is no module, or ``adapters`` no classes with an `Adapter` each.
+        TypeError: ``model`` is no module, ``adapters`` no classes with an `Adapter` each, or
+            ``on_row`` not callable.
         ValueError: no quantizer found, or one that cannot be followed; numbers below 1.
         WrongAdapter: an adapter fails, or what it gives cannot be right. It is a TypeError and
             a ValueError. Later steps raise it too.
@@ -88,7 +96,10 @@ def watch(
         for name, module, adapter, sure in _found(model, dict(adapters or {}))
     ]
     forget_shared(layers)
-    return Watch(model, layers, compiled)
+    watching = Watch(model, layers, compiled)
+    if on_row is not None:
+        watching.tell_rows(on_row, "on_row")
+    return watching
 
 
 class Watch:
@@ -103,15 +114,29 @@ class Watch:
         self._model, self._layers, self._compiled = model, layers, compiled
         self._lock = threading.RLock()
         self._handles: list = []
+        self._of_rows: list[Listener] = []
+        self._of_steps: list[Listener] = []
+        self._told_rows = dict.fromkeys(self.layers, 0)  # how many
+        self._told_step = 0
+        self._telling = False
 
-    def start(self) -> Watch:
-        """Begin to follow; what ``with`` does at its beginning."""
+    def start(self, steps_done: int | None = None) -> Watch:
+        """Begin to follow; what ``with`` does at its beginning.
+
+        Args:
+            steps_done: count on from there, as in a training that is resumed.
+        """
         if self._handles:
             raise RuntimeError("this watch is running already")
+        if steps_done is not None:
+            for layer in self._layers:
+                layer.step = steps_done
+            self._told_step = steps_done
         if self._compiled:  # code compiled before would never see the hooks
             torch.compiler.reset()
         for layer in self._layers:
-            before, after = Hook(layer, self._lock, "before"), Hook(layer, self._lock, "after")
+            before = Hook(layer, self._lock, "before", first=self._tell)
+            after = Hook(layer, self._lock, "after")
             self._handles += [
                 layer.module.register_forward_pre_hook(before, with_kwargs=True),
                 layer.module.register_forward_hook(after, with_kwargs=True),
@@ -126,6 +151,7 @@ class Watch:
         with self._lock:
             for layer in self._layers:
                 layer.finish()
+        self._tell(self.steps)
 
     def __enter__(self) -> Watch:
         return self.start()
@@ -142,6 +168,63 @@ class Watch:
             text = f"nothing was seen of the layers {', '.join(unseen)}{why}"
             warnings.warn(text, stacklevel=2)
 
+    # --- what others are told while it runs ---
+
+    def tell_rows(self, call: Callable[[dict], None], name: str = "row listener") -> None:
+        """Call ``call`` with each row that is finished from now on; see ``on_row`` of `watch`."""
+        self._of_rows.append(Listener(call, name))
+
+    def tell_steps(self, call: Callable[[int], None], name: str = "step listener") -> None:
+        """Call ``call`` with the number of steps done, between a training step and the next.
+
+        It is called as ``on_row`` of `watch` is, but for every step, in time.
+        """
+        self._of_steps.append(Listener(call, name))
+
+    def catch_up(self) -> None:
+        """Fetch what waits on the device, and tell the rows that this finishes."""
+        with self._lock:
+            for track in self._tracks:
+                track.fetch()
+        self._tell_rows()
+
+    def under_way(self) -> list[dict]:
+        """The rows, as ``on_row`` gets them, of the evaluation that no step has ended yet."""
+        self.catch_up()
+        with self._lock:
+            return [told(t.name, row) for t in self._tracks for row in t.under_way()]
+
+    @property
+    def steps(self) -> int:
+        """Training steps done: of the layer that was reached most often."""
+        return max(layer.step for layer in self._layers)
+
+    @torch.no_grad()
+    def _tell(self, step: int) -> None:
+        """Tell what is finished, once ``step`` steps are done."""
+        if self._telling or not (self._of_rows or self._of_steps):
+            return
+        self._telling = True  # who is told may call the model, and so come here again
+        try:
+            self._tell_rows()
+            if step == self.steps and step > self._told_step:
+                self._told_step = step
+                for listener in self._of_steps:
+                    listener(step)
+        finally:
+            self._telling = False
+
+    @torch.no_grad()
+    def _tell_rows(self) -> None:
+        if not self._of_rows:
+            return
+        for track in self._tracks:
+            while self._told_rows[track.name] < len(track.rows):
+                row = track.rows[self._told_rows[track.name]]
+                self._told_rows[track.name] += 1
+                for listener in self._of_rows:
+                    listener(told(track.name, row))
+
     @property
     def _tracks(self) -> list[Track]:
         return [track for layer in self._layers for track in layer.tracks]
@@ -155,10 +238,14 @@ class Watch:
         """Of each layer by name: the columns of `vqlib.history.COLUMNS`, NaN if unknown.
 
         No rows if no token has reached the layer; ``str(watch)`` says which these are.
-        ``duplicates`` and ``longest_code`` stand on the last row too, whatever its split; the
-        latter only if the layer keeps counts, as a moving average does.
+        ``duplicates``, ``longest_code`` and ``code_rank`` stand on the last row too, whatever its
+        split; ``longest_code`` only if the layer keeps counts, as a moving average does.
         ``encoder_similarity``, ``encoder_std`` and ``cosine_error`` come from 100 random inputs
-        of the layer, of each forward.
+        of the layer, of each forward; so does ``encoder_rank``, now and then. As often,
+        ``commit_gradient_ratio`` is measured in the backward pass that follows. It stays
+        NaN if the layer's input has no gradient, its loss is no scalar that enters the total,
+        another forward of the layer comes before the backward pass, or between input and output
+        there is compiled code, activation checkpointing, a hook or a Python function of autograd.
         """
         with self._lock:
             tables = {track.name: track.table() for track in self._tracks}
@@ -203,10 +290,14 @@ def _last_rows(table: pd.DataFrame) -> str:
 
 
 class Hook:
-    """A forward hook that stays with its module: a copy of the module has one that does nothing."""
+    """A forward hook that stays with its module: a copy of the module has one that does nothing.
 
-    def __init__(self, layer: Layer, lock, which: str):
-        self.layer, self.lock = layer, lock
+    ``first`` is called with the layer's steps done, before the lock is taken: who is told may
+    wait for another thread that reads the watch.
+    """
+
+    def __init__(self, layer: Layer, lock, which: str, first: Callable[[int], None] | None = None):
+        self.layer, self.lock, self.first = layer, lock, first
         self.act = getattr(layer, which)
 
     @uncompiled
@@ -214,6 +305,8 @@ class Hook:
         # in a backward pass it is activation checkpointing that runs the layer again
         if module is not self.layer.module or torch._C._current_graph_task_id() != -1:
             return
+        if self.first is not None:
+            self.first(self.layer.step)
         with self.lock, torch.no_grad():
             self.act(*seen)
 
@@ -262,7 +355,7 @@ def _found(model: nn.Module, given: dict) -> list[tuple[str, nn.Module, Adapter,
         own = next((a for kind, a in given.items() if isinstance(module, kind)), None)
         adapter = own or adapter_for(module)
         if adapter is not None:
-            known[name] = (module, adapter, own is not None or adapter is not PLAIN)
+            known[name] = (module, adapter, own is not None or adapter not in GUESSED)
     found: dict[str, tuple] = {}
     for name, (module, adapter, sure) in known.items():
         inside = any(_holds(outer, name) and known[outer][2] for outer in known)

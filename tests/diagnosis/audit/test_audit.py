@@ -18,7 +18,8 @@ from vqlib.quantization.faults import EXPECTED, FAULTS
 from vqlib.watching.adapters import NORM_EMA, Adapter
 
 GRAVE = ("critical", "warning")
-QUESTIONS = set(EXPECTED.values()) - {"resets-ended-too-early"}
+BY_HISTORY = ("resets-end-early", "passes-two-dimensions", "sums-its-loss")
+QUESTIONS = {f for name, f in EXPECTED.items() if name not in BY_HISTORY}
 
 
 def audit(subject, **settings):
@@ -37,8 +38,8 @@ def number(finding, name):
 
 # --- what is found ---
 
-# one takes two processes (test_ranks), the other more steps than an audit has
-ALONE = sorted(set(FAULTS) - {"ranks-draw-alone", "resets-end-early"})
+# one takes two processes (test_ranks), the others a whole training
+ALONE = sorted(set(FAULTS) - {"ranks-draw-alone", *BY_HISTORY})
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -170,3 +170,148 @@ def test_where_resets_were_seen_nobody_is_told_to_turn_them_on(counts):
     collapse = found["codebook-collapse"]
     assert collapse.severity == "critical" and "turn on" not in collapse.remedy
     assert "the resets do not keep up" in collapse.cause
+
+
+class ShrinkingQuantizer(AveragedQuantizer):
+    """Starts from the first batch; the sums then hold the codes, the counts their hits."""
+
+    def __init__(self, right):
+        super().__init__(threshold=0.0)
+        self.right, self.started = right, False
+
+    def forward(self, z):
+        if self.training and not self.started:
+            tokens = z.reshape(-1, DIM)
+            self.codebook.copy_(tokens[:SIZE])
+            hits = torch.bincount(torch.cdist(tokens, self.codebook).argmin(-1), minlength=SIZE)
+            self.held.copy_(hits)
+            self.sums.copy_(self.codebook * (hits[:, None] if self.right else 1))
+            self.started = True
+        return super().forward(z)
+
+    def reset(self, z):
+        pass
+
+
+@pytest.mark.parametrize(("right", "severity"), [(False, "critical"), (True, "clear")])
+def test_codes_that_shrink_at_once_are_a_cold_start(right, severity):
+    answer = vqlib.audit(lambda: ShrinkingQuantizer(right), ranks=False)["cold-start"]
+    assert answer.severity == severity
+    assert right or "shrink" in answer.cause
+
+
+class KeepingQuantizer(AveragedQuantizer):
+    """Keeps the quotient of sums and counts from an evaluation to the next training step."""
+
+    def __init__(self, stale=False):
+        super().__init__()
+        self.stale, self.kept = stale, None
+
+    def forward(self, z):
+        if not self.training and self.kept is None:
+            self.kept = self.sums / self.held.clamp(min=1e-6)[:, None]
+        if self.training and self.kept is not None:
+            self.codebook.copy_(self.kept)
+            self.kept = self.kept if self.stale else None
+        return super().forward(z)
+
+
+@pytest.mark.parametrize(("stale", "severity"), [(False, "clear"), (True, "critical")])
+def test_a_quotient_that_an_evaluation_keeps_is_no_statistic(stale, severity):
+    found = vqlib.audit(lambda: KeepingQuantizer(stale), ranks=False)
+    assert found["evaluation-changes-counts"].severity == severity
+
+
+class SeldomQuantizer(nn.Module):
+    """Codes are parameters; every 20 passes those without a hit since then become tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.codebook = nn.Parameter(torch.randn(SIZE, DIM))
+        self.reset_interval, self.passes = 20, 0
+        self.register_buffer("tally", torch.zeros(SIZE))
+
+    def forward(self, z):
+        flat = z.reshape(-1, DIM)
+        indices = torch.cdist(flat, self.codebook).argmin(-1)
+        quantized = self.codebook[indices].view_as(z)
+        if self.training:
+            self.passes += 1
+            self.tally += torch.bincount(indices, minlength=SIZE)
+            if self.passes % self.reset_interval == 0:
+                dead = self.tally == 0
+                self.codebook.data[dead] = flat[torch.randint(len(flat), (int(dead.sum()),))]
+                self.tally.zero_()
+        return quantized, indices.view(z.shape[:-1]), F.mse_loss(z, quantized)
+
+
+def test_a_reset_is_waited_for_in_a_layer_that_nothing_else_moves():
+    found = vqlib.audit(SeldomQuantizer, ranks=False)
+    assert found["reset-never-fires"].severity == "clear"
+    assert found["reset-does-not-survive"].severity != "not applicable"
+
+
+class NormedQuantizer(AveragedQuantizer):
+    """With an old weight_norm, whose weight is computed anew at each call and is no leaf."""
+
+    def __init__(self):
+        super().__init__()
+        self.project = nn.utils.weight_norm(nn.Linear(DIM, DIM))
+
+    def forward(self, z):
+        return super().forward(self.project(z).detach())
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_a_layer_with_weight_norm_can_be_copied():
+    layer = NormedQuantizer()
+    assert vqlib.audit(layer, ranks=False).answers
+    assert layer.project.weight.grad_fn is not None  # it is as it was
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_an_optimizer_is_named_only_for_a_layer_with_parameters(trained):
+    class FixedQuantizer(SeldomQuantizer):
+        def __init__(self):
+            super().__init__()
+            self.reset_interval = 10**9
+            self.codebook.requires_grad_(trained)
+
+    cause = vqlib.audit(FixedQuantizer, ranks=False)["cold-start"].cause
+    assert ("an optimizer may" in cause) == trained
+
+
+class AnchoringQuantizer(nn.Module):
+    """A code that was hardly ever chosen moves to the input nearest to it; ``keeps``: who that is.
+
+    The share of the tokens that each code took falls so slowly that no audit waits for it.
+    """
+
+    def __init__(self, keeps=True):
+        super().__init__()
+        self.keeps, self.embedding = keeps, nn.Embedding(SIZE, DIM)
+        self.register_buffer("embed_prob", torch.full((SIZE,), 1 / SIZE))
+
+    @torch.no_grad()
+    def forward(self, z):
+        distance = torch.cdist(z.reshape(-1, DIM), self.embedding.weight)
+        indices = distance.argmin(-1)
+        quantized = self.embedding(indices)
+        if self.training:
+            share = torch.bincount(indices, minlength=SIZE) / len(indices)
+            rare = (self.embed_prob < 0.01 / SIZE) | (share > 0)
+            anchors = z.reshape(-1, DIM)[distance.argmin(0)]
+            self.embedding.weight.lerp_(anchors, 0.1 * rare[:, None])
+            if self.keeps:
+                self.embed_prob.lerp_(share, 0.001)
+        return quantized.view_as(z), indices.view(z.shape[:-1]), quantized.sum() * 0
+
+
+def test_a_layer_that_keeps_a_number_for_each_code_is_not_healthy_if_no_reset_was_seen():
+    found = vqlib.audit(AnchoringQuantizer, ranks=False)
+    answer = found["reset-never-fires"]
+    assert answer.severity == "unknown" and "`embed_prob`" in answer.cause
+    assert found.verdict == "undecided"
+    # a buffer that training leaves alone counts nothing
+    rest = vqlib.audit(lambda: AnchoringQuantizer(keeps=False), ranks=False)
+    assert rest["reset-never-fires"].severity == "not applicable"

@@ -148,6 +148,8 @@ def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Findin
             "It holds no codebook."
             if started is None
             else "Its forward pass does not move the codebook; an optimizer may."
+            if any(p.requires_grad for p in bench.pristine.parameters())
+            else "Its forward pass does not move the codebook, and it has no parameters to train."
         )
         for question in (*CODEBOOK, *([RANKS] if ranks else [])):
             yield Finding(question, "not applicable", cause=cause)
@@ -171,7 +173,8 @@ def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Findin
     yield not_reproducible(bench, starved)
     yield loss_hides_collapse(bench, narrow)
     if ranks:
-        yield ranks_disagree(bench, make, min(starved.steps + 5, 60), timeout)
+        most = max(60, 2 * bench.every + 5)  # else a seldom reset is not seen
+        yield ranks_disagree(bench, make, min(starved.steps + 5, most), timeout)
 
 
 def _healthy(answers: list[Finding]) -> list[Finding]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,14 +16,18 @@ from torch.nn import functional as F
 
 from vqlib.diagnosis.findings import Evidence, Finding
 from vqlib.watching.adapters import Adapter
-from vqlib.watching.reading import Reader
+from vqlib.watching.libraries import copied
+from vqlib.watching.matching import row_indices
+from vqlib.watching.reading import Reader, WrongAdapter
 
 WORLD = 2  # processes of the question whether ranks agree
 BALL = 0.1  # radius of a cluster of inputs, over their norm
 TURNED = 0.99  # a code whose direction's cosine with before is below this was put elsewhere
 SHIFTED = 1e-3  # a code that moved by more than this share of its norm did not stay
 LANDED = 1e-5  # distance of two unit vectors that counts as none
-EXACT = "donot_use_mm_for_euclid_dist"  # by products, distances have only half of the digits
+FEW = 1024  # tokens of a step that no codebook makes slow
+STARVING = 256  # tokens of a step that only lets codes starve
+CHEAP, LARGEST = 2**22, 2**27  # tokens x codes of a step: if there are many of it, and if one
 
 
 class NotFinite(Exception):
@@ -64,19 +69,19 @@ class Seen:
     announced: Tensor  #: (n,) int64, codes that the layer says it reset
     output: Any = field(repr=False)
 
-    @property
+    @cached_property
     def hits(self) -> Tensor:
         """(K,) int64."""
         return torch.bincount(self.indices[self.indices >= 0], minlength=len(self.after))
 
-    @property
+    @cached_property
     def put_elsewhere(self) -> Tensor:
         """(K,) bool: the code did not follow its inputs, it was put somewhere else.
 
         Without a hit: it points elsewhere, or onto an input. (An average without new inputs
         shrinks or grows a code and does not turn it.) With hits: both.
         """
-        before, after = F.normalize(self.before, dim=-1), F.normalize(self.after, dim=-1)
+        before, after = self._directions
         turned = (before * after).sum(dim=-1) < TURNED
         turned &= (self.after != self.before).any(dim=-1)
         hit = self.hits > 0
@@ -85,15 +90,18 @@ class Seen:
             return turned & ~hit
         rows = doubtful.nonzero().flatten()
         landed = torch.zeros_like(turned)
-        gaps = torch.cdist(after[rows], F.normalize(self.z, dim=-1), compute_mode=EXACT)
-        landed[rows] = (gaps < LANDED).any(dim=-1)
+        landed[rows] = _landed(self.after[rows], self.z)
         return torch.where(hit, turned & landed, turned | landed)
 
-    @property
+    @cached_property
     def shifted(self) -> Tensor:
         """(K,) bool: the code points another way than before, if only by little."""
-        before, after = F.normalize(self.before, dim=-1), F.normalize(self.after, dim=-1)
+        before, after = self._directions
         return (after - before).norm(dim=-1) > SHIFTED
+
+    @property
+    def _directions(self) -> tuple[Tensor, Tensor]:
+        return F.normalize(self.before, dim=-1), F.normalize(self.after, dim=-1)
 
     @property
     def reset(self) -> Tensor:
@@ -101,6 +109,15 @@ class Seen:
         said = torch.zeros(len(self.after), dtype=torch.bool)
         said[self.announced] = True
         return said | self.put_elsewhere
+
+
+def _landed(codes: Tensor, z: Tensor) -> Tensor:
+    """(n,) bool: which of ``codes`` (n, D) have the direction of one of ``z`` (N, D)."""
+    # in double precision, or a product could not tell so small a distance from none
+    codes, z = F.normalize(codes.double(), dim=-1), F.normalize(z.double(), dim=-1)
+    parts = codes.split(max(1, CHEAP // len(z)))
+    nearest = [(part @ z.T).amax(dim=-1) for part in parts]
+    return 2 - 2 * torch.cat(nearest) < LANDED**2 if nearest else codes.new_zeros(0).bool()
 
 
 class Bench:
@@ -128,8 +145,8 @@ class Bench:
         self.codebooks = len(self.reader.sizes)
         self.dim = dim or self.settings.get("dim") or (None if book is None else book.shape[-1])
         self.tokens_given = tokens is not None
-        few = 4 if (self.codes or 0) <= 256 else 2
-        self.tokens = tokens or max(32, few * (self.codes or 64))
+        share = 4 if (self.codes or 0) <= 256 else 2
+        self.tokens = tokens or max(32, share * (self.codes or 64))
         self.device = next(
             (t.device for t in itertools.chain(pristine.parameters(), pristine.buffers())),
             torch.device("cpu"),
@@ -139,6 +156,7 @@ class Bench:
             fresh = bool((counts == counts[0]).all())
         self.fresh = fresh
         self.generator = torch.Generator().manual_seed(seed)
+        self.transformed = False  # until `compare` sees it
 
     @property
     def decay(self) -> float | None:
@@ -162,9 +180,24 @@ class Bench:
         return max(256, (self.codes or 0) * 9 // 8)
 
     @property
+    def starving(self) -> int:
+        """Tokens in one place, enough to see codes without a hit starve and be reset."""
+        return self.crowd if self.crowd <= FEW else STARVING
+
+    @property
+    def few(self) -> int:
+        """The tokens of a step, or fewer, for what does not depend on their number."""
+        return min(self.tokens, max(STARVING, CHEAP // (self.codes or 1)))
+
+    @property
+    def affordable(self) -> int:
+        """The tokens of a step, or as many as can be compared with so many codes."""
+        return min(self.tokens, max(self.few, LARGEST // (self.codes or 1)))
+
+    @property
     def visitable(self) -> bool:
         """Whether a code's own row can be fed as a token: nothing is projected in between."""
-        return self.book(self.pristine).shape[-1] == self.dim
+        return self.book(self.pristine).shape[-1] == self.dim and not self.transformed
 
     @property
     def patience(self) -> int:
@@ -178,9 +211,37 @@ class Bench:
         """
         if self.dim is None:
             raise ValueError("the dimension of a token cannot be read from the layer: give dim=")
-        z = self.broad()
-        output = self.call(self.copy().eval(), z, untrained=True)
-        self.reader.quantized(output, z)  # the rest may be there in training mode only
+        z = self.broad(self.few)
+        module = self.copy().eval()
+        output = self.call(module, z, untrained=True)
+        quantized = self.reader.quantized(output, z)
+        self._check_indices(quantized, output, module, z)
+
+    def _check_indices(self, quantized: Tensor, output: Any, module: nn.Module, z: Tensor) -> None:
+        """Raises WrongAdapter if the output is made of other rows than its indices name.
+
+        Nothing is said of outputs that are no rows, such as sums over levels.
+        """
+        book = self.book(module)
+        if self.codebooks != 1 or book is None or book.shape[1] != z.shape[1]:
+            return
+        rows = row_indices(quantized, book)
+        if rows is None or not bool((book != book[0]).any()):  # no codes yet, for example
+            return
+        try:
+            said = self.indices(module, output, z)
+        except WrongAdapter:  # there may be indices in training mode only
+            return
+        other = (said >= 0) & (book[said] != book[rows]).any(dim=-1)
+        if bool(other.any()):
+            first = int(other.nonzero()[0])
+            raise self.reader.wrong(
+                "indices",
+                f"the codes that its output is made of (token {first} is row {int(rows[first])} of "
+                "the codebook; whole numbers above 256 that pass through bfloat16, or above 2,048 "
+                "through float16, are rounded)",
+                int(said[first]),
+            )
 
     # --- reading ---
 
@@ -198,7 +259,7 @@ class Bench:
 
     def copy(self, module: nn.Module | None = None) -> nn.Module:
         """A copy, by default of the subject as it was given."""
-        return copy.deepcopy(self.pristine if module is None else module)
+        return copied(self.pristine if module is None else module)
 
     @torch.no_grad()
     def call(self, module: nn.Module, z: Tensor, *, untrained: bool = False) -> Any:
@@ -209,7 +270,10 @@ class Bench:
         """
         mode = "training" if module.training else "evaluation"
         try:
-            output = self.adapter.call(module, z.to(self.device))
+            with warnings.catch_warnings():
+                if len(z) < self.tokens:  # a layer may warn of a batch so small: it is our choice
+                    warnings.simplefilter("ignore")
+                output = self.adapter.call(module, z.to(self.device))
         except Exception as error:  # a layer may raise anything
             raise ValueError(
                 f"the layer, called in {mode} mode through its adapter, rejects tokens of shape "
@@ -240,6 +304,31 @@ class Bench:
             output,
         )
 
+    def compare(self, seen: Seen) -> None:
+        """Notes whether tokens get something other than their codes' rows, as they are or as
+        unit vectors: then places of rows and of tokens cannot be compared."""
+        whole = self.codebooks == 1 and len(seen.indices) == len(seen.z)
+        if whole and seen.before.shape[-1] == self.dim and bool((seen.indices >= 0).all()):
+            rows, given = seen.before[seen.indices], self.reader.quantized(seen.output, seen.z)
+            self.transformed = all(
+                float(((given - r).norm(dim=-1) / r.norm(dim=-1)).median()) > BALL
+                for r in (rows, F.normalize(rows, dim=-1))
+            )
+
+    def starving_step(self, module: nn.Module, place: Tensor) -> tuple[Seen, nn.Module, nn.Module]:
+        """A step on tokens in one place, and the module before and after it.
+
+        If so many codes are reset that some may lack a donor, the step is taken again with
+        tokens enough for all. Not if the threshold follows the number of tokens.
+        """
+        after = self.copy(module)
+        seen = self.step(after, self.ball(place, self.starving))
+        short = self.starving < self.crowd and 2 * int(seen.reset.sum()) > self.starving
+        if short and not self.settings.get("reset_relative"):
+            after = self.copy(module)
+            seen = self.step(after, self.ball(place, self.crowd))
+        return seen, module, after
+
     # --- inputs: norm sqrt(dim), as outputs of an encoder have whose features are of order 1 ---
 
     def broad(self, tokens: int | None = None) -> Tensor:
@@ -253,6 +342,18 @@ class Bench:
     def ball(self, centre: Tensor, tokens: int, radius: float = BALL) -> Tensor:
         """(N, dim) different tokens close to one direction."""
         return self._scaled(centre + radius * F.normalize(self._noise(tokens), dim=-1))
+
+    def between(self, z: Tensor, tokens: int) -> Tensor:
+        """(N, dim) different tokens, each between two of ``z`` (n, dim), as a cell is convex.
+
+        Of one token nothing is between: it comes back alone.
+        """
+        if len(z) < 2:
+            return z
+        left = torch.randint(len(z), (tokens,), generator=self.generator)
+        apart = torch.randint(1, len(z), (tokens,), generator=self.generator)
+        share = torch.rand(tokens, 1, generator=self.generator)
+        return self._scaled(z[left].lerp(z[(left + apart) % len(z)], share))
 
     def _noise(self, tokens: int) -> Tensor:
         return torch.randn(tokens, self.dim, generator=self.generator)
@@ -286,7 +387,7 @@ def made(subject: nn.Module | Callable[[], nn.Module], seed: int) -> tuple[nn.Mo
     """
     if isinstance(subject, nn.Module):
         try:
-            return copy.deepcopy(_with_values(subject)), None
+            return copied(_with_values(subject)), None
         except (TypeError, RuntimeError) as error:
             raise TypeError(
                 f"{type(subject).__name__} cannot be copied ({error}); give a function without "

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vqlib.diagnosis.audit.bench import SHIFTED, Bench, Seen
+from vqlib.diagnosis.audit.bench import FEW, SHIFTED, Bench, Seen
 from vqlib.diagnosis.findings import Evidence, Finding
 
 LONGEST = 400  # steps that a starving may take
 AGAIN = 20  # checks for which codes that are reset again and again are left alone
-PAIRS = 10**7  # of tokens and codes compared, over all steps
+PAIRS = 10**8  # of tokens and codes compared, over all steps
+VISITED = 1024  # tokens fed to reset codes, of more codes than `Bench.starving` tokens
 BESIDE = 0.9  # cosine from which a code is among inputs that lie in one place
 FORGOTTEN = (
     "A reset code is dead again at once and is moved again, even if it is hit: its count is not "
@@ -37,7 +38,7 @@ class Starving:
     """
 
     centre: Tensor
-    tokens: int
+    tokens: int  #: of the last step, or of the step that reset most codes
     steps: int = 0
     put: int = 0  #: codes put elsewhere, over all steps
     said: int = 0  #: codes that the layer says it reset, over all steps
@@ -47,6 +48,7 @@ class Starving:
     codes: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     before: nn.Module | None = None
     after: nn.Module | None = None
+    trained: nn.Module | None = None  #: the module at the end
 
     @property
     def window(self) -> str:
@@ -55,25 +57,25 @@ class Starving:
 
 def starve(bench: Bench, settled: nn.Module) -> Starving:
     """Feed one place until half of the codebook was reset, or for as long as that may take."""
-    tokens = bench.crowd
     seen, module = None, bench.copy(settled)
-    done = Starving(bench.direction(), tokens)
-    for _ in range(_patience(bench, module, tokens)):
-        before = bench.copy(module)
-        seen = bench.step(module, bench.ball(done.centre, tokens))
+    done = Starving(bench.direction(), bench.starving)
+    for _ in range(_patience(bench, module)):
+        seen, before, module = bench.starving_step(module, done.centre)
         put = seen.put_elsewhere
         done.steps += 1
         done.put += int(put.sum())
         done.said += len(seen.announced)
         if int(put.sum()) > len(done.codes):
             done.reset, done.codes = seen, put.nonzero().flatten()
-            done.before, done.after = before, bench.copy(module)
+            done.before, done.after, done.tokens = before, module, len(seen.z)
         if 2 * done.put >= bench.codes:
             break
     if not (done.put or done.said):
         done.undone = _undone(bench, bench.copy(module), done)
-    if seen.counts is not None and bench.threshold(tokens):
-        starved = (seen.hits == 0) & (seen.counts < bench.threshold(tokens))
+    done.trained = module
+    threshold = bench.threshold(len(seen.z))
+    if seen.counts is not None and threshold:
+        starved = (seen.hits == 0) & (seen.counts < threshold)
         done.dead = int(starved.sum())
     return done
 
@@ -115,23 +117,23 @@ class Moments(TorchDispatchMode):
         return output
 
 
-def _patience(bench: Bench, module: nn.Module, tokens: int) -> int:
+def _patience(bench: Bench, module: nn.Module) -> int:
     """Steps until the largest count is below the threshold without a hit, and some more."""
-    threshold, counts = bench.threshold(tokens), bench.counts(module)
+    threshold, counts = bench.threshold(bench.starving), bench.counts(module)
     spare = 2 * bench.every + 3
     if threshold == 0:
         return 20
     if threshold is None and counts is not None:
-        return patience_without_resets(bench)
+        return max(patience_without_resets(bench), min(LONGEST, spare))
     if threshold is None or counts is None or not bench.decay or bench.decay == 1:
-        return 60
+        return max(60, min(LONGEST, spare))
     above = max(1.0, float(counts.max()) / threshold)
     return min(LONGEST, math.ceil(math.log(above) / -math.log(bench.decay)) + spare)
 
 
 def patience_without_resets(bench: Bench) -> int:
     """Steps to look for an effect on a reset that was not seen: fewer for a large codebook."""
-    return max(60, min(LONGEST, PAIRS // (bench.crowd * (bench.codes or 1))))
+    return max(60, min(LONGEST, PAIRS // (bench.starving * (bench.codes or 1))))
 
 
 def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
@@ -140,12 +142,12 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
     evidence = [Evidence("codes put elsewhere", starved.put, "codes", starved.window)]
     if starved.put or starved.said or starved.undone:
         return Finding("reset-never-fires", "clear", tuple(evidence))
-    if threshold is None and bench.counts(bench.pristine) is not None:
+    if threshold is None and (kept := _kept_counts(bench, starved)):
         return Finding(
             "reset-never-fires",
             "unknown",
             tuple(evidence),
-            "The layer keeps counts, but no reset was seen, and its settings name no threshold: "
+            f"The layer keeps {kept}, but no reset was seen, and its settings name no threshold: "
             "whether a reset is on is not known.",
             'its threshold in the adapter: settings=lambda m: {"dead_code_threshold": ...}',
         )
@@ -191,6 +193,19 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
     )
 
 
+def _kept_counts(bench: Bench, starved: Starving) -> str | None:
+    """What the layer keeps for each code and changes as it trains, if anything."""
+    if bench.counts(bench.pristine) is not None:
+        return "counts"
+    before = dict(bench.pristine.named_buffers())
+    for name, now in starved.trained.named_buffers():
+        if now.numel() == bench.codes == max(now.shape, default=0) and not torch.equal(
+            now, before.get(name, now.new_empty(0))
+        ):
+            return f"a number for each code in `{name}`"
+    return None
+
+
 @dataclass(frozen=True)
 class Visit:
     """The reset codes are fed their own places."""
@@ -201,11 +216,11 @@ class Visit:
     steps: int
 
 
-def visit(bench: Bench, starved: Starving, module: nn.Module) -> Visit:
+def visit(bench: Bench, starved: Starving, module: nn.Module, codes: Tensor) -> Visit:
     """Feed each reset code its own place; hits twice the threshold, if that is known.
 
-    With so many hits at every step a code is alive by definition. All other tokens lie in
-    one place.
+    Of ``codes`` as many are fed as there are tokens for. With so many hits at every step a code
+    is alive by definition. All other tokens lie in one place.
     """
     value = bench.settings.get("dead_code_threshold")
     hits, tokens = 8, 0
@@ -213,7 +228,9 @@ def visit(bench: Bench, starved: Starving, module: nn.Module) -> Visit:
         hits, tokens = 1, math.ceil(bench.codes / (2 * value))
     elif value is not None:
         hits = max(1, math.ceil(2 * value))
-    codes = starved.codes[: max(1, min(2**14, tokens or 2**14) // hits)]
+    most = 2**14 if starved.tokens <= FEW else VISITED
+    # the first ones: of equal codes it is the first that is chosen
+    codes = codes[: max(1, min(most, tokens or most) // hits)]
     module = bench.copy(module)
     rows = bench.book(module)[codes]
     size = rows.norm(dim=-1).clamp(min=1e-12)
@@ -229,8 +246,8 @@ def visit(bench: Bench, starved: Starving, module: nn.Module) -> Visit:
     return Visit(hits, int(taken.sum()), int((lost & taken).sum()), steps)
 
 
-def leave_alone(bench: Bench, starved: Starving) -> tuple[int | None, nn.Module]:
-    """(steps until most reset codes are reset again without a hit, the module to visit).
+def leave_alone(bench: Bench, starved: Starving) -> tuple[int | None, nn.Module, Tensor]:
+    """(steps until most reset codes are reset again without a hit; the module and codes to visit).
 
     None: in none of `Bench.patience` steps. If it happens at the very next check, they are
     left alone for `AGAIN` more, so that a count that is never refilled has time to fall.
@@ -241,16 +258,24 @@ def leave_alone(bench: Bench, starved: Starving) -> tuple[int | None, nn.Module]
     step = 0
     while 2 * int(again.sum()) <= len(codes):
         if step == bench.patience:
-            return None, starved.after
+            return None, starved.after, codes
         step += 1
-        seen = bench.step(module, bench.ball(-starved.centre, starved.tokens))
+        if step <= bench.every:  # at the next check, what the threshold is measured by is the same
+            seen = bench.step(module, bench.ball(-starved.centre, starved.tokens))
+        else:
+            seen, _, module = bench.starving_step(module, -starved.centre)
         again |= idle & seen.reset[codes]
         idle &= seen.hits[codes] == 0
     if step > bench.every:
-        return step, starved.after
-    for _ in range(AGAIN * bench.every):  # each time elsewhere than the codes were just put
-        bench.step(module, bench.ball(bench.direction(), starved.tokens))
-    return step, module
+        return step, starved.after, codes
+    lately = torch.zeros_like(again)  # with few tokens some codes may still wait for a donor
+    for left in reversed(range(AGAIN * bench.every)):
+        # each time elsewhere than the codes were just put
+        seen = bench.step(module, bench.ball(bench.direction(), bench.starving))
+        if left < bench.every:
+            lately |= seen.reset[codes]
+    waiting = bench.starving < bench.crowd and lately.any()
+    return step, module, codes[lately] if waiting else codes
 
 
 def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
@@ -273,13 +298,13 @@ def reset_does_not_survive(bench: Bench, starved: Starving) -> Finding:
         return Finding(name, "critical", evidence, cause, remedy)
     if starved.after is None:
         return Finding(name, "not applicable", cause=f"No reset was seen in {starved.window}.")
-    lived, module = leave_alone(bench, starved)
+    lived, module, codes = leave_alone(bench, starved)
     evidence = [Evidence("codes reset in one step", len(starved.codes), f"of {bench.codes} codes")]
     steps = f"more than {bench.patience}" if lived is None else lived
     evidence.append(Evidence("steps until reset again without a hit", steps, "steps"))
     short = lived is not None and lived <= bench.every
     if bench.visitable:
-        seen = visit(bench, starved, module)
+        seen = visit(bench, starved, module, codes)
         window = f"{seen.steps} steps with {seen.hits} hits for each reset code"
         evidence += [
             Evidence("reset codes that were hit", seen.taken, "codes", window),

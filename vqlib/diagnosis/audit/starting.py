@@ -14,6 +14,7 @@ from vqlib.diagnosis.findings import Evidence, Finding
 SLACK = 0.2  # radians by which a code left the way from where it was to its inputs' mean
 LOUD, FAINT = 1e-2, 1e-3  # a total collapse should read at least so much
 REMEDY = "Start the counts at the hits of the first batch."
+SELDOM = 400  # steps to wait for a reset of a layer that nothing else moves: two checks
 GROWN, EXPLODED = 3.0, 10.0  # x the norm of codes that were hit
 
 
@@ -27,17 +28,29 @@ class Start:
 
 
 def start(bench: Bench) -> Start:
-    """The first steps, one more than the reset's interval so that it can act twice."""
+    """The first steps, and one more than the reset's interval so that it can act twice."""
     module = bench.copy()
-    steps = [bench.step(module, bench.broad()) for _ in range(min(bench.every, 10) + 1)]
-    return Start(module, steps, any(bool((s.before != s.after).any()) for s in steps))
+    tokens = [bench.affordable] * min(bench.every, 10) + [bench.few]
+    steps = [bench.step(module, bench.broad(n)) for n in tokens]
+    if bench.every >= len(steps) and not any(map(_moved, steps)):
+        # the reset alone may move codes, and seldom: now most codes have no hit
+        place = bench.direction()
+        while len(steps) < min(SELDOM, 2 * bench.every + 1) and not _moved(steps[-1]):
+            steps.append(bench.step(module, bench.ball(place, bench.few)))
+    bench.compare(steps[-1])
+    return Start(module, steps, any(map(_moved, steps)))
+
+
+def _moved(seen: Seen) -> bool:
+    return bool((seen.before != seen.after).any())
 
 
 def cold_start(bench: Bench, started: Start) -> Finding:
     """How many codes in use were thrown away in the first steps.
 
     In use: hit at least twice the threshold (the uniform share, if the threshold is unknown).
-    Thrown away: neither where it was nor on the way to the mean of its inputs.
+    Thrown away: neither where it was nor on the way to the mean of its inputs, in direction or,
+    in the first step, in length.
     """
     if bench.fresh is False:
         return _seen_data("cold-start")
@@ -45,7 +58,16 @@ def cold_start(bench: Bench, started: Start) -> Finding:
         return Finding(
             "cold-start",
             "not applicable",
-            cause="The layer projects its inputs, so codes and inputs cannot be compared.",
+            cause="The layer projects its inputs or transforms its codes, so the two cannot be "
+            "compared.",
+        )
+    if bench.affordable < bench.tokens:
+        return Finding(
+            "cold-start",
+            "unknown",
+            cause=f"A step of {bench.tokens} tokens for {bench.codes} codes takes too long here; "
+            f"{bench.affordable} tokens cannot answer for it.",
+            remedy="the same layer with fewer codes, or fewer tokens=",
         )
     threshold = bench.threshold(bench.tokens)
     enough = bench.tokens / bench.codes if threshold is None else max(1.0, 2 * threshold)
@@ -69,8 +91,11 @@ def cold_start(bench: Bench, started: Start) -> Finding:
         )
     random = float(_turn(codes, first.before)[used].median()) < 1e-3
     thrown = _astray(codes, first) & used
+    shrunk = _shrunk(codes, first) & used & ~thrown
     for seen in checked[1:]:
         thrown |= _astray(seen.before, seen) & used & (seen.hits >= enough)
+    if int(shrunk.sum()) > int(thrown.sum()):
+        return _shrinking(codes, first, used, shrunk)
     part = int(thrown.sum()) / int(used.sum())
     first_steps = "first step" if len(checked) == 1 else f"first {len(checked)} steps"
     window = f"{first_steps} of {bench.tokens} tokens"
@@ -108,11 +133,29 @@ def cold_start(bench: Bench, started: Start) -> Finding:
     return Finding("cold-start", "critical" if part > 0.5 else "warning", evidence, cause, REMEDY)
 
 
+def _shrinking(codes: Tensor, first: Seen, used: Tensor, shrunk: Tensor) -> Finding:
+    window = f"first step of {len(first.z)} tokens"
+    kept = float((first.after.norm(dim=-1) / codes.norm(dim=-1))[used].median())
+    part = int(shrunk.sum()) / int(used.sum())
+    return Finding(
+        "cold-start",
+        "note" if part <= 0.05 else "critical" if part > 0.5 else "warning",
+        (
+            Evidence("codes in use", int(used.sum()), f"of {len(codes)} codes", window),
+            Evidence("of these shrunk to less than half", int(shrunk.sum()), "codes", window),
+            Evidence("their norm after the step, over before", kept, "", "median"),
+        ),
+        "Codes that the first batch uses shrink at once: a code is a running sum divided by a "
+        "running count, and the sum starts too small for the count.",
+        "Start each running sum at its code x its count.",
+    )
+
+
 def narrow_start(bench: Bench) -> tuple[nn.Module, list[Seen]]:
     """First steps on data in one place, then in the opposite one: most codes have no hit."""
     module, centre = bench.copy(), bench.direction()
     places = (centre, -centre, -centre)
-    return module, [bench.step(module, bench.ball(place, bench.tokens)) for place in places]
+    return module, [bench.step(module, bench.ball(place, bench.few)) for place in places]
 
 
 def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
@@ -137,7 +180,7 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
             cause="Every code was hit or reset.",
             remedy="the same layer without its reset",
         )
-    window = f"first {len(steps)} steps of {bench.tokens} tokens in one place"
+    window = f"first {len(steps)} steps of {bench.few} tokens in one place"
     evidence = (
         Evidence("largest norm of a code without a hit", ratio, "x that of hit codes", window),
         Evidence("codes without a hit", idle, f"of {bench.codes}", window),
@@ -161,7 +204,7 @@ def loss_hides_collapse(bench: Bench, narrow: nn.Module) -> Finding:
     ``narrow`` has all its codes in one place, set there by its first batch, so broad inputs
     are a collapse. The loss is scaled to 1 - cosine = 1.
     """
-    z = bench.broad()
+    z = bench.broad(bench.few)
     narrow.train()
     output = bench.call(bench.copy(narrow), z)
     loss = bench.reader.loss(output)
@@ -224,6 +267,14 @@ def _turn(left: Tensor, right: Tensor) -> Tensor:
     """(K,) angles in radians; by chords, as acos loses small angles."""
     left, right = F.normalize(left, dim=-1), F.normalize(right, dim=-1)
     return 2 * torch.atan2((left - right).norm(dim=-1), (left + right).norm(dim=-1))
+
+
+def _shrunk(codes: Tensor, seen: Seen) -> Tensor:
+    """(K,) bool: the code is less than half as long as it was, and as its inputs' mean is."""
+    hits = seen.hits.clamp(min=1)[:, None]
+    means = torch.zeros_like(codes).index_add_(0, seen.indices, seen.z) / hits
+    least = torch.minimum(codes.norm(dim=-1), means.norm(dim=-1))
+    return seen.after.norm(dim=-1) < 0.5 * least
 
 
 def _astray(codes: Tensor, seen: Seen) -> Tensor:

@@ -18,8 +18,10 @@ from vqlib.quantization.names import near
 MOST_COLUMNS = 10_000  # a log has tens of them
 UNSAID = "train"  # the split of what names none
 LISTED = 12  # names shown in a message
+MOST_LEVELS = 64  # codebooks of one model
+FEW_CODES = 3  # fewer entries a cell are of codebooks, not of codes
 EXAMPLE = 'A CSV of two lines would do: "step,used_codes", then "100,97"'
-FRACTION = re.compile(r"\s*(\d+)\s*(?:/|\bof\b)\s*(\d+)\s*")
+FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/|\bof\b)\s*(\d+)\s*")
 NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*%?\s*")
 
 
@@ -58,7 +60,11 @@ def understand(
     meanings = {c: m for c, m in meanings.items() if m is not None and _is_metric(c)}
     steps, how_step = _steps(table, meanings, name, set(given))
     splits, split_column = _splits(table, meanings, name)
-    columns = _preferred(_columns(table, meanings, name), set(given))
+    if splits is None and (counted_apart := _counted_apart(table, meanings)) is not None:
+        steps = steps.mask(counted_apart).ffill().bfill()
+        splits = counted_apart.map({True: "val", False: "train"})
+        split_column = ["split <- val, if the step alone is told and counts epochs"]
+    columns = _preferred(_columns(table, meanings, name, codebook_size), set(given))
     size = codebook_size or size_of(columns)
     _refuse_another_size(columns, name, size)
     columns = converted(columns, size, name, set(given))
@@ -175,22 +181,45 @@ def _steps(
 ) -> tuple[pd.Series, str]:
     """(steps, how they were found): a counter of steps, else epochs, else the rows themselves."""
     found = {q: [c for c, m in meanings.items() if m.quantity == q] for q in ("step", "epoch")}
-    step = max(
-        found["step"], key=lambda c: (c in given, c == "step", table[c].notna().sum()), default=None
-    )
     epoch = next(iter(found["epoch"]), None)
-    if step is None and epoch is None:
+    if not found["step"] and epoch is None:
         return pd.Series(np.arange(len(table)) + 1.0), "step <- the rows, in their order"
-    counted = {c: _counter(table[c], c, name) for c in (step, epoch) if c is not None}
+    named = [*found["step"], *([epoch] if epoch else [])]
+    counted = {c: _counter(table[c], c, name) for c in named}
+    step = max(found["step"], key=lambda c: _likely(c, counted[c], given), default=None)
     if step is None:
         return counted[epoch], f"step <- {epoch}"
     steps = counted[step]
     if epoch is not None and _starts_again(steps, counted[epoch]):
         length = steps.max() + 1
-        return counted[epoch].ffill() * length + steps, f"step <- {epoch} x {length:g} + {step}"
+        return counted[
+            epoch
+        ].ffill() * length + steps.ffill(), f"step <- {epoch} x {length:g} + {step}"
     if steps.isna().any() and epoch is not None and not steps.isna().all():
         steps = steps.ffill().bfill()
     return steps, "" if step == "step" else f"step <- {step}"
+
+
+def _counted_apart(table: pd.DataFrame, meanings: dict[str, Meaning]) -> pd.Series | None:
+    """Rows of evaluation as MMEngine writes them: their step is an epoch's, and stands alone.
+
+    None: there are none.
+    """
+    named = [c for c, m in meanings.items() if m.quantity in ("step", "epoch")]
+    full = [c for c in named if table[c].notna().all()]
+    others = [c for c in named if c not in full]
+    if len(full) != 1 or len(others) < 2 or any(m.split for m in meanings.values()):
+        return None
+    alone = table[others].isna().all(axis=1)
+    steps = pd.to_numeric(table[full[0]], errors="coerce")
+    back = steps < steps.mask(alone).ffill()
+    return alone if alone.any() and back[alone].all() else None
+
+
+def _likely(column: str, steps: pd.Series, given: set) -> tuple:
+    """The larger, the likelier the column counts steps; a fraction counts epochs."""
+    whole = bool((steps.dropna() % 1 == 0).all())
+    return column in given, column == "step", whole, int(steps.notna().sum())
 
 
 def _counter(values: pd.Series, column: str, name: str) -> pd.Series:
@@ -216,8 +245,10 @@ def _counter(values: pd.Series, column: str, name: str) -> pd.Series:
 def _starts_again(steps: pd.Series, epochs: pd.Series) -> bool:
     """Whether steps are counted anew in each epoch."""
     both = pd.DataFrame({"step": steps, "epoch": epochs.ffill()}).dropna()
-    back = both["step"].diff() < 0
-    return bool(back.any() and (both["epoch"].diff()[back] > 0).all())
+    step, epoch = both["step"].diff(), both["epoch"].diff()
+    back = step < 0
+    at_ends = (epoch > 0).sum() > 0 and (step[epoch > 0] == 0).all()  # told once an epoch
+    return bool((back.any() and (epoch[back] > 0).all()) or (at_ends and not back.any()))
 
 
 def _splits(
@@ -245,22 +276,26 @@ def _splits(
 # --- cells ---
 
 
-def _columns(table, meanings, name) -> list[Column]:
+def _columns(table, meanings, name, size) -> list[Column]:
     found = []
     for column, m in meanings.items():
         if m.quantity in ("step", "epoch", "split"):
             continue
         values = table[column]
         values.attrs["whole"] = table.attrs.get("whole", ())
-        found += _of_cells(column, m, values, name)
+        found += _of_cells(column, m, values, name, size)
     return found
 
 
-def _of_cells(column: str, m: Meaning, values: pd.Series, name: str) -> list[Column]:
+def _of_cells(
+    column: str, m: Meaning, values: pd.Series, name: str, size: int | None = None
+) -> list[Column]:
     """The column; one for each codebook if its cells hold lists; K beside it if they hold n/K."""
     if _holds_text(values):
         lists = values.map(_list)
         if lists.notna().any():
+            if m.quantity in USE and (spread := _spread(lists, size)) is not None:
+                return _of_spread(column, m, spread)
             width = int(lists.dropna().map(len).max())
             parts = []
             for i in range(width):
@@ -283,6 +318,46 @@ def _of_cells(column: str, m: Meaning, values: pd.Series, name: str) -> list[Col
     return [Column(column, m._replace(per_cent=per_cent), numbers, described(column, m))]
 
 
+def _spread(lists: pd.Series, size: int | None) -> pd.DataFrame | None:
+    """(rows, K) if the lists tell of each code and not of each codebook; None if they do not.
+
+    They do if there are K whole numbers, if shares sum to 1, or if there are too many entries
+    for codebooks. A sum in one row alone may be chance.
+    """
+    widths = lists.dropna().map(len)
+    several = widths.nunique() == 1 and (widths.iloc[0] == size or len(widths) > 1)
+    if not several or widths.iloc[0] < FEW_CODES:
+        return None
+    try:
+        rows = pd.DataFrame(
+            lists.map(lambda c: [np.nan] * widths.iloc[0] if c is None else c).tolist()
+        )
+        rows = rows.astype(float)
+    except (TypeError, ValueError):
+        return None
+    held = rows.dropna()
+    shares = bool((held.sum(axis=1) - 1).abs().lt(1e-3).all())
+    counts = widths.iloc[0] == size and bool((held % 1 == 0).all(axis=None))
+    return rows if shares or counts or widths.iloc[0] > MOST_LEVELS else None
+
+
+def _of_spread(column: str, m: Meaning, rows: pd.DataFrame) -> list[Column]:
+    """Their perplexity; the codes in use too if hits are counted, for a mean of hits never is 0."""
+    share = rows.div(rows.sum(axis=1), axis=0)
+    entropy = -(share * np.log(share.where(share > 0))).sum(axis=1, skipna=True)
+    found = {"perplexity": np.exp(entropy).where(rows.notna().all(axis=1))}
+    if (rows.dropna() % 1 == 0).all(axis=None):
+        found["used_codes"] = rows.gt(0).sum(axis=1).where(rows.notna().all(axis=1)).astype(float)
+    of = f"{column}, {rows.shape[1]} numbers a cell, one a code"
+    size = pd.Series(float(rows.shape[1]), index=rows.index)
+    size_said = m._replace(quantity="codebook_size", per_cent=False)
+    columns = [Column(column, size_said, size, f"codebook_size <- {rows.shape[1]}")]
+    for quantity, values in found.items():
+        said = m._replace(quantity=quantity, per_cent=False)
+        columns.append(Column(column, said, values, described(column, said, of)))
+    return columns
+
+
 def _whole(values: pd.Series) -> bool:
     """Whether the cells are written without a decimal point."""
     if _holds_text(values):
@@ -299,6 +374,7 @@ def _of_fractions(column, m: Meaning, values, fractions, name) -> list[Column]:
     size = fractions.map(lambda f: f[1] if f else np.nan).astype(float)
     unused = m.quantity in ("unused_codes", "unused_share")
     quantity = "unused_codes" if unused else "used_codes"
+    quantity = "perplexity" if m.quantity == "perplexity" else quantity
     codes = m._replace(quantity=quantity, per_cent=False)
     return [
         Column(column, codes, over, described(column, codes)),
@@ -331,7 +407,7 @@ def _numbers(values: pd.Series, column: str, name: str) -> pd.Series:
 
 def _plain_digits(text: str) -> str:
     """A number without the commas between its thousands."""
-    return text.replace(",", "") if re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", text) else text
+    return text.replace(",", "") if re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+(\.\d+)?", text) else text
 
 
 def _holds_text(values: pd.Series) -> bool:

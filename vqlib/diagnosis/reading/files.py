@@ -8,13 +8,14 @@ import io
 import json
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from vqlib.diagnosis.logs import HistoryError
-from vqlib.diagnosis.reading.columns import EXAMPLE, MOST_COLUMNS
-from vqlib.diagnosis.reading.console import read_console
+from vqlib.diagnosis.logs import ONE_RUN, HistoryError
+from vqlib.diagnosis.reading.columns import EXAMPLE, LISTED, MOST_COLUMNS
+from vqlib.diagnosis.reading.console import printed_names, read_console
 from vqlib.diagnosis.reading.names import meaning
 
 LARGEST = 2**29  # bytes, unpacked
@@ -36,14 +37,23 @@ KINDS = {
     b"RIFF": "a sound or a video",
     b"\x89HDF": "an HDF5 file",
 }
+RULE = re.compile(r"\s*[|+][\s|+:=-]*-[\s|+:=-]*")  # |---|---|, +----+
+DECIMAL_COMMA = re.compile(r"(?<![\d,])(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))(?![\d,])")
+CURVE = {"wall time", "timestamp", "time", "relative time", "index", "step", "epoch", "iteration"}
+CURVES = (("/steps", "/values"), ("/x", "/y"))  # of a metric, in JSON
+METRIC_NAMES = ("metric", "metricname", "tag", "key", "name", "variable")
+METRIC_VALUES = ("value", "metricvalue")
+CONTEXTS = ("runcontext", "context", "subset", "split")
 TEXTS = (
     (re.compile(r"\s*<(!doctype|html|\?xml|svg)", re.I), "a page of HTML or XML"),
     (re.compile(r"\s*(import|from) \w+|.*\n(def|class) \w+", re.S), "Python source"),
 )
 
 
-def read_file(path: Path) -> pd.DataFrame:
+def read_file(path: Path, given: Mapping[str, str] | None = None) -> pd.DataFrame:
     """The table that a file holds, as it stands in it; `attrs["notes"]` tells what was left out.
+
+    ``given``, the user's own map, tells which names to look for in what a training printed.
 
     Raises HistoryError for what cannot be read; nothing in a file is ever executed.
     """
@@ -55,10 +65,10 @@ def read_file(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise HistoryError(f"{path} cannot be read: {reason}") from None
-    return parsed(content, path)
+    return parsed(content, path, given)
 
 
-def parsed(content: bytes, path: Path) -> pd.DataFrame:
+def parsed(content: bytes, path: Path, given: Mapping[str, str] | None = None) -> pd.DataFrame:
     """The table in the bytes of a file called ``path``."""
     content = _unpacked(content, path)
     if not content.strip():
@@ -72,13 +82,13 @@ def parsed(content: bytes, path: Path) -> pd.DataFrame:
     as_json = (_json_document, _json_lines) if text.lstrip()[:1] in ("{", "[") else (_table,)
     for reader in (*as_json, read_console):
         try:
-            table = reader(text)
+            table = reader(text, given) if reader is read_console else reader(text)
         except HistoryError as error:
             raise HistoryError(f"{path} {error}") from None
         except (ValueError, RecursionError, OverflowError, csv.Error):
             table = None
         if table is not None and len(table.columns) and reader is not read_console:
-            return _tensorboard_csv(table, path)
+            return _wide(_one_curve(table, path))
         if table is not None and not _is_source(text):
             return table
     raise HistoryError(f"{path} {_seems(text)}; expected a log. {EXAMPLE}")
@@ -98,8 +108,10 @@ def _unpacked(content: bytes, path: Path) -> bytes:
 
 def _text(content: bytes, path: Path) -> str:
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    unmarked = not wide and not any(content[1:2000:2]) and any(content[:2000:2])
+    coding = "utf-16" if wide else "utf-16-le" if unmarked else "utf-8-sig"
     try:
-        text = content.decode("utf-16" if wide else "utf-8-sig")
+        text = content.decode(coding)
     except UnicodeDecodeError:
         raise HistoryError(
             f"{path} cannot be read: it is not text (not UTF-8); expected a log. {EXAMPLE}"
@@ -136,9 +148,12 @@ def _history_in(value, depth: int) -> pd.DataFrame | None:
     if not isinstance(value, dict) or depth == 0:
         return None
     flat = _flat(value)
-    lists = {k: v for k, v in flat.items() if isinstance(v, list) and not _are_records(v)}
-    if curves := [k.removesuffix("/values") for k in lists if k.endswith("/values")]:
-        return _of_curves(curves, lists)
+    lists = _points(flat) | {
+        k: v for k, v in flat.items() if isinstance(v, list) and not _are_records(v)
+    }
+    for steps, values in CURVES:
+        if curves := [k.removesuffix(values) for k in lists if k.endswith(values)]:
+            return _of_curves(curves, lists, steps, values)
     if any(_tells(name) for name in lists):
         return _of_lists(lists)
     if value and all(isinstance(v, dict) for v in value.values()) and _numbered(value):
@@ -153,6 +168,17 @@ def _history_in(value, depth: int) -> pd.DataFrame | None:
 
 def _are_records(value: list) -> bool:
     return bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _points(flat: dict) -> dict[str, list]:
+    """Curves told point by point, {"usage": [{"step": 1, "value": 0.5}]}, as steps and values."""
+    found = {}
+    for name, points in flat.items():
+        curve = isinstance(points, list) and _are_records(points) and _tells(name)
+        if curve and all({"step", "value"} <= point.keys() for point in points):
+            found[f"{name}/steps"] = [point["step"] for point in points]
+            found[f"{name}/values"] = [point["value"] for point in points]
+    return found
 
 
 def _numbered(value: dict) -> bool:
@@ -170,12 +196,12 @@ def _of_lists(lists: dict[str, list]) -> pd.DataFrame:
     return table
 
 
-def _of_curves(names: list[str], lists: dict[str, list]) -> pd.DataFrame:
+def _of_curves(names: list[str], lists: dict[str, list], at: str, of: str) -> pd.DataFrame:
     """Each metric with steps of its own: {"usage": {"steps": [...], "values": [...]}}."""
     columns = {}
     for name in names:
-        values = lists[f"{name}/values"]
-        steps = lists.get(f"{name}/steps", range(len(values)))
+        values = lists[f"{name}{of}"]
+        steps = lists.get(f"{name}{at}", range(len(values)))
         columns[name] = pd.Series(dict(zip(steps, values, strict=False)), dtype=float)
     return pd.DataFrame(columns).rename_axis("step").reset_index()
 
@@ -230,6 +256,7 @@ def _json_lines(text: str) -> pd.DataFrame | None:
 
 def _table(text: str) -> pd.DataFrame | None:
     """Comma, semicolon, tab or space separated values under a header; None: it is no such table."""
+    text = _undrawn(re.sub(r"^sep=.\s*\n", "", text))  # Excel's first line
     lines = [line for line in text.splitlines()[: 4 * SNIFFED] if line.strip()][:SNIFFED]
     comments = 0
     while lines and lines[0].lstrip().startswith("#") and len(lines) > 1:
@@ -243,6 +270,15 @@ def _table(text: str) -> pd.DataFrame | None:
         if _is_table([header, *lines[1:]], separator):
             return _separated(text, separator, comments)
     return None
+
+
+def _undrawn(text: str) -> str:
+    """Markdown's table without the lines drawn around its cells."""
+    lines = text.splitlines()
+    if not any(RULE.fullmatch(line) for line in lines[:SNIFFED]):
+        return text
+    cells = [line.strip().strip("|") for line in lines if not RULE.fullmatch(line)]
+    return "\n".join("|".join(c.strip() for c in line.split("|")) for line in cells)
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -294,6 +330,8 @@ def _separated(text: str, separator: str, comments: int) -> pd.DataFrame:
     options = {"sep": separator, "low_memory": False, "skipinitialspace": True}
     if separator == r"\s+":
         options["engine"] = "c"
+    if separator in (";", "\t") and DECIMAL_COMMA.search(text) and not re.search(r"\d\.\d", text):
+        options["decimal"] = ","
     table = pd.read_csv(io.StringIO(text), index_col=False, **options)
     whole = [
         c
@@ -322,13 +360,47 @@ def _refuse_ragged(text: str, separator: str, comments: int) -> None:
             )
 
 
-def _tensorboard_csv(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """TensorBoard's export of one curve names it in the file's name alone."""
-    if [str(c).strip().lower() for c in table.columns] != ["wall time", "step", "value"]:
+def _one_curve(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The export of one curve, as TensorBoard and others have it, names it in the file's name."""
+    names = [str(c).strip().lower() for c in table.columns]
+    values = [n for n in names if n not in CURVE]
+    if values != ["value"] or not any(_says(n, "step") or n == "index" for n in names):
         return table
     stem = path.name.removesuffix(".gz").removesuffix(".csv")
     metric = stem.rpartition("-tag-")[2] or stem
-    return table.set_axis(["wall_time", "step", metric], axis=1)
+    named = {"value": metric, "index": "step", "wall time": "wall_time"}
+    return table.set_axis([named.get(n, n) for n in names], axis=1)
+
+
+def _says(name: str, quantity: str) -> bool:
+    found = meaning(name)
+    return found is not None and found.quantity == quantity
+
+
+def _wide(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with a row for each (step, metric), turned into one with a column for each metric.
+
+    Trackers export it so: "metric, step, value". A column of contexts, such as train and
+    validate, goes before the metric's name.
+    """
+    by = {re.sub(r"[^a-z]", "", str(c).lower()): c for c in table.columns}
+    metric = next((by[n] for n in METRIC_NAMES if n in by), None)
+    value = next((by[n] for n in METRIC_VALUES if n in by), None)
+    if metric is None or value is None or not table[metric].map(str).map(_tells).any():
+        return table
+    names = table[metric].astype(str)
+    if context := next((by[n] for n in CONTEXTS if n in by), None):
+        said = table[context].map(lambda v: f"{v}/" if isinstance(v, str) and v else "")
+        names = said.str.replace("validate/", "val/") + names
+    steps = [c for c in table.columns if c not in (metric, value, context)]
+    steps = [c for c in steps if _says(str(c), "step") or _says(str(c), "epoch")]
+    step = next((c for c in steps if _says(str(c), "step")), next(iter(steps), None))
+    key = table[step] if step else names.groupby(names).cumcount() + 1
+    long = pd.DataFrame({"step": key, "name": names, "value": table[value]})
+    wide = long.dropna(subset=["step"]).groupby(["step", "name"], sort=False)["value"].last()
+    wide = wide.unstack("name").reset_index().rename_axis(columns=None)
+    several = [c for c in ONE_RUN if c in table and table[c].nunique() > 1]
+    return table[[*several]] if several else wide
 
 
 def _is_source(text: str) -> str | None:
@@ -344,4 +416,8 @@ def _seems(text: str) -> str:
     first = next(line for line in text.splitlines() if line.strip())
     if re.fullmatch(r"[\d\s.,;eE+-]+", first):
         return "seems to be a table whose columns are not named"
-    return "cannot be read as a log: it names no use of a codebook"
+    seems = "cannot be read as a log: it names no use of a codebook that is known"
+    if len(names := printed_names(text)) < 2:
+        return seems
+    shown = ", ".join(name[:40] for name in names[:LISTED]) + ", ..." * (len(names) > LISTED)
+    return f'{seems}; it prints {shown}. If one is, say which: --map "used_codes=NAME"'

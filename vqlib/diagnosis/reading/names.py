@@ -34,6 +34,9 @@ _TABLE = {
     """,
     "dead_code_threshold": "dead code threshold, threshold ema dead code",
     "decay": "decay, ema decay",
+    "dim": "codebook dim, code dim",
+    "code_rank": "codebook effective rank, code effective rank",
+    "encoder_rank": "encoder effective rank",
     "tokens_per_step": "tokens per step",
     "window_tokens": "window tokens",
 }
@@ -50,9 +53,9 @@ _KINDS = {
     "token": "token tokens",
     "used": "used active alive live unique distinct",
     "unused": "unused dead inactive zero never",
-    "usage": "usage utilization utilisation util coverage use",
+    "usage": "usage useage utilization utilisation utlization util coverage use",
     "share": "ratio rate fraction frac share proportion",
-    "perplexity": "perplexity ppl perp perplexities",
+    "perplexity": "perplexity ppl perp perplexities perpexlity perpexity perplexitiy",
     "entropy": "entropy",
     "bits": "bits bit",
     "nats": "nats nat",
@@ -83,12 +86,14 @@ _ASIDE = {
     "module": "trainer vq vqvae vae rvq quantizer quantize quantization quant model metrics metric "
     "stats losses tokenizer bottleneck ema log monitor scalar scalars summary total batch running "
     "info",
-    "level": "level layer stage codebook book quantizer quantize q vq rvq cb head group depth l",
+    "level": "level layer stage codebook book quantizer quantize q vq rvq cb head h group depth l",
 }
 SET_ASIDE, LEVEL_WORDS = (frozenset(words.split()) for words in _ASIDE.values())
 SHORT = {"u": "utilization", "p": "perplexity"}  # with a level's number behind: u0, u1, ...
 _WORDS = {phrase: quantity for quantity, phrases in SYNONYMS.items() for phrase in phrases}
 EXACT = {*COLUMNS, *KNOWN, *USE, "epoch"}  # names that need no reading
+OWN = re.compile(r"(?:.*[/ ])?vqlib/(?P<level>.+)/(?P<val>val_)?(?P<column>\w+)")
+"""Our callbacks' names; what stands before them is their logger's."""
 
 
 class Meaning(NamedTuple):
@@ -109,6 +114,9 @@ def meaning(name: str) -> Meaning | None:
         return None
     if name in EXACT:
         return Meaning(name)
+    if own := OWN.fullmatch(name):
+        split = "val" if own["val"] else "train"
+        return Meaning(own["column"], split, own["level"]) if own["column"] in COLUMNS else None
     words = _words(name)
     per_cent = bool(PER_CENT & set(words))
     words = [w for w in words if w not in PER_CENT]
@@ -128,6 +136,11 @@ def suffix_meaning(words: list[str]) -> tuple[Meaning, str] | None:
         if found := meaning(tail):
             return found, tail
     return None
+
+
+def is_of_codes(name: str) -> bool:
+    """Whether the name says that it is on codes, and not on anything that can be used."""
+    return any(KIND_OF.get(word) == "code" for word in _words(name))
 
 
 def _words(name: str) -> list[str]:

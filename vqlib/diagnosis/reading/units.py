@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from vqlib.diagnosis.logs import HistoryError
-from vqlib.diagnosis.reading.names import Meaning
+from vqlib.diagnosis.reading.names import Meaning, is_of_codes
 
 ONE = 1 + 1e-6  # the largest share, with its rounding
 UNITS = {"nats": (math.e, "e"), "bits": (2.0, "2")}  # of an entropy: base of its exponential
@@ -148,11 +148,11 @@ def _perplexity(column, values, size, given) -> Column | None:
     if not sure and (values < 1 - 1e-3).any():
         return None  # normalised, or of something else
     if size is not None and (values > size * 1.001).any():
-        if not sure:
+        if not sure and not is_of_codes(column.name):
             return None  # a language model's, most likely
         raise ValueError(
             f"a perplexity of {values.max():g} is more than the codebook's {size} codes; expected "
-            "that of the codes' use"
+            "that of one codebook's use. If it is summed over groups, give the sum of their K"
         )
     return column
 
