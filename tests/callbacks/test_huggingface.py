@@ -87,6 +87,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
 
     watch = train(trainer_of(tmp_path, report_to="wandb")).following.watch
     wandb.finish()
+    wandb.teardown()  # its service writes the last records when it ends
     written = trained.wandb(tmp_path / "wandb", f"train/{NAME}/utilization", "train/global_step")
     trained.assert_among(written, trained.expected(watch, "train"), [5, 10, 15, 20])
 

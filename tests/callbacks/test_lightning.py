@@ -103,6 +103,7 @@ def test_wandb_offline(lightning, tmp_path, monkeypatch):
     )
     fit(lightning, module_of(lightning), tmp_path, callback, logger=logger)
     logger.experiment.finish()
+    importlib.import_module("wandb").teardown()  # writes the last records when it ends
     written = trained.wandb(tmp_path / "wandb", f"{NAME}/utilization", "trainer/global_step")
     history = trained.expected(callback.following.watch, "train")
     trained.assert_among(written, history, [5, 10, 15, 20])
