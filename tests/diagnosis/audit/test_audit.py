@@ -226,9 +226,8 @@ def test_without_settings_and_counts_behaviour_still_decides():
         found = audit(made, adapter=blind)
         assert EXPECTED[name] in found.ids(*GRAVE), name
     quiet = audit(lambda: FAULTS["waits-for-zero"](64, 16, reset=DeadCodeReset()), adapter=blind)
-    assert (
-        quiet["reset-never-fires"].severity == "unknown"
-    )  # its buffer of counts changes: a reset may be there
+    # its buffer of counts changes: a reset may be there
+    assert quiet["reset-never-fires"].severity == "unknown"
     assert "no threshold" in quiet["reset-never-fires"].cause
 
 
