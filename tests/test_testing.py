@@ -41,6 +41,15 @@ class Grid(torch.nn.Module):
 """
 
 
+EXPECTING = 'expected_failures={"cold-start": "as in 2019"}'
+
+
+def using(arguments: str) -> str:
+    """A test file: the layers, and a test with these arguments of the decorator."""
+    decorated = f"@parametrize_with_audit({arguments}, ranks=False)\n"
+    return LAYERS + decorated + "def test_mine(check):\n    check()\n"
+
+
 @pytest.fixture
 def run(tmp_path):
     """Runs a test file with pytest alone; returns its exit status, outcomes and output."""
@@ -72,29 +81,20 @@ def test_the_readmes_example(run):
 
 
 def test_a_fault_fails_by_name_with_its_finding(run):
-    status, counts, out = run(
-        LAYERS + "@parametrize_with_audit([Cold, Good], ranks=False)\n"
-        "def test_mine(check):\n    check()\n"
-    )
+    status, counts, out = run(using("[Cold, Good]"))
     assert status == 1 and counts["failed"] == 1, out
     assert "test_mine[Cold-cold-start]" in out and "test_mine[Good-cold-start]" in out
     assert "AuditFailed" in out and "remedy" in out
 
 
 def test_an_expected_failure_is_no_failure_and_says_why(run):
-    status, counts, out = run(
-        LAYERS + '@parametrize_with_audit([Cold], expected_failures={"cold-start": "as in 2019"}, '
-        "ranks=False)\ndef test_mine(check):\n    check()\n"
-    )
+    status, counts, out = run(using(f"[Cold], {EXPECTING}"))
     assert status == 0 and counts["xfailed"] == 1, out
     assert "as in 2019" in out
 
 
 def test_an_expected_failure_that_passes_is_an_error(run):
-    status, counts, out = run(
-        LAYERS + '@parametrize_with_audit([Good], expected_failures={"cold-start": "as in 2019"}, '
-        "ranks=False)\ndef test_mine(check):\n    check()\n"
-    )
+    status, counts, out = run(using(f"[Good], {EXPECTING}"))
     assert status == 1 and counts["failed"] == 1, out
     assert "[XPASS(strict)] as in 2019" in out
 

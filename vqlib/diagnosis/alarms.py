@@ -15,6 +15,7 @@ import torch.distributed as dist
 from vqlib.diagnosis import diagnose
 from vqlib.diagnosis.findings import GRAVE, IDS, Diagnosis, Finding
 from vqlib.quantization.distributed import many
+from vqlib.quantization.ranges import whole
 from vqlib.watching.columns import COLUMNS
 from vqlib.watching.rows import Listener, Thinned
 from vqlib.watching.watch import Watch
@@ -124,8 +125,8 @@ class Alarms:
     ):
         if not isinstance(watch, Watch):
             raise TypeError(f"watch must be what vqlib.watch returns, got {type(watch).__name__}")
-        _check(every=every, confirm=confirm, patience=patience)
-        _check(0, warm_up=warm_up)
+        self.every, self.patience = whole("every", every), whole("patience", patience)
+        self.warm_up, confirm = whole("warm_up", warm_up, least=0), whole("confirm", confirm)
         self.stop_if = frozenset([stop_if] if isinstance(stop_if, str) else stop_if)
         if wrong := self.stop_if - IDS.keys():
             raise ValueError(
@@ -133,8 +134,7 @@ class Alarms:
                 f"{', '.join(IDS)}"
             )
         self._watch, self._say = watch, Listener(on_alarm or _log, "on_alarm")
-        self.every, self.warm_up, self.patience = every, warm_up, patience
-        self._began, self._due = watch.steps, watch.steps + every
+        self._began, self._due = watch.steps, watch.steps + self.every
         self._seen = {layer: {s: Thinned() for s in ("train", "val")} for layer in watch.layers}
         self._recent = {}  # {(layer, id): its last severities; None: neither of the grave ones}
         self._new = partial(deque, maxlen=confirm)
@@ -237,9 +237,3 @@ def _log(alarm: Alarm) -> None:
     }
     own = " (The counts are those of this process.)" if many() else ""
     LOG.log(level, "%s%s", alarm, own, extra=extra)
-
-
-def _check(least: int = 1, **numbers: int) -> None:
-    for name, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")

@@ -286,30 +286,30 @@ def reset_does_not_survive(log: Log) -> Finding:
         futile = again.value >= AGAIN and share.value < LOW
         if not futile:
             return clear(name, again, total, share)
-    severity: Severity = "critical" if futile else "warning"
     if _refilled_to_the_threshold(log):
-        return fired(
-            name,
-            severity,
-            lived,
-            again,
-            total,
-            share,
-            cause="Codes are reset again before they are used. Their count is refilled to the "
-            "threshold and no further, so a code that is not hit at once is dead again.",
-            remedy="refill the count to several times the threshold" + _reachable(log),
+        why = (
+            "Their count is refilled to the threshold and no further, so a code that is not hit at "
+            "once is dead again."
+        )
+        remedy = "refill the count to several times the threshold"
+    else:
+        why = (
+            "Either the count was not refilled, or the same step's update overwrote the reset, or "
+            "the threshold is too high to stay above."
+        )
+        remedy = (
+            "reset codebook, running sums and count together, after the update; vqlib.audit("
+            "quantizer) shows which of them is missing"
         )
     return fired(
         name,
-        severity,
+        "critical" if futile else "warning",
         lived,
         again,
         total,
         share,
-        cause="Codes are reset again before they are used. Either the count was not refilled, or "
-        "the same step's update overwrote the reset, or the threshold is too high to stay above.",
-        remedy="reset codebook, running sums and count together, after the update; vqlib.audit("
-        "quantizer) shows which of them is missing" + _reachable(log),
+        cause=f"Codes are reset again before they are used. {why}",
+        remedy=remedy + _reachable(log),
     )
 
 

@@ -24,52 +24,57 @@ from vqlib.quantization.quantizer import (
 from vqlib.quantization.reset import Reset
 
 
-class KMeansRestart(NormEMAQuantizer):
-    """Dead codes move to the centres of a fresh k-means on the batch, each to the token nearest.
+class Restarting(NormEMAQuantizer):
+    """Dead codes are moved by `_move`; a `DeadCodeReset` says who is dead, and how often.
 
-    After Łańcucki et al. 2020 (arXiv:2005.08520), who re-estimate the codebook from recent
-    outputs. Needs a `DeadCodeReset`, which says who is dead, how often, and the refill.
+    For one process: draws are not shared between ranks.
     """
-
-    ITERATIONS = 3
-
-    def _donors(self, n: int, x: Tensor) -> Tensor:
-        """(n,) tokens of ``x`` (N, D)."""
-        means, _ = spherical_kmeans(x, n, self.generator, self.ITERATIONS)
-        return nearest(means, x)
 
     def _reset(self, step: int, x: Tensor, indices: Tensor, bins: Tensor) -> Reset | None:
         if self.reset is None or step % self.reset.every:
             return None
         threshold, refill = self.reset.limits(self.codebook_size, int(bins.sum()))
-        dead = (self.cluster_size < threshold).nonzero().flatten()
-        if not 0 < len(dead) <= len(x):
+        alive = self.cluster_size >= threshold
+        return None if alive.all() else self._move(alive, x, threshold, refill)
+
+    def _move(self, alive: Tensor, x: Tensor, threshold: float, refill: float) -> Reset | None:
+        """Move codes that are not ``alive`` (K,), after a batch ``x`` (N, D)."""
+        raise NotImplementedError
+
+
+class KMeansRestart(Restarting):
+    """Dead codes move to the centres of a fresh k-means on the batch, each to the token nearest.
+
+    After Łańcucki et al. 2020 (arXiv:2005.08520), who re-estimate the codebook from recent
+    outputs. If more codes are dead than the batch has tokens, they wait.
+    """
+
+    ITERATIONS = 3
+
+    def _move(self, alive: Tensor, x: Tensor, threshold: float, refill: float) -> Reset | None:
+        dead = (~alive).nonzero().flatten()
+        if len(dead) > len(x):
             return None
-        donors = self._donors(len(dead), x)
+        means, _ = spherical_kmeans(x, len(dead), self.generator, self.ITERATIONS)
+        donors = nearest(means, x)
         self.codebook[dead], self.cluster_size[dead] = x[donors], refill
         return Reset(dead, donors, threshold)
 
 
-class SplitsMostUsed(NormEMAQuantizer):
+class SplitsMostUsed(Restarting):
     """A dead code becomes a twin of one of the most used codes, and they share its count.
 
     Codebook splitting as in UViM (Kolesnikov et al. 2022, arXiv:2205.10337), for as many codes
-    as are dead, the most used first. Needs a `DeadCodeReset`, which says who is dead.
+    as are dead, the most used first; a dead code beyond as many as are alive waits.
     """
 
     APART = 0.01  # length of the random step between twins, over that of a code
 
-    def _reset(self, step: int, x: Tensor, indices: Tensor, bins: Tensor) -> Reset | None:
-        if self.reset is None or step % self.reset.every:
-            return None
-        threshold, _ = self.reset.limits(self.codebook_size, int(bins.sum()))
-        alive = self.cluster_size >= threshold
-        dead = (~alive).nonzero().flatten()
-        split = self.cluster_size.argsort(descending=True, stable=True)
-        dead = dead[: int(alive.sum())]
+    def _move(self, alive: Tensor, x: Tensor, threshold: float, refill: float) -> Reset | None:
+        dead = (~alive).nonzero().flatten()[: int(alive.sum())]
         if not len(dead):
             return None
-        split = split[: len(dead)]
+        split = self.cluster_size.argsort(descending=True, stable=True)[: len(dead)]
         step_apart = torch.randn(len(dead), self.dim, generator=self.generator).to(x)
         twins = self.codebook[split] + self.APART * F.normalize(step_apart, dim=-1)
         self.codebook[dead] = F.normalize(twins, dim=-1)

@@ -20,7 +20,7 @@ from pathlib import Path
 import joblib
 from filelock import FileLock, Timeout
 
-from vqlib.quantization.ranges import SettingsError, whole
+from vqlib.quantization.ranges import whole
 
 PAUSE = 0.05  # seconds between two looks for a free slot
 
@@ -36,9 +36,7 @@ def jobs() -> int:
     given = os.environ.get("VQLIB_JOBS")
     if not given:
         return joblib.cpu_count()
-    if not given.isdecimal():
-        raise SettingsError(f"VQLIB_JOBS must be a whole number of at least 1, got {given!r}")
-    return whole("VQLIB_JOBS", int(given))
+    return whole("VQLIB_JOBS", int(given) if given.isdecimal() else given)
 
 
 @contextmanager

@@ -246,9 +246,8 @@ class Track:
         total = self._in_window()
         if not int(total.sum()):
             return
-        look = looks(seen.step, self.every)
         row = {"step": seen.step, "split": "train", **usage.summarize(total)}
-        row |= _inputs([seen], ranked=look)
+        row |= _inputs([seen], ranked=looks(seen.step, self.every))
         if self.observed:
             row |= self.ledger.row() | {"mature_utilization": self._mature(total)}
             if self.blind:

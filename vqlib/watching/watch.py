@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from vqlib.quantization.compiling import uncompiled
+from vqlib.quantization.ranges import whole
 from vqlib.watching import libraries, suggest
 from vqlib.watching.adapters import GUESSED, Adapter, adapter_for
 from vqlib.watching.columns import COLUMNS
@@ -75,9 +76,7 @@ def watch(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    for name, value in (("every", every), ("window", window)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    every, window = whole("every", every), whole("window", window)
     if not isinstance(adapters, Mapping | None):
         raise TypeError(
             "adapters must be a dict {class: vqlib.Adapter} or None, "
