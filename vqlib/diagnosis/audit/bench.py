@@ -99,7 +99,7 @@ class Seen:
         before, after = self._directions
         return (after - before).norm(dim=-1) > SHIFTED
 
-    @property
+    @cached_property
     def _directions(self) -> tuple[Tensor, Tensor]:
         return F.normalize(self.before, dim=-1), F.normalize(self.after, dim=-1)
 
