@@ -71,10 +71,14 @@ def paired(
 
     ``table``: columns ``arm``, ``seed`` and ``value``. Gives, indexed by arm in the table's order,
     ``mean``, ``low`` and ``high`` (`bootstrap`), and ``values``, a tuple in order of the seeds.
+    Seeds that have no row of one of the two are left out, and so is an arm without any other.
     """
     wide = table.pivot(index="seed", columns="arm", values=value).sort_index()
     arms = [name for name in dict.fromkeys(table["arm"]) if name != reference]
-    return table_of({name: scale * (wide[name] - wide[reference]) for name in arms})
+    seeds = table.groupby("arm")["seed"].agg(set)
+    shared = {name: sorted(seeds[name] & seeds[reference]) for name in arms}
+    differ = {n: wide.loc[s, n] - wide.loc[s, reference] for n, s in shared.items() if s}
+    return table_of({name: scale * values for name, values in differ.items()})
 
 
 def table_of(effects: Mapping[str, object]) -> pd.DataFrame:

@@ -45,14 +45,17 @@ def compared(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     well = table[table["problem"] == ""]
     rows = []
     for column, label, scale, _ in MEASURES if len(well) else ():
-        wide = scale * well.pivot(index="seed", columns="arm", values=column)
+        means = scale * well.groupby("arm")[column].mean()
+        seeds = well.groupby("arm")["seed"].count()
+        there = reference in seeds
+        differ = effects.paired(well, column, scale=scale, reference=reference) if there else {}
         for arm in dict.fromkeys(well["arm"]):
-            row = {"measure": label, "arm": arm, "seeds": wide[arm].count()}
-            row["mean"] = wide[arm].mean()
-            paired = (wide[arm] - wide[reference]).dropna() if reference in wide else []
-            row["pairs"] = len(paired)
-            if arm != reference and len(paired):
-                row |= zip(("difference", "low", "high"), effects.bootstrap(paired), strict=True)
+            row = {"measure": label, "arm": arm, "seeds": seeds[arm], "mean": means[arm]}
+            row["pairs"] = seeds[arm] if there and arm == reference else 0
+            if there and arm in differ.index:
+                effect = differ.loc[arm]
+                row["pairs"] = len(effect["values"])
+                row |= {"difference": effect["mean"]} | dict(effect[["low", "high"]])
             rows.append(row)
     columns = ["measure", "arm", "seeds", "mean", "pairs", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)

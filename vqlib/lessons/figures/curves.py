@@ -35,7 +35,7 @@ from vqlib.diagnosis.palette import (
     SKY,
     VERMILION,
 )
-from vqlib.lessons.effects import bootstrap
+from vqlib.lessons.effects import paired
 from vqlib.lessons.guide import CURVE_BEFORE
 from vqlib.playground import drawing
 from vqlib.training.experiments import interval
@@ -239,20 +239,17 @@ def differences(
 ) -> Axes:
     """One row an arm: its difference from ``reference`` on each seed, the mean, the interval.
 
-    ``table``: columns ``arm``, ``seed`` and ``value``. The interval is that of
-    `lessons.effects.bootstrap`; seeds that one of the two lacks are left out.
+    ``table``: columns ``arm``, ``seed`` and ``value``, as for `lessons.effects.paired`.
     """
     arms = list(dict.fromkeys(table["arm"]))
     ax = ax or plt.subplots(figsize=(8, 0.55 * len(arms) + 1.3))[1]
-    wide = table.pivot(index="seed", columns="arm", values=value)
-    for y, name in enumerate(arms):
-        paired = (wide[name] - wide[reference]).dropna() if reference in wide else ()
-        if name == reference or not len(paired):
-            continue
-        style, (mean, low, high) = look(name), bootstrap(paired)
-        ax.plot(paired, np.full(len(paired), y), ".", color=style.color, alpha=0.5, ms=7)
-        ax.plot([low, high], [y, y], color=style.color, lw=2)
-        ax.plot(mean, y, style.marker, color=style.color, ms=9)
+    if reference in arms:
+        for row in paired(table, value, scale=1, reference=reference).itertuples():
+            y, style = arms.index(row.Index), look(row.Index)
+            seeds = np.full(len(row.values), y)
+            ax.plot(row.values, seeds, ".", color=style.color, alpha=0.5, ms=7)
+            ax.plot([row.low, row.high], [y, y], color=style.color, lw=2)
+            ax.plot(row.mean, y, style.marker, color=style.color, ms=9)
     ax.axvline(0, color=INK, ls=":", lw=1)
     ax.set_yticks(range(len(arms)), arms)
     ax.set(xlabel=label or value, ylim=(len(arms) - 0.5, -0.5))
