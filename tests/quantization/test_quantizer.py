@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tests.training.tiny_training import copies, same_bits
 from vqlib import DeadCodeReset, NormEMAQuantizer
-from vqlib.quantization import quantizer
+from vqlib.quantization import quantizer, search
 from vqlib.quantization.ranges import SettingsError
 
 CODES, DIM = 16, 4
@@ -490,15 +490,6 @@ def test_the_seed_decides_the_start_and_the_draws():
 # --- memory ---
 
 
-def test_nearest_is_the_same_in_chunks(monkeypatch):
-    x, book = F.normalize(inputs(tokens=101), dim=-1), F.normalize(inputs(1, tokens=17), dim=-1)
-    expected = (x @ book.T).argmax(dim=-1)
-    assert torch.equal(quantizer.nearest(x, book), expected)
-    for limit in (1, 17, 18, 100, 17 * 101):
-        monkeypatch.setattr(quantizer, "MAX_SIMILARITIES", {"cpu": limit})
-        assert torch.equal(quantizer.nearest(x, book), expected)
-
-
 class LargestTensor(torch.utils._python_dispatch.TorchDispatchMode):
     """Notes the size of the largest tensor that any operation makes."""
 
@@ -513,14 +504,15 @@ class LargestTensor(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 def test_no_matrix_of_tokens_by_codes_is_ever_made(monkeypatch):
-    monkeypatch.setattr(quantizer, "MAX_SIMILARITIES", {"cpu": 1024})
-    q = make(codebook_size=128, reset=DeadCodeReset(50.0))
+    monkeypatch.setattr(search, "TILE", 1024)
+    monkeypatch.setattr(search, "ROWS", 8)
+    q = make(codebook_size=256, reset=DeadCodeReset(50.0))
     z = inputs(tokens=2000).requires_grad_()
     with LargestTensor() as largest:
         out = q(z)
         (out.quantized.sum() + out.loss).backward()
     assert q.last_reset is not None
-    assert largest.elements == z.numel()  # 8,000; tokens by codes would be 256,000
+    assert largest.elements == z.numel()  # 8,000; tokens by codes would be 512,000
 
 
 def test_backward_keeps_no_more_than_a_few_copies_of_the_input():

@@ -6,8 +6,9 @@ from torch.nn import functional as F
 
 from tests.quantization.test_interventions import batches
 from vqlib import DeadCodeReset, NormEMAQuantizer
-from vqlib.quantization.quantizer import nearest, on_sphere
+from vqlib.quantization.quantizer import on_sphere
 from vqlib.quantization.rivals import RIVALS, Deferred, Gumbel, gaussian_distance
+from vqlib.quantization.search import nearest
 from vqlib.quantization.variants import named
 
 K, D, N, DECAY = 20, 6, 64, 0.8

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vqlib.quantization.quantizer import NormEMAQuantizer, Quantized, nearest, on_sphere
+from vqlib.quantization.quantizer import NormEMAQuantizer, Quantized, on_sphere
 from vqlib.quantization.reset import DeadCodeReset, Reset
+from vqlib.quantization.search import nearest
 
 
 class ForgetsTheCount(NormEMAQuantizer):

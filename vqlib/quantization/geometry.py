@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vqlib.quantization.quantizer import nearest
 from vqlib.quantization.ranges import Range, number
+from vqlib.quantization.search import nearest
 
 
 def angles(a: Tensor, b: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from vqlib.quantization.quantizer import (
     NormEMAQuantizer,
     assigned_sums,
-    nearest,
     spherical_kmeans,
     where_directed,
 )
+from vqlib.quantization.search import nearest
 
 LEADING = 10  # one code in so many leads
 SWAP_AT = 25  # step after which leaders and trailers change places

@@ -16,9 +16,7 @@ from vqlib.quantization.compiling import uncompiled
 from vqlib.quantization.distributed import from_first_rank, sum_over_ranks
 from vqlib.quantization.ranges import Range, number, whole
 from vqlib.quantization.reset import DeadCodeReset, Reset
-
-# held at once by `nearest`: on a CPU 1 MiB, which stays in its cache; on a card 256 MiB
-MAX_SIMILARITIES = {"cpu": 2**18, "cuda": 2**26}
+from vqlib.quantization.search import nearest
 
 
 class Quantized(NamedTuple):
@@ -44,17 +42,6 @@ def on_sphere(z: Tensor) -> Tensor:
     axis = F.one_hot(torch.zeros((), dtype=torch.int64, device=z.device), z.shape[-1]).float()
     # divided first, so that no length overflows or vanishes
     return F.normalize(torch.where(longest == 0, axis, z / longest), dim=-1)
-
-
-def nearest(x: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the most similar code, int64 (N,), for unit ``x`` (N, D) and ``codebook`` (K, D).
-
-    On unit vectors the largest inner product is also the smallest L2 distance. Works
-    in chunks: the N x K similarities never exist at once.
-    """
-    rows = max(1, MAX_SIMILARITIES.get(x.device.type, 2**26) // len(codebook))
-    # max, not argmax: the same first index, in a third of argmax's time on a CPU
-    return torch.cat([(part @ codebook.T).max(dim=-1).indices for part in x.split(rows)])
 
 
 def assigned_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:

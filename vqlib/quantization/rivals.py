@@ -14,14 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqlib.quantization.compiling import uncompiled
-from vqlib.quantization.quantizer import (
-    NormEMAQuantizer,
-    Quantized,
-    nearest,
-    on_sphere,
-    spherical_kmeans,
-)
+from vqlib.quantization.quantizer import NormEMAQuantizer, Quantized, on_sphere, spherical_kmeans
 from vqlib.quantization.reset import Reset
+from vqlib.quantization.search import nearest
 
 
 class Restarting(NormEMAQuantizer):
