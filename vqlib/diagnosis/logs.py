@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import wraps
 
 import numpy as np
 import pandas as pd
@@ -91,6 +92,19 @@ RANGES = {
 }
 
 
+def once(ask: Callable) -> Callable:
+    """A question to a log, its first argument, that is worked out once: every rule asks it."""
+
+    @wraps(ask)
+    def found(log, *args):
+        key = (ask.__qualname__, *args)
+        if key not in log._found:
+            log._found[key] = ask(log, *args)
+        return log._found[key]
+
+    return found
+
+
 @dataclass(frozen=True)
 class Log:
     """One codebook's history. ``table`` holds numeric columns, sorted by step, one row a
@@ -100,22 +114,19 @@ class Log:
     table: pd.DataFrame
     settings: Settings
     understood: tuple[str, ...] = ()  #: how the source's columns were read, a line each
-    _rows: dict = field(init=False, default_factory=dict, repr=False, compare=False)
+    _found: dict = field(init=False, default_factory=dict, repr=False, compare=False)
 
+    @once
     def split(self, name: str) -> pd.DataFrame:
-        if name not in self._rows:  # asked for by every rule, many times
-            self._rows[name] = self.table[self.table["split"] == name]
-        return self._rows[name]
+        return self.table[self.table["split"] == name]
 
+    @once
     def rows(self, column: str, split: str = "train") -> pd.DataFrame:
         """The split's rows in which the column holds a number."""
-        key = (column, split)
-        if key not in self._rows:
-            rows = self.split(split)
-            rows = rows[rows[column].notna()] if column in rows else rows.head(0)
-            self._rows[key] = rows
-        return self._rows[key]
+        rows = self.split(split)
+        return rows[rows[column].notna()] if column in rows else rows.head(0)
 
+    @once
     def has(self, column: str, split: str = "train") -> bool:
         """Whether the column holds a number anywhere in the split."""
         return column in self.table and bool(self.split(split)[column].notna().any())
@@ -124,11 +135,13 @@ class Log:
         """Where the column is judged: in "val" if it stands there, else in "train"."""
         return "val" if self.has(column, "val") else "train"
 
+    @once
     def late(self, column: str, split: str = "train") -> Evidence | None:
         """Median over the end of the run: the last tenth of the rows that hold the column."""
         rows = self.rows(column, split)
         return self._median(column, rows.tail(max(1, min(1000, len(rows) // 10))), split)
 
+    @once
     def very_end(self, column: str, split: str = "train") -> Evidence | None:
         """Median over the last 5 rows that hold the column (val: the last)."""
         return self._median(column, self.rows(column, split).tail(5), split)
@@ -207,21 +220,29 @@ def _without_restarts(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _numbers(values: pd.Series, column: str, name: str) -> pd.Series:
     table = values.to_frame(column)
-    dated = pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_bool_dtype(values)
-    _refuse(np.full(len(values), dated), table, column, name, "a number")
-    numeric = pd.to_numeric(values, errors="coerce").astype(float)
-    _refuse(numeric.isna() & values.notna() & ~_says_nan(values), table, column, name, "a number")
+    numeric = values if values.dtype == float else _converted(values, column, name)
     if column in LOOSE:
         return numeric
-    _refuse(np.isinf(numeric), table, column, name, "a finite number")
+    found = numeric.to_numpy()
+    _refuse(np.isinf(found), table, column, name, "a finite number")
     low, high, *_ = RANGES.get(column, Range(-1.0 if column in SIGNED else 0))
     if column == "utilization":
         high = 1.0
     if column == "step":
-        _refuse(numeric.isna(), table, column, name, "a number")
+        _refuse(np.isnan(found), table, column, name, "a number")
     percent = " (a share, not per cent)" if column == "utilization" else ""
     expected = f"at least {low:g}" if high >= 2**31 else f"between {low:g} and {high:g}{percent}"
-    _refuse((numeric < low) | (numeric > high), table, column, name, expected)
+    _refuse((found < low) | (found > high), table, column, name, expected)
+    return numeric
+
+
+def _converted(values: pd.Series, column: str, name: str) -> pd.Series:
+    """``values`` of another type as floats; what says that it is no number becomes NaN."""
+    table = values.to_frame(column)
+    dated = pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_bool_dtype(values)
+    _refuse(np.full(len(values), dated), table, column, name, "a number")
+    numeric = pd.to_numeric(values, errors="coerce").astype(float)
+    _refuse(numeric.isna() & values.notna() & ~_says_nan(values), table, column, name, "a number")
     return numeric
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vqlib.diagnosis.findings import Evidence, Finding, Severity, clear, fired, unknown
-from vqlib.diagnosis.logs import Log
+from vqlib.diagnosis.logs import Log, once
 from vqlib.quantization import usage
 
 COLLAPSED, LOW = 0.25, 0.5  # shares of what uniform use would show: the guide's levels, rounded
@@ -45,6 +45,7 @@ SPREAD = (
 GOOD_THRESHOLD, GOOD_REFILL, GOOD_EVERY = 0.1, 1.0, 5  # relative; public practice (Mimi)
 
 
+@once
 def in_use(log: Log) -> Evidence | None:
     """Share of what uniform use would show in the same window: validation's, else training's."""
     for split in ("val", "train"):
@@ -56,12 +57,14 @@ def in_use(log: Log) -> Evidence | None:
     return None
 
 
+@once
 def is_stale(log: Log) -> bool:
     """Whether more than half of the training rows lie after the last validation."""
     train, val = log.split("train")["step"], log.split("val")["step"]
     return len(val) > 0 and bool((train > val.iloc[-1]).sum() > len(train) / 2)
 
 
+@once
 def share_of_possible(log: Log, split: str) -> Evidence | None:
     """Utilization over what uniform use of the window's tokens would show; 1 is flat use."""
     measured = log.late("utilization", split)

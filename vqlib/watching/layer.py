@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import warnings
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -213,19 +213,22 @@ class Layer:
         if axis is None or z.numel() == 0:
             return [more] * len(indices)
         lead = z.movedim(axis, -1).shape[:-1]
-        tokens = range(lead.numel())
-        chosen = random.Random(self.step).sample(tokens, min(len(tokens), SAMPLED_OUTPUTS))
-        flat = torch.tensor(chosen, device=z.device)
-        place = torch.unravel_index(flat, lead)
-        more["inputs"] = z.movedim(axis, -1)[place]
+        tokens = lead.numel()
+        chosen = np.random.default_rng(self.step).choice(
+            tokens, min(tokens, SAMPLED_OUTPUTS), replace=False, shuffle=False
+        )
+        flat, *place = torch.from_numpy(np.stack([chosen, *np.unravel_index(chosen, lead)])).to(
+            z.device
+        )
+        more["inputs"] = z.movedim(axis, -1)[tuple(place)]
         quantized = self.reader.optional("quantized", output)
         if (
             quantized is not None
             and quantized.shape == z.shape
             and z.shape[axis] == self.reader.dim
         ):
-            more["codes"] = quantized.movedim(axis, -1)[place]
-        return [more | {"kept": i.reshape(len(tokens), -1)[flat, 0] >= 0} for i in indices]
+            more["codes"] = quantized.movedim(axis, -1)[tuple(place)]
+        return [more | {"kept": i.reshape(tokens, -1)[flat, 0] >= 0} for i in indices]
 
     def _norms(self, args, kwargs, output) -> Norms | None:
         """Of the gradients that the backward pass of this forward will bring, if they are seen."""
