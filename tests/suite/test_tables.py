@@ -66,6 +66,15 @@ def test_values_have_their_unit_and_sensible_digits(name, value, text):
 )
 def test_the_change_is_in_points_or_relative(name, before, after, change):
     assert tables.Pair("n", name, before, after).change == change
+    assert tables.Pair("n", name, before, after, True).change == change
+    undecided = f"{change}, undecided" if change else ""
+    assert tables.Pair("n", name, before, after, False).change == undecided
+
+
+def test_a_pair_says_that_its_change_is_undecided_if_the_notebook_said_so():
+    records = {"before/a": 2, "after/a": 1, "decided/a": False, "before/b": 2, "after/b": 1}
+    first, second = tables.pairs([result(records)])
+    assert (first.change, second.change) == ("−50 %, undecided", "−50 %")
 
 
 def test_pairs_need_both_sides_and_keep_their_order():

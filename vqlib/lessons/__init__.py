@@ -6,6 +6,7 @@ import math
 import platform
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -68,6 +69,19 @@ def beside_guide(
     ]
     columns = ["iteration", "the guide", what, "difference (points)"]
     return pd.DataFrame(rows, columns=columns).set_index("iteration")
+
+
+def record_change(name: str, before, after) -> None:
+    """Record the means of ``before/NAME`` and ``after/NAME``, and whether ``decided/NAME``.
+
+    ``before``, ``after``: (n,), one value a seed, the same seeds in the same order. Decided: the
+    95 % interval of the change leaves out 0; one seed decides nothing.
+    """
+    change = np.subtract(after, before)
+    _, low, high = interval(change)
+    vqlib.record(f"before/{name}", np.mean(before))
+    vqlib.record(f"after/{name}", np.mean(after))
+    vqlib.record(f"decided/{name}", bool(low > 0 or high < 0))
 
 
 def with_interval(values, form: str) -> str:

@@ -2,6 +2,7 @@
 
 Every notebook that records ``before/X`` and ``after/X`` adds a row. X makes the row's name and
 its unit: utilizations, gaps, shares and accuracies read as percentages, everything else as numbers.
+With ``decided/X``, which says whether the interval of the change leaves out 0, the row says so too.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Pair:
     name: str
     before: float
     after: float
+    decided: bool | None = None  #: whether the seeds decide that there is a change; None: not said
 
     @property
     def label(self) -> str:
@@ -58,7 +60,12 @@ class Pair:
 
     @property
     def change(self) -> str:
-        """From before to after: in points for percentages, relative for other numbers."""
+        """From before to after, and whether that is decided."""
+        text = self._difference()
+        return f"{text}, undecided" if text and self.decided is False else text
+
+    def _difference(self) -> str:
+        """In points for percentages, relative for other numbers."""
         if is_percent(self.name):
             return _signed(100 * (self.after - self.before), " points")
         if not self.before or isinstance(self.before, bool):
@@ -71,7 +78,13 @@ class Pair:
 def pairs(results: Sequence[Result]) -> list[Pair]:
     """All pairs of records ``before/X`` and ``after/X``, in the order they were made."""
     return [
-        Pair(result.notebook, name[7:], value, result.records["after/" + name[7:]])
+        Pair(
+            result.notebook,
+            name[7:],
+            value,
+            result.records["after/" + name[7:]],
+            result.records.get("decided/" + name[7:]),
+        )
         for result in results
         for name, value in result.records.items()
         if name.startswith("before/") and "after/" + name[7:] in result.records
