@@ -87,7 +87,7 @@ def use_of(run: Run) -> Use | None:
 
 
 def pictures_of(config: TrainConfig) -> data.Pictures:
-    return data.of(config.dataset, config.dataset_dir, config.image_size, config.val_fraction)
+    return data.of(*config.source)
 
 
 @torch.no_grad()
