@@ -30,6 +30,7 @@ def saved(path, **arrays):
 # --- arrays ---
 
 
+@pytest.mark.filterwarnings("ignore:.*is read as grey pictures")
 @pytest.mark.parametrize("scale", ["uint8", "float16", "float32", ">f8"])
 @pytest.mark.parametrize("channels", [None, 1, 3, 4])
 @pytest.mark.parametrize("first", [True, False])
