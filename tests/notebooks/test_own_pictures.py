@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     ("stem", "parameters", "left_out"),
     [
         ("01_reproduce_collapse", {}, set()),
-        ("04_compare_before_after", {"steps": 220, "cooldown_steps": 40}, PHOTOGRAPHS_ALONE),
+        ("04_compare_before_after", {"steps": 220, "cooldown_steps": 0}, PHOTOGRAPHS_ALONE),
     ],
 )
 def test_the_notebook_runs_on_a_folder(folder, tmp_path, stem, parameters, left_out):
