@@ -17,6 +17,7 @@ QUICK = [part for name, value in TINY.items() for part in (f"--{name}", str(valu
 OTHER = {
     "dataset": "digits",
     "dataset_dir": "somewhere",
+    "dataset_kind": "signals",
     "image_size": 64,
     "val_fraction": 0.25,
     "batch_size": 7,

@@ -13,7 +13,7 @@ from vqlib.quantization.ranges import Range, SettingsError, hints
 from vqlib.training.config import steps_of
 from vqlib.training.model import build_model
 
-TEXTS = {"dataset", "dataset_dir", "device", "reset_donors", "variant"}
+TEXTS = {"dataset", "dataset_dir", "dataset_kind", "device", "reset_donors", "variant"}
 SWITCHES = {"kmeans_init", "reset_relative", "reset_distinct"}
 RANGES: dict[str, Range] = {
     name: hint.__metadata__[0]

@@ -31,7 +31,8 @@ def photograph(name="coffee"):
 
 def with_manifest(monkeypatch, **changes):
     """A manifest of one picture, coffee, with some of its fields changed."""
-    changed = {"picture": [entry() | changes], "digits": data.manifest()["digits"] | changes}
+    others = {name: data.manifest()[name] | changes for name in ("digits", "eeg")}
+    changed = {"picture": [entry() | changes]} | others
     monkeypatch.setattr(data, "manifest", lambda: changed)
 
 
@@ -133,9 +134,9 @@ def test_a_changed_region_changes_the_checksum(monkeypatch):
 
 @pytest.mark.parametrize("dataset", data.DATASETS)
 def test_other_bytes_are_refused_by_name(monkeypatch, dataset):
-    true = entry()["sha256"] if dataset == "photos" else data.manifest()["digits"]["sha256"]
+    true = (entry() if dataset == "photos" else data.manifest()[dataset])["sha256"]
     with_manifest(monkeypatch, sha256="0" * 64)
-    name = "coffee" if dataset == "photos" else "digits"
+    name = "coffee" if dataset == "photos" else dataset
     with pytest.raises(ValueError, match=rf"{name}.*expected sha256 0{{64}}, found {true}"):
         data.load(dataset)
 

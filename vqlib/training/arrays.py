@@ -9,6 +9,7 @@ import gzip
 import math
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -32,7 +33,7 @@ _VAL_KEYS = ("val", "x_val", "val_images", "test", "x_test", "test_images")
 _IDX_IMAGES = re.compile(r"(train|t10k)-images[.-]idx3-ubyte(\.gz)?$")
 _CIFAR_TRAIN = re.compile(r"data_batch_\d\.bin$")
 _CIFAR_RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
-_SCAN_ITEMS = 2**22  # floats checked at a time: bounds the memory of a scan
+SCAN_ITEMS = 2**22  # floats checked at a time: bounds the memory of a scan
 
 
 class Arrays(NamedTuple):
@@ -99,13 +100,19 @@ def channel_axis(shape: tuple[int, ...], source="array") -> int | None:
     )
 
 
-def find_arrays(path: Path) -> Arrays | None:
+def read_arrays(path: Path) -> Arrays | None:
     """Reads the array files at `path`, a file or a folder; None for a folder without any.
 
     Raises:
-        ValueError: a file that is none of the formats, or is damaged, or holds no pictures.
+        ValueError: a file that is none of the formats, or is damaged. What is in the arrays is
+            not looked at.
     """
-    found = _in_folder(path) if path.is_dir() else Arrays(*_read(path), (path,))
+    return _in_folder(path) if path.is_dir() else Arrays(*_read(path), (path,))
+
+
+def find_pictures(path: Path) -> Arrays | None:
+    """As `read_arrays`, and reads floats through once. Raises ValueError for no pictures too."""
+    found = read_arrays(path)
     if found is None:
         return None
     _check(found.train, f"{path} (train)")
@@ -168,14 +175,14 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         return _read_cifar(path), None
     if "ubyte" in name or name.endswith((".idx", ".gz")):
         return _read_idx(path), None
-    raise ValueError(f"{path} is a file that cannot be read as pictures; expected {ACCEPTED}")
+    raise ValueError(f"{path} is a file that cannot be read; expected {ACCEPTED}")
 
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as a .npy array of pictures: {error}") from error
+        raise ValueError(f"{path} cannot be read as a .npy array: {error}") from error
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -188,7 +195,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             val = next((k for k in _VAL_KEYS if k in keys), None) if train in _TRAIN_KEYS else None
             return archive[train], None if val is None else archive[val]
     except (ValueError, EOFError, OSError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as a .npz of pictures: {error}") from error
+        raise ValueError(f"{path} cannot be read as a .npz of arrays: {error}") from error
 
 
 def _idx_folder(folder: Path, files: list[Path]) -> Arrays:
@@ -269,8 +276,11 @@ def _check(pixels: np.ndarray, source: str) -> None:
     if pixels.dtype == np.uint8:
         return
     if not np.issubdtype(pixels.dtype, np.floating):
-        raise ValueError(f"{source}: expected uint8, or float in [0, 1]; found {pixels.dtype}")
-    step = max(1, _SCAN_ITEMS // math.prod(shape[1:]))
+        raise ValueError(
+            f"{source}: expected uint8, or float in [0, 1]; found {pixels.dtype}"
+            f"{_or_signals(shape)}"
+        )
+    step = max(1, SCAN_ITEMS // math.prod(shape[1:]))
     for start in range(0, len(pixels), step):
         part = pixels[start : start + step]
         low, high = float(part.min()), float(part.max())
@@ -279,5 +289,17 @@ def _check(pixels: np.ndarray, source: str) -> None:
         if low < 0 or high > 1:
             raise ValueError(
                 f"{source}: float pictures must lie in [0, 1]; found {low:g} to {high:g}. "
-                "Divide by their maximum, or store uint8"
+                f"Divide by their maximum, or store uint8{_or_signals(shape)}"
             )
+    if len(shape) == 3 and shape[1] != shape[2]:
+        warnings.warn(
+            f"{source}: shape {shape} is read as grey pictures (N, H, W){_or_signals(shape)}",
+            stacklevel=5,
+        )
+
+
+def _or_signals(shape: tuple[int, ...]) -> str:
+    """What to do if an array of pictures was meant as one of signals, which has three axes too."""
+    if len(shape) != 3:
+        return ""
+    return "; if these are signals (n, channels, time), set dataset_kind to 'signals'"

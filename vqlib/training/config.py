@@ -13,6 +13,8 @@ from vqlib.quantization.ranges import Range, SettingsError, check_fields
 from vqlib.quantization.reset import FLAGS, DeadCodeReset, Donors
 
 Device = Literal["auto", "cpu", "cuda"]
+Kind = Literal["pictures", "signals"]
+STRIDE = 4  # pixels a token is wide and high, or samples it is long
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,12 @@ class TrainConfig:
     """
 
     dataset: str = "photos"
-    """Built-in pictures: "photos" or "digits". Ignored if dataset_dir is given."""
+    """Built-in data: "photos", "digits", or "eeg", a signal. Ignored if dataset_dir is given."""
     dataset_dir: str | None = None
     """A folder of pictures, .npy/.npz arrays, IDX files or CIFAR-10's binary version."""
+    dataset_kind: Kind = "pictures"
+    """What dataset_dir holds. Signals are .npy/.npz floats of shape (n, channels, time): each
+    channel is standardised by its training part, and time is cut to a multiple of 4."""
     image_size: Annotated[int, Range(8, 2**12)] = 56
     """Height and width to which photos and folders are cut or resized; a multiple of 4."""
     val_fraction: Annotated[float, Range(0, 0.9, above=True)] = 0.1
@@ -104,15 +109,21 @@ class TrainConfig:
         if isinstance(self.dataset_dir, os.PathLike):
             object.__setattr__(self, "dataset_dir", os.fspath(self.dataset_dir))
         check_fields(self)
-        if self.image_size % 4:
-            near = self.image_size // 4 * 4
+        if self.image_size % STRIDE:
+            near = self.image_size // STRIDE * STRIDE
             raise SettingsError(
-                f"image_size must be a multiple of 4, the encoder's stride, got "
-                f"{self.image_size}; try {near} or {near + 4}",
+                f"image_size must be a multiple of {STRIDE}, the encoder's stride, got "
+                f"{self.image_size}; try {near} or {near + STRIDE}",
                 "image_size",
             )
         variants.named(self.variant)
         object.__setattr__(self, "_reset", DeadCodeReset.of(self, FLAGS))
+
+    @property
+    def source(self) -> tuple:
+        """The settings that say which data a run reads, as arguments of `data.of`."""
+        own = self.dataset, self.dataset_dir, self.dataset_kind
+        return (*own, self.image_size, self.val_fraction)
 
     def reset(self) -> DeadCodeReset | None:
         """The reset that these settings ask for; None if the threshold is 0."""
@@ -146,15 +157,15 @@ class TrainConfig:
 
 
 def steps_of(config: TrainConfig, pictures: int) -> int:
-    """Training steps of ``config`` on that many training ``pictures``.
+    """Training steps of ``config`` on that many training ``pictures``, or signals.
 
     Raises SettingsError if there is not one whole batch.
     """
     per_epoch = pictures // config.batch_size
     if per_epoch == 0:
         raise SettingsError(
-            f"batch_size {config.batch_size} is larger than the training set of {pictures} "
-            f"pictures; use at most {pictures}",
+            f"batch_size {config.batch_size} is larger than the training set of {pictures}; "
+            f"use at most {pictures}",
             "batch_size",
         )
     return config.steps or config.epochs * per_epoch

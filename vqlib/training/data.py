@@ -1,7 +1,8 @@
-"""Pictures and arrays -> float tensors, with a training and a validation split that share no pixel.
+"""Pictures and signals -> float tensors; the training and the validation split share no pixel.
 
 `load` is the way in. Built in, without a download: "photos", crops of the photographs inside
-scikit-image and scikit-learn, and "digits". A user's own data comes by `dataset_dir`.
+scikit-image and scikit-learn; "digits"; and "eeg", the short recording inside matplotlib. A user's
+own data comes by `dataset_dir`.
 """
 
 import csv
@@ -15,33 +16,37 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
 from vqlib import extras
-from vqlib.quantization.ranges import Range, SettingsError, number, whole
+from vqlib.quantization.ranges import Range, SettingsError, number, one_of, whole
 from vqlib.training import places
-from vqlib.training.arrays import ACCEPTED, ArrayPictures, find_arrays
+from vqlib.training.arrays import ACCEPTED, ArrayPictures, Arrays, find_pictures
+from vqlib.training.config import STRIDE, Kind
 from vqlib.training.folders import FolderPictures, given_split, list_pictures
+from vqlib.training.signals import Scaling, SignalArrays, find_signals, kept_length
 
-DATASETS = ("photos", "digits")
+DATASETS = ("photos", "digits", "eeg")
+EEG_WINDOW = 64  # samples
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a training run reads.
+    """What a training run reads: pictures, or signals.
 
-    Item i of `train` and `val` is float32 (channels, height, width) in [0, 1]; both also have
-    `batch(indices) -> (n, channels, height, width)`, the fast way to several at once.
+    Item i of `train` and `val` is float32: a picture (channels, height, width) in [0, 1], or a
+    signal (channels, time), standardised. Both also have `batch(indices) -> (n, *item)`, the fast
+    way to several at once.
 
     Attributes:
-        name: "photos", "digits", or `dataset_dir` as it was given.
+        name: "photos", "digits", "eeg", or `dataset_dir` as it was given.
         train, val: the two splits.
-        channels: 1 or 3.
-        size: (height, width).
+        channels: 1 or 3 of pictures, any number of signals.
+        size: (height, width), or (time,).
         checksum: sha256 in hex. Differs if an input byte (in a folder of pictures: a path, size
             or modification time), the split or the cropping does.
     """
@@ -52,6 +57,8 @@ class Pictures:
     channels: int
     size: tuple[int, int]
     checksum: str
+    scaling: Scaling | None = None
+    """How signals were standardised; None for pictures."""
 
     @property
     def skipped(self) -> tuple[Path, ...]:
@@ -63,6 +70,7 @@ def load(
     dataset: str = "photos",
     dataset_dir: str | Path | None = None,
     *,
+    dataset_kind: Kind = "pictures",
     image_size: int = 56,
     val_fraction: float = 0.1,
     seed: int = 0,
@@ -71,8 +79,10 @@ def load(
     """Opens a data set, split in two.
 
     Args:
-        dataset: "photos" or "digits"; ignored if `dataset_dir` is given.
+        dataset: "photos", "digits" or "eeg"; ignored if `dataset_dir` is given.
         dataset_dir: a folder of pictures, or array files (see data/README.md).
+        dataset_kind: what is in `dataset_dir`, "pictures" or "signals". An array of three axes
+            can be either, (N, H, W) or (n, channels, time), so this is never guessed.
         image_size: side in pixels of the squares that photographs and folders of pictures are cut
             to. Arrays and digits keep the size they have.
         val_fraction: share of the pictures that validates, where the data does not itself say
@@ -86,26 +96,39 @@ def load(
         ModuleNotFoundError: the package that carries a built-in picture is not installed.
     """
     whole("image_size", image_size, least=8)
+    one_of("dataset_kind", dataset_kind, get_args(Kind))
     if max_pictures is not None:
         whole("max_pictures", max_pictures)
     number("val_fraction", val_fraction, Range(0, 1, above=True, below=True))
     division = _Division(val_fraction, seed, max_pictures)
     if dataset_dir is not None:
-        return _load_dir(dataset_dir, image_size, division)
+        path = _existing(dataset_dir)
+        if dataset_kind == "signals":
+            return _load_signals(str(dataset_dir), path, division)
+        return _load_pictures(str(dataset_dir), path, image_size, division)
     if dataset == "photos":
         return _load_photos(image_size, division)
     if dataset == "digits":
         return _load_digits(division)
+    if dataset == "eeg":
+        return _load_eeg(division)
     text = f"unknown dataset {dataset!r}; expected one of {', '.join(DATASETS)}"
     raise SettingsError(text, "dataset")
 
 
-def of(dataset: str, dataset_dir, image_size: int, val_fraction: float) -> Pictures:
+def of(
+    dataset: str, dataset_dir, dataset_kind: Kind, image_size: int, val_fraction: float
+) -> Pictures:
     """As `load`, but a built-in data set is opened once: a process trains many small runs on it."""
     if dataset_dir is None:
         return _built_in(dataset, image_size, val_fraction)
     # read each time: a person's files may change while this process lives
-    return load(dataset_dir=dataset_dir, image_size=image_size, val_fraction=val_fraction)
+    return load(
+        dataset_dir=dataset_dir,
+        dataset_kind=dataset_kind,
+        image_size=image_size,
+        val_fraction=val_fraction,
+    )
 
 
 @lru_cache(maxsize=4)
@@ -121,11 +144,13 @@ class _Division:
     seed: int
     max_pictures: int | None
 
-    def split(self, keys: Sequence[Hashable], source: object) -> tuple[list[int], list[int]]:
+    def split(
+        self, keys: Sequence[Hashable], source: object, noun: str = "picture"
+    ) -> tuple[list[int], list[int]]:
         """Positions in `keys` that train and that validate; neither is empty."""
         if len(keys) < 2:
             raise ValueError(
-                f"{source}: {len(keys)} picture cannot be split into training and validation; "
+                f"{source}: {len(keys)} {noun} cannot be split into training and validation; "
                 "expected at least 2"
             )
         order = self._shuffled(keys)
@@ -218,6 +243,22 @@ def _load_digits(division: _Division) -> Pictures:
     return Pictures("digits", train, val, 1, train.size, _checksum("digits", entry["sha256"], rows))
 
 
+def _load_eeg(division: _Division) -> Pictures:
+    """Windows of each channel as a signal of its own: overlapping to train, else side by side."""
+    entry = manifest()["eeg"]
+    recording = np.frombuffer(_shipped_bytes(entry), dtype="<f8").reshape(-1, entry["channels"]).T
+    cut, rows = [], []
+    for split, step in (("train", 1), ("val", EEG_WINDOW)):
+        part = recording[:, slice(*entry[split])]
+        windows = np.lib.stride_tricks.sliding_window_view(part, EEG_WINDOW, axis=1)[:, ::step]
+        cut.append(windows.reshape(-1, 1, EEG_WINDOW))
+        rows.append(division.keep(range(len(cut[-1]))))
+    scaling = Scaling.of(cut[0], rows[0], "eeg")
+    train, val = (SignalArrays(c, r, scaling, EEG_WINDOW) for c, r in zip(cut, rows, strict=True))
+    checksum = _checksum("eeg", entry["sha256"], entry["train"], entry["val"], EEG_WINDOW, rows)
+    return Pictures("eeg", train, val, 1, train.size, checksum, scaling)
+
+
 def _shipped_bytes(entry: dict) -> bytes:
     """A file inside an installed package, found without importing that package."""
     name, expected = entry["name"], entry["sha256"]
@@ -247,22 +288,39 @@ def _decode_rgb(content: bytes) -> np.ndarray:
 # --- a user's own ---------------------------------------------------------------------------------
 
 
-def _load_dir(given: str | Path, image_size: int, division: _Division) -> Pictures:
+def _existing(given: str | Path) -> Path:
     path = Path(given).expanduser()
     if not str(given) or not path.exists():
         raise FileNotFoundError(f"dataset_dir {str(given)!r} does not exist; expected {ACCEPTED}")
-    arrays = find_arrays(path)
+    return path
+
+
+def _load_pictures(name: str, path: Path, image_size: int, division: _Division) -> Pictures:
+    arrays = find_pictures(path)
     if arrays is None:
-        return _load_folder(str(given), path, image_size, division)
-    if arrays.val is None:
-        rows = division.split(range(len(arrays.train)), path)
-        sources = (arrays.train, arrays.train)
-    else:
-        sources = arrays[:2]
-        rows = tuple(division.keep(range(len(pixels))) for pixels in sources)
+        return _load_folder(name, path, image_size, division)
+    sources, rows = _divided(arrays, path, division, "picture")
     train, val = map(ArrayPictures, sources, rows)
     checksum = _checksum("arrays", [_file_sha256(f) for f in arrays.files], rows)
-    return Pictures(str(given), train, val, train.channels, train.size, checksum)
+    return Pictures(name, train, val, train.channels, train.size, checksum)
+
+
+def _load_signals(name: str, path: Path, division: _Division) -> Pictures:
+    arrays = find_signals(path)
+    length = kept_length(arrays.train, STRIDE, path)
+    sources, rows = _divided(arrays, path, division, "signal")
+    scaling = Scaling.of(sources[0], rows[0], path)
+    train, val = (SignalArrays(s, r, scaling, length) for s, r in zip(sources, rows, strict=True))
+    checksum = _checksum("signals", [_file_sha256(f) for f in arrays.files], rows)
+    return Pictures(name, train, val, train.channels, train.size, checksum, scaling)
+
+
+def _divided(arrays: Arrays, path: Path, division: _Division, noun: str) -> tuple[tuple, tuple]:
+    """The array of each split, and which of its rows belong to it."""
+    if arrays.val is None:
+        return (arrays.train,) * 2, division.split(range(len(arrays.train)), path, noun)
+    sources = arrays.train, arrays.val
+    return sources, tuple(division.keep(range(len(items))) for items in sources)
 
 
 def _file_sha256(path: Path) -> str:

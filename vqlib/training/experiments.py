@@ -105,16 +105,11 @@ def run_key(config: TrainConfig, checksum: str | None = None) -> str:
     """
     own = {
         "config": config.to_dict(),
-        "data": checksum or data.of(*_source(config)).checksum,
+        "data": checksum or data.of(*config.source).checksum,
         "device": str(config.resolved_device()),
         "threads": config.threads or torch.get_num_threads(),
     }
     return _digest(own)
-
-
-def _source(config: TrainConfig) -> tuple:
-    """The settings that say which data a run reads, as arguments of `data.of`."""
-    return config.dataset, config.dataset_dir, config.image_size, config.val_fraction
 
 
 def _digest(own: Mapping) -> str:
@@ -218,10 +213,16 @@ def sweep(
 
 def check(configs: Iterable[TrainConfig]) -> None:
     """Raise ValueError or FileNotFoundError for a config whose device or data cannot be used."""
-    pictures = {source: len(data.of(*source).train) for source in set(map(_source, configs))}
+    configs = list(configs)
+    opened = _opened(configs)
     for config in configs:
         config.resolved_device()
-        steps_of(config, pictures[_source(config)])
+        steps_of(config, len(opened[config.source].train))
+
+
+def _opened(configs: Iterable[TrainConfig]) -> dict[tuple, data.Pictures]:
+    """{source: its data}, each opened once."""
+    return {source: data.of(*source) for source in {config.source for config in configs}}
 
 
 def differences(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -242,10 +243,10 @@ def _plain(config: Any) -> dict[str, Any]:
 
 def _trainings(configs: Mapping[Any, TrainConfig]) -> dict[Any, sweeps.Task]:
     """The task of each config; each data set is read once."""
-    known = {source: data.of(*source).checksum for source in set(map(_source, configs.values()))}
+    opened = _opened(configs.values())
     cache = cache_dir().absolute()
     return {
-        key: sweeps.Task(cache / run_key(c, known[_source(c)]), partial(_train_into, c))
+        key: sweeps.Task(cache / run_key(c, opened[c.source].checksum), partial(_train_into, c))
         for key, c in configs.items()
     }
 

@@ -78,7 +78,7 @@ class Run:
         checkpoints.write_tensors(
             folder / "run.safetensors",
             checkpoints.flatten(model=self.model.state_dict(), trace=self.trace),
-            {"channels": self.model.channels},
+            {"channels": self.model.channels, "dims": self.model.dims},
         )
         # last: whoever finds a summary finds a whole run
         checkpoints.write_text(folder / "summary.json", _json(self.summary))
@@ -94,7 +94,7 @@ class Run:
             raise FileNotFoundError(f"{folder} holds no finished run (no summary.json)")
         config = TrainConfig.from_dict(json.loads((folder / "config.json").read_text()))
         tensors, info = checkpoints.read_tensors(folder / "run.safetensors")
-        model = build_model(config, info["channels"])
+        model = build_model(config, info["channels"], info.get("dims", 2))
         model.load_state_dict(checkpoints.unflatten(tensors, "model"))
         history = read_history(folder / "history.csv")
         summary = json.loads((folder / "summary.json").read_text())
@@ -191,7 +191,8 @@ def claim(folder: Path | None, config: TrainConfig, resume: bool):
         return None
     if not settings.is_file():
         raise FileNotFoundError(f"nothing to resume: {folder} holds no config.json")
-    before = json.loads(settings.read_text())
+    # a setting that an older version did not know has its default
+    before = TrainConfig.from_dict(json.loads(settings.read_text())).to_dict()
     # a longer run begins like a shorter one, unless its cooldown begins later
     free = set() if config.cooldown_steps else {"steps", "epochs"}
     changed = {

@@ -73,9 +73,7 @@ class Trainer:
     ):
         self.config, self.folder, self.callbacks = config, folder, callbacks
         self.device = config.resolved_device()
-        self.data = data.of(
-            config.dataset, config.dataset_dir, config.image_size, config.val_fraction
-        )
+        self.data = data.of(*config.source)
         if any(side % STRIDE for side in self.data.size):
             raise ValueError(
                 f"the pictures of {self.data.name} are {self.data.size} pixels; height and "
@@ -83,9 +81,12 @@ class Trainer:
             )
         self.steps = steps_of(config, len(self.data.train))
         self.per_epoch = len(self.data.train) // config.batch_size
-        height, width = self.data.size
-        self.tokens = config.batch_size * (height // STRIDE) * (width // STRIDE)
-        self.model = runs.build_model(config, self.data.channels).to(self.device)
+        self.tokens = config.batch_size * math.prod(side // STRIDE for side in self.data.size)
+        dims = len(self.data.size)
+        self.model = runs.build_model(config, self.data.channels, dims).to(self.device)
+        if self.data.scaling is not None:
+            for name, values in self.data.scaling._asdict().items():
+                getattr(self.model, name).copy_(torch.from_numpy(values)[:, None])
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             betas=(config.momentum, 0.999),
@@ -170,6 +171,8 @@ class Trainer:
         return True
 
     def _to_device(self, pictures: Tensor) -> Tensor:
+        if pictures.ndim == 3:  # signals
+            return pictures.to(self.device)
         # channels last: convolutions run a fifth faster, and tokens lie as the quantizer wants
         return pictures.to(self.device, memory_format=torch.channels_last)
 

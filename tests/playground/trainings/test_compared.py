@@ -14,7 +14,7 @@ from tests.playground.trainings.tiny_trainings import (
     states,
     trainings,
 )
-from vqlib import TrainingDiverged, playground
+from vqlib import TrainingDiverged, playground, train
 from vqlib.playground.trainings import comparison, runview, worker
 from vqlib.training import data
 
@@ -92,6 +92,17 @@ def test_a_batch_larger_than_the_data_is_said_beside_it(tmp_path):
     trainings.panel.fields["batch_size"].value = 55
     assert "larger than the training set of 54" in trainings.panel.complaints["batch_size"]
     assert trainings.board.train.disabled
+
+
+def test_signals_are_refused_because_nothing_draws_them(trainings, tmp_path):
+    base = replace(TINY, dataset="eeg")
+    with pytest.raises(
+        ValueError, match="shows pictures, and eeg holds signals; use `vqlib train`"
+    ):
+        playground.Trainings(tmp_path / "others", base)
+    train(base, trainings.store.path("signals"), progress=False)
+    with pytest.raises(ValueError, match="eeg holds signals"):
+        trainings.restore("signals")
 
 
 def test_a_name_that_is_no_folder_is_said(trainings):

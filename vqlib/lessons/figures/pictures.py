@@ -13,6 +13,12 @@ from torch import Tensor
 from vqlib.playground import drawing
 
 
+def sample(split, count: int = 8) -> Tensor:
+    """Up to ``count`` pictures (n, C, H, W) of a split of a data set, evenly chosen."""
+    count = min(count, len(split))
+    return split.batch(range(0, len(split), len(split) // count)[:count])
+
+
 def code_colors(codebook: Tensor) -> np.ndarray:
     """An RGB colour (K, 3) for each code; similar codes get similar colours (3-D PCA)."""
     x = codebook - codebook.mean(dim=0)

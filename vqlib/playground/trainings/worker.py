@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqlib.quantization.ranges import SettingsError
 from vqlib.training import data
 from vqlib.training.config import TrainConfig
 from vqlib.training.model import VQVAE
@@ -87,7 +88,14 @@ def use_of(run: Run) -> Use | None:
 
 
 def pictures_of(config: TrainConfig) -> data.Pictures:
-    return data.of(config.dataset, config.dataset_dir, config.image_size, config.val_fraction)
+    """The data of a config. Raises SettingsError if they are signals, which nothing here draws."""
+    pictures = data.of(*config.source)
+    if pictures.scaling is not None:
+        text = (
+            f"the playground shows pictures, and {pictures.name} holds signals; use `vqlib train`"
+        )
+        raise SettingsError(text, "dataset")
+    return pictures
 
 
 @torch.no_grad()
