@@ -50,6 +50,12 @@ def test_arms_stand_beside_what_the_guide_says(table):
     assert found.loc[f"validation utilization at step {guide.EPOCH_STEPS}", "reset"] == "60.0 %"
 
 
+def test_error_ratios_pair_the_arms_by_seed():
+    rows = [("reset", 1, 3.0), ("baseline", 0, 2.0), ("reset", 0, 1.0), ("baseline", 1, 4.0)]
+    found = tables.error_ratios(pd.DataFrame(rows, columns=["arm", "seed", "recon_loss"]))
+    assert found.sort_index().to_dict() == {0: 0.5, 1: 0.75}
+
+
 def test_an_arm_beside_itself_stands_once(table):
     found = tables.before_after(tables.at_the_end(table), ["reset", "reset"], {"reset": 0.6})
     assert list(found.columns) == ["reset", "guide, before", "guide expects after"]

@@ -84,6 +84,15 @@ def before_after(ends: pd.DataFrame, arms: Sequence[str], at_epoch: Mapping) -> 
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
+def error_ratios(table: pd.DataFrame, before: str = "baseline", after: str = "reset") -> pd.Series:
+    """By seed: the reconstruction error of one arm over that of another.
+
+    ``table``: a row a run, with columns ``arm``, ``seed`` and ``recon_loss``.
+    """
+    error = table.set_index(["arm", "seed"])["recon_loss"]
+    return error.loc[after] / error.loc[before]
+
+
 def error_verdict(ratios) -> str:
     """What an error's ratios, after over before and one a seed, allow to be said about it.
 
