@@ -57,3 +57,15 @@ def test_a_table_of_sentences_is_whole():
     long = "word " * 40
     html = lessons.text_table(pd.DataFrame({"claim": [long]}, index=["hidden"])).to_html()
     assert long.strip() in html and "hidden" not in html
+
+
+def test_a_change_is_decided_if_its_interval_leaves_out_zero(monkeypatch):
+    made = {}
+    monkeypatch.setattr("vqlib.record", made.__setitem__)
+    lessons.record_change("a", [1.0, 2.0, 3.0], [2.0, 3.1, 3.9])
+    lessons.record_change("b", [1.0, 2.0, 3.0], [2.0, 3.0, 1.0])
+    lessons.record_change("c", [1.0], [9.0])
+    assert made == pytest.approx(
+        {"before/a": 2, "after/a": 3, "decided/a": True, "before/b": 2, "after/b": 2}
+        | {"decided/b": False, "before/c": 1, "after/c": 9}
+    )

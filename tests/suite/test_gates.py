@@ -126,6 +126,15 @@ def test_missing_and_unexpected_records(tmp_path):
     assert len(found.mismatches("02_b", ["x"])) == 1
 
 
+def test_an_optional_record_may_be_missing_or_there(tmp_path):
+    found = expected(tmp_path, '[01_a.records]\n"a/loss" = {}\n"own/accuracy" = "optional"\n')
+    assert found.mismatches("01_a", ["a/loss"]) == []
+    assert found.mismatches("01_a", ["a/loss", "own/accuracy"]) == []
+    assert found.judge("01_a", "quick", {"a/loss": 1, "own/accuracy": 1}) == []
+    with pytest.raises(SuiteError):
+        expected(tmp_path, '[01_a.records]\n"a/loss" = "maybe"\n')
+
+
 def test_gates_without_a_control(tmp_path):
     text = '[01_a.records]\n"r" = { max = 1 }\n"s" = { max = 1 }\n"free" = {}\n'
     assert gates_without_control(expected(tmp_path, text)) == [("01_a", "r"), ("01_a", "s")]

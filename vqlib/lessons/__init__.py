@@ -75,13 +75,14 @@ def record_change(name: str, before, after) -> None:
     """Record the means of ``before/NAME`` and ``after/NAME``, and whether ``decided/NAME``.
 
     ``before``, ``after``: (n,), one value a seed, the same seeds in the same order. Decided: the
-    95 % interval of the change leaves out 0; one seed decides nothing.
+    95 % interval of the change leaves out 0. With one seed there is no interval and no such record.
     """
     change = np.subtract(after, before)
     _, low, high = interval(change)
     vqlib.record(f"before/{name}", np.mean(before))
     vqlib.record(f"after/{name}", np.mean(after))
-    vqlib.record(f"decided/{name}", bool(low > 0 or high < 0))
+    if len(change) > 1:
+        vqlib.record(f"decided/{name}", bool(low > 0 or high < 0))
 
 
 def with_interval(values, form: str) -> str:

@@ -7,6 +7,7 @@
     "baseline/val_utilization" = { max = 0.20 }           # a gate in every profile
     "baseline/tokens" = { equals = 6272, tolerance = 0 }
     "baseline/loss" = { full = { min = 0.1, max = 0.3 }, quick = { max = 0.5 } }
+    "own/accuracy" = "optional"                           # any value, and may be missing
 
     [01_reproduce_collapse.controls.frozen_encoder]       # run again with these parameters:
     parameters = { arm = "frozen" }
@@ -28,6 +29,7 @@ from vqlib.quantization.names import near
 from vqlib.suite.errors import SuiteError, read_toml
 
 BOUNDS = ("min", "max", "equals", "tolerance")
+OPTIONAL = "optional"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Expected:
 
     records: dict[str, dict[str, dict[str, Gate]]] = field(default_factory=dict)
     controls: tuple[Control, ...] = ()
+    optional: frozenset[tuple[str, str]] = frozenset()  #: (notebook, record) that may be missing
 
     def judge(self, notebook: str, profile: str, values: Mapping[str, float]) -> list[Verdict]:
         """Every gate of the notebook in that profile, against the `values` it recorded."""
@@ -99,7 +102,7 @@ class Expected:
             f"record `{name}` is expected, but was not made"
             + (near(name, recorded - set(expected)) if recorded - set(expected) else "")
             for name in expected
-            if name not in recorded
+            if name not in recorded and (notebook, name) not in self.optional
         ]
         unexpected = [
             f"record `{name}` was made, but expected.toml does not list it"
@@ -123,22 +126,26 @@ def load(path: Path, notebooks: Iterable[str], profiles: Iterable[str]) -> Expec
     """Read expected.toml. Raises SuiteError listing everything in it that makes no sense."""
     problems: list[str] = []
     notebooks, profiles = set(notebooks), sorted(profiles)
-    records, controls = {}, []
+    records, controls, optional = {}, [], set()
     for notebook, table in read_toml(path).items():
         if notebook not in notebooks:
             problems.append(f"there is no notebook `{notebook}`{near(notebook, notebooks)}")
         if not _keys(table, ("records", "controls"), f"[{notebook}]", problems):
             continue
+        entries = _table(table, "records", f"[{notebook}]", problems)
+        optional |= {(notebook, name) for name, entry in entries.items() if entry == OPTIONAL}
         records[notebook] = {
-            name: _gates(entry, profiles, f"{notebook}: `{name}`", problems)
-            for name, entry in _table(table, "records", f"[{notebook}]", problems).items()
+            name: {}
+            if entry == OPTIONAL
+            else _gates(entry, profiles, f"{notebook}: `{name}`", problems)
+            for name, entry in entries.items()
         }
         for name, entry in _table(table, "controls", f"[{notebook}]", problems).items():
             control = _control(notebook, name, entry, records[notebook], problems)
             controls += [control] if control else []
     if problems:
         raise SuiteError(f"{path.name}: {problem}" for problem in problems)
-    return Expected(records, tuple(controls))
+    return Expected(records, tuple(controls), frozenset(optional))
 
 
 def _table(table: dict, key: str, where: str, problems: list[str]) -> dict:
