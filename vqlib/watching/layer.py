@@ -47,9 +47,10 @@ class Layer:
             raise self.reader.wrong("settings", "codebook_size, as its codebook is None", None)
         if books:
             self.settings.setdefault("dim", self.reader.dim)
-        # a trained codebook moves everywhere
         trained = any(b.requires_grad for b in books)
-        self.observed = self.ours or bool(books and counts and not many() and not trained)
+        self.by_count = trained  # a trained codebook moves everywhere
+        told = not trained or self._refill() is not None
+        self.observed = self.ours or bool(books and counts and not many() and told)
         self.late = bool(books) and not (self.observed or counts or many() or trained)
         averaged = counts or "decay" in self.settings or libraries.restarts(module)
         if trained and not averaged:
@@ -175,9 +176,11 @@ class Layer:
         now, hit = self.books(), [b > 0 for b in bins]
         found = []
         for i, book in enumerate(now):
-            moved = turned(self.start[i], book)
-            reset = moved & (~hit[i] | self._refilled(i, bins[i]))
-            if self.left:
+            refilled = self._refilled(i, bins[i])
+            reset = turned(self.start[i], book) & (
+                refilled if self.by_count else ~hit[i] | refilled
+            )
+            if self.left and not self.by_count:
                 reset |= turned(self.left[i], self.start[i]) & ~self.hit[i]
             found.append(reset)
         self.left, self.hit = [b.clone() for b in now], hit
@@ -185,12 +188,17 @@ class Layer:
 
     def _refilled(self, i: int, bins: Tensor) -> Tensor:
         """(K,) bool: counts of codebook ``i`` that were due below the threshold, and are not."""
-        known = [self.settings.get(n) for n in ("dead_code_threshold", "reset_refill", "decay")]
-        if None in known or self.settings.get("reset_relative"):
+        known = self._refill()
+        if known is None:
             return torch.zeros_like(bins, dtype=torch.bool)
         threshold, refill, decay = known
         due = self.start_counts[i].lerp(bins.to(self.start_counts[i]), 1 - decay)
         return (due < threshold) & torch.isclose(self.counts()[i], due.new_tensor(refill))
+
+    def _refill(self) -> tuple[float, float, float] | None:
+        """(threshold, refill, decay) of the counts in hits; None if one of them is not known."""
+        known = [self.settings.get(n) for n in ("dead_code_threshold", "reset_refill", "decay")]
+        return None if None in known or self.settings.get("reset_relative") else tuple(known)
 
     def _change(self) -> Tensor | None:
         """Largest absolute change of codebooks and counts since evaluation began; scalar."""

@@ -161,7 +161,10 @@ def vqp_settings(vq: nn.Module) -> dict:
     }
     if threshold:
         known["reset_refill"] = float(book.reset_cluster_size)
-    if book.ema_update:
+    twice = (
+        getattr(vq, "in_place_codebook_optimizer", None) is not None
+    )  # a forward then counts twice
+    if book.ema_update or (threshold and not twice):
         known["decay"] = float(book.decay)
     if not bool(book.initted):
         known["kmeans_init"] = True
