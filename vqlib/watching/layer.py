@@ -8,10 +8,10 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from vqlib.quantization.distributed import many
+from vqlib.quantization.distributed import many, process
 from vqlib.quantization.quantizer import NormEMAQuantizer
 from vqlib.watching import libraries
-from vqlib.watching.adapters import Adapter
+from vqlib.watching.adapters import VECTOR_QUANTIZE, Adapter
 from vqlib.watching.balance import Balance, Norms
 from vqlib.watching.columns import SAMPLED_OUTPUTS, looks
 from vqlib.watching.reading import Reader, WrongAdapter
@@ -71,6 +71,7 @@ class Layer:
             for n, k in zip(names, sizes, strict=True)
         ]
         self.given_up = False
+        self.process = (0, 1)  # this one's number, and how many trained the layer together
         self.balance: Balance | None = None  # of the last forward, until its backward pass
         self.state: list[Tensor] | None = None  # books and counts when evaluation began
         self.start: list[Tensor] = []  # codebooks when this forward began
@@ -124,6 +125,8 @@ class Layer:
             return
         training = self.module.training
         self.step += training
+        if training and many() and self.process == (0, 1):
+            self._found_others()
         came_late = training and self.step == 1 and self._counts_came()
         bins = [hits(i, t.codebook_size) for i, t in zip(indices, self.tracks, strict=True)]
         resets, change = [None] * len(bins), None
@@ -153,6 +156,14 @@ class Layer:
             if counts and self.observed and self.step:
                 track.know_dead(counts[i])
 
+    def _found_others(self) -> None:
+        """Other processes train the layer, too; they may have come after the watch."""
+        self.process = process()
+        theirs = self.reader.adapter is VECTOR_QUANTIZE and libraries.vqp_sums(self.module)
+        if self.ours or theirs:
+            for track in self.tracks:
+                track.known["processes"] = self.process[1]
+
     def _counts_came(self) -> bool:
         """Whether the first forward made the counts; resets are looked for from then on."""
         if not self.late or not self.books() or not self.counts():
@@ -173,6 +184,8 @@ class Layer:
         if self.ours:
             reset = self.module.last_reset
             return [bins[0].new_empty(0) if reset is None else reset.codes.clone()]
+        if many():  # what moves a code may be another's hits
+            return [None] * len(bins)
         now, hit = self.books(), [b > 0 for b in bins]
         found = []
         for i, book in enumerate(now):

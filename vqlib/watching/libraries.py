@@ -124,6 +124,11 @@ def integers(output) -> list[Tensor]:
 # --- vector-quantize-pytorch ---
 
 
+def vqp_sums(vq: nn.Module) -> bool:
+    """Whether it adds up the hits of all processes before it counts them."""
+    return getattr(vq._codebook, "all_reduce_fn", None) is torch.distributed.all_reduce
+
+
 def split_last(values: Tensor, several: bool) -> Tensor | list[Tensor]:
     """One tensor a codebook if the last dimension runs over codebooks."""
     return list(values.unbind(-1)) if several else values

@@ -228,7 +228,7 @@ class Track:
         if not threshold or not tokens:
             return
         if limits.get("reset_relative"):
-            threshold *= tokens / self.codebook_size
+            threshold *= tokens * limits.get("processes", 1) / self.codebook_size
         late = decay ** (2 * limits.get("reset_interval", 1) + 3)
         self.known["below_threshold"] = int((counts.detach() < threshold * late).sum())
 
