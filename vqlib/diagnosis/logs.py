@@ -66,6 +66,8 @@ class Settings:
     dim: float | None = None  #: D, of a code
     by_gradient: float | None = None  #: 1: only an optimizer moves the codes, no moving average
     fixed_grid: float | None = None  #: 1: a lattice, whose codes do not move
+    projected: float | None = None  #: 1: the codes are a trained projection of a fixed table
+    gumbel: float | None = None  #: 1: training draws the codes by logits, not by distance
     processes: float | None = None  #: whose tokens the counts sum, N being those of one
 
     @property
@@ -89,6 +91,8 @@ RANGES = {
     "dim": Range(1, 2**31),
     "by_gradient": Range(0, 1),
     "fixed_grid": Range(0, 1),
+    "projected": Range(0, 1),
+    "gumbel": Range(0, 1),
     "processes": Range(1, 2**31),
 }
 

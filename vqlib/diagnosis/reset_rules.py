@@ -24,6 +24,7 @@ from vqlib.diagnosis.usage_rules import (
     KEEP_ON,
     LOW,
     in_use,
+    kind,
     remedy_reset,
     resets_ended,
 )
@@ -401,9 +402,13 @@ def duplicate_codes(log: Log) -> Finding:
         "critical" if grave else "warning" if harmed else "note",
         copies,
         share,
-        cause="If several codes hold the same vector, argmax finds only the first; the others are "
+        cause="Several codes hold the same vector, so the decoder cannot tell them apart."
+        if log.settings.gumbel
+        else "If several codes hold the same vector, argmax finds only the first; the others are "
         "dead from the start.",
-        remedy="draw donors without replacement and from more than one cell: "
+        remedy=own.remedy
+        if (own := kind(log))
+        else "draw donors without replacement and from more than one cell: "
         "DeadCodeReset(donors='batch', distinct=True)",
     )
 

@@ -21,6 +21,10 @@ GRIDS = re.compile(
     r"(?:FS|LF|BS)Q(?:uantizer)?$|FiniteScalar|Look-?upFree|BinarySpherical", re.IGNORECASE
 )
 GRID_SIZES = ("codebook_size", "n_codes", "num_codes", "num_embeddings", "num_dimensions")
+KINDS = {  # {setting of `vqlib.diagnosis.logs.Settings`: how the class is called}
+    "projected": re.compile(r"sim_?vq", re.IGNORECASE),
+    "gumbel": re.compile(r"gumbel", re.IGNORECASE),
+}
 TO_INDICES = ("codes_to_indices", "codes_to_indexes", "get_indices_from_latents")
 MOST_CODES = 2**24  # of a grid, for its codes are counted one by one
 RESTARTS = re.compile(r"re(?:place|start|init|vive|set)|expire", re.IGNORECASE)
@@ -450,6 +454,7 @@ def plain_settings(module: nn.Module) -> dict:
         known |= {k: int(v) for k, v in known.items() if k == "reset_interval"}
     else:
         del known["reset_interval"]
+    known |= {kind: 1 for kind, called in KINDS.items() if called.search(type(module).__name__)}
     if isinstance(getattr(module, "kmeans_init", None), bool):
         known["kmeans_init"] = module.kmeans_init
     return known
