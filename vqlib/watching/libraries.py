@@ -70,6 +70,7 @@ MOST = {"decay": 1.0}
 CHANNELS_FIRST = {"transformers": True, "diffusers": True, "vqlib": False}
 CHANNELS_LAST = ("FiniteScalarQuantization", "GumbelVectorQuantizer")  # of transformers' classes
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def is_a(module: nn.Module, library: str, *names: str) -> bool:
@@ -123,6 +124,12 @@ def integers(output) -> list[Tensor]:
     if isinstance(output, list | tuple):
         return [t for part in output for t in integers(part)]
     return [t for t in tensors(output) if t.dtype in INTEGERS]
+
+
+def inexact(half: torch.dtype) -> str:
+    """Why a ``half`` type holds no indices."""
+    most = round(2 / torch.finfo(half).eps)
+    return f"{half}, in which whole numbers above {most:,} are not exact"
 
 
 # --- vector-quantize-pytorch ---
@@ -410,16 +417,27 @@ def _read_off(module: nn.Module, output) -> Tensor:
             rows = row_indices(quantized.movedim(axis, -1), codebook)
             if rows is not None:
                 return rows
-    raise ValueError(_no_indices(module))
+    raise ValueError(_no_indices(module, _rounded(output, codebook.shape[1])))
 
 
-def _no_indices(module: nn.Module) -> str:
-    """What is missing, and the adapter to write."""
+def _rounded(output, dim: int) -> torch.dtype | None:
+    """The half type of whole numbers in ``output``, one for each vector (D,) in it; else None."""
+    found = list(tensors(output))
+    for t in found:
+        one_a_vector = any(t.numel() * dim == other.numel() for other in found)
+        if t.dtype in HALVES and one_a_vector and bool(((t >= 0) & (t == t.floor())).all()):
+            return t.dtype
+    return None
+
+
+def _no_indices(module: nn.Module, half: torch.dtype | None) -> str:
+    """What is missing, and the adapter to write; ``half``: the type in which indices are there."""
     kind = type(module).__name__
     name = next((n for n in CODEBOOKS if _table(module, n) is not None), "weight")
     book = f"m.{name}" if isinstance(getattr(module, name), Tensor) else f"m.{name}.weight"
+    got = f" (they come in {inexact(half)}: return them as integers)" if half else ""
     return (
-        "it returns no integers as indices, and its output is not made of single rows of its "
+        f"it returns no integers as indices{got}, and its output is not made of single rows of its "
         "codebook, so the codes that it chose are not known. Keep them in its forward, for example "
         f"as self.codes = indices, and say so: adapters={{{kind}: vqlib.Adapter("
         f"indices=lambda m, output: m.codes, codebook=lambda m: {book})}} for a watch, "
