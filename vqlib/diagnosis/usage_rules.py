@@ -298,7 +298,7 @@ class Ended(NamedTuple):
         return (
             f"{self.before:.0f} codes were in use as long as codes were reset. Use fell to "
             f"{self.after:.0f} within {self.steps:.0f} steps of the last reset (step "
-            f"{self.last:.0f}). The reset was switched off, and it alone had kept the codes in use."
+            f"{self.last:.0f}). The reset seems to have been switched off too early."
         )
 
 

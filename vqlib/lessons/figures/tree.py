@@ -20,11 +20,12 @@ class Question(NamedTuple):
     notebook: str
 
 
-REPRODUCE, CAUSES, RESET, COMPARE = (
+REPRODUCE, CAUSES, RESET, COMPARE, PLAY = (
     "01_reproduce_collapse",
     "02_diagnose_ema_bias",
     "03_reset_dead_codes",
     "04_compare_before_after",
+    "07_playground",  # whose presets show the faults that no lesson takes up
 )
 
 QUESTIONS = (
@@ -58,15 +59,15 @@ QUESTIONS = (
         "no",
         "Train as an autoencoder first and quantize later, at a lower rate or beta.",
         "dimensional-collapse",
-        CAUSES,
+        PLAY,
     ),
     Question(
-        "Does the reconstruction teach the encoder more than the codes do?",
-        "commit_gradient_ratio below 5",
+        "Is the gradient of the commitment below 5 x that of the reconstruction?",
+        "commit_gradient_ratio, where it is highest",
         "no",
         "Balance the losses: both summed or both averaged, or a lower beta.",
         "commitment-outweighs-reconstruction",
-        CAUSES,
+        PLAY,
     ),
     Question(
         "Is a reset on, and does it fire?",
@@ -82,7 +83,7 @@ QUESTIONS = (
         "no",
         "Keep it on to the end, and see why the codebook needs it.",
         "resets-ended-too-early",
-        RESET,
+        PLAY,
     ),
     Question(
         "Is the threshold below half of N/K?",
