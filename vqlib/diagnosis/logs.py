@@ -63,6 +63,7 @@ class Settings:
     reset_refill: float | None = None  #: hits a step, the count of a code just reset
     learning_rate: float | None = None
     below_threshold: float | None = None  #: codes whose count is overdue for a reset, at the end
+    start_shrunk: float | None = None  #: share of codes hit that the first step left half as long
     dim: float | None = None  #: D, of a code
     by_gradient: float | None = None  #: 1: only an optimizer moves the codes, no moving average
     fixed_grid: float | None = None  #: 1: a lattice, whose codes do not move
@@ -88,6 +89,7 @@ RANGES = {
     "reset_refill": Range(0, 2**53),
     "learning_rate": Range(0, 1e9),
     "below_threshold": Range(0, 2**31),
+    "start_shrunk": Range(0, 1),
     "dim": Range(1, 2**31),
     "by_gradient": Range(0, 1),
     "fixed_grid": Range(0, 1),

@@ -15,7 +15,7 @@ from vqlib.watching.adapters import VECTOR_QUANTIZE, Adapter
 from vqlib.watching.balance import Balance, Norms
 from vqlib.watching.columns import SAMPLED_OUTPUTS, looks
 from vqlib.watching.reading import Reader, WrongAdapter
-from vqlib.watching.track import HITS, Seen, Track, hits, turned
+from vqlib.watching.track import HITS, Seen, Track, hits, shrunk, turned
 
 
 class Layer:
@@ -127,6 +127,8 @@ class Layer:
         self.step += training
         if training and many() and self.process == (0, 1):
             self._found_others()
+        if training and self.step == 1:
+            self._see_start(args, kwargs, output, indices[0])
         came_late = training and self.step == 1 and self._counts_came()
         bins = [hits(i, t.codebook_size) for i, t in zip(indices, self.tracks, strict=True)]
         resets, change = [None] * len(bins), None
@@ -163,6 +165,26 @@ class Layer:
         if self.ours or theirs:
             for track in self.tracks:
                 track.known["processes"] = self.process[1]
+
+    def _see_start(self, args, kwargs, output, indices: Tensor) -> None:
+        """How many codes the first step shrinks, where a count divides them and both are seen."""
+        z, quantized = _first_float(args, kwargs), self.reader.optional("quantized", output)
+        alone = len(self.tracks) == 1 and self.tracks[0].counted and not many()
+        if not alone or z is None or quantized is None or quantized.shape != z.shape:
+            return
+        axis, dim = tokens_axis(self.module, z, indices, self.reader.dim), self.reader.dim
+        if axis is None or z.shape[axis] != dim or indices.numel() * dim != z.numel():
+            return
+        z, codes = (t.detach().float().movedim(axis, -1).reshape(-1, dim) for t in (z, quantized))
+        flat = indices.reshape(-1).long()
+        there = (flat >= 0) & (flat < len(self.books()[0]))
+        flat, z, codes = flat[there], z[there], codes[there]
+        new = self.books()[0].float()
+        old = torch.zeros_like(new).index_copy_(0, flat, codes)
+        used = torch.bincount(flat, minlength=len(new)) > 0
+        if len(flat):
+            share = shrunk(old, new, z, flat)[used].float().mean()
+            self.tracks[0].known["start_shrunk"] = float(share)
 
     def _counts_came(self) -> bool:
         """Whether the first forward made the counts; resets are looked for from then on."""
