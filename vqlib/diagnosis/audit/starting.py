@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from vqlib.diagnosis.audit.bench import Bench, Seen
 from vqlib.diagnosis.findings import Evidence, Finding
 from vqlib.diagnosis.reset_rules import SHRUNK
+from vqlib.quantization.quantizer import NormEMAQuantizer
 from vqlib.watching.track import shrunk
 
 SLACK = 0.2  # radians by which a code left the way from where it was to its inputs' mean
@@ -151,15 +152,23 @@ def _shrinking(codes: Tensor, first: Seen, used: Tensor, small: Tensor) -> Findi
     )
 
 
-def narrow_start(bench: Bench) -> tuple[nn.Module, list[Seen]]:
-    """First steps on data in one place, then in the opposite one: most codes have no hit."""
+def narrow_start(bench: Bench, *, resets: bool = True) -> tuple[nn.Module, list[Seen]]:
+    """First steps on data in one place, then in the opposite one: most codes have no hit.
+
+    ``resets``: False takes the reset of a `NormEMAQuantizer` away.
+    """
     module, centre = bench.copy(), bench.direction()
+    if not resets:
+        module.reset = None
     places = (centre, -centre, -centre)
     return module, [bench.step(module, bench.ball(place, bench.few)) for place in places]
 
 
-def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
-    """The norm of codes without a hit against that of codes that were hit."""
+def first_step_explosion(bench: Bench, steps: list[Seen], how: str = "") -> Finding:
+    """The norm of codes without a hit against that of codes that were hit.
+
+    A reset may move all of them at once. Of our own quantizer it is then taken away: ``how``.
+    """
     if bench.fresh is False:
         return _seen_data("first-step-explosion")
     before = steps[0].before.norm(dim=-1).nan_to_num(0.0)  # there may be no codes yet
@@ -167,12 +176,15 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
     put = torch.zeros(bench.codes, dtype=torch.bool)
     for seen in steps:
         norms = seen.after.norm(dim=-1).nan_to_num(torch.inf)
-        put |= seen.reset
+        put |= seen.reset & (not how)  # a start by k-means looks like a reset, too
         usual = max(usual, float(norms[seen.hits > 0].median()))
         alone = (seen.hits == 0) & ~put
         if alone.any():
             largest, idle = max(largest, float(norms[alone].max())), max(idle, int(alone.sum()))
     ratio = largest / max(usual, 1e-12)
+    if idle == 0 and not how and isinstance(bench.pristine, NormEMAQuantizer):
+        _, steps = narrow_start(bench, resets=False)
+        return first_step_explosion(bench, steps, ", without its reset")
     if idle == 0:
         return Finding(
             "first-step-explosion",
@@ -180,7 +192,7 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
             cause="Every code was hit or reset.",
             remedy="the same layer without its reset",
         )
-    window = f"first {len(steps)} steps of {bench.few} tokens in one place"
+    window = f"first {len(steps)} steps of {bench.few} tokens in one place{how}"
     evidence = (
         Evidence("largest norm of a code without a hit", ratio, "x that of hit codes", window),
         Evidence("codes without a hit", idle, f"of {bench.codes}", window),
