@@ -197,16 +197,15 @@ def test_it_changes_no_bit():
 
 
 def test_only_the_first_process_speaks(monkeypatch, caplog):
-    monkeypatch.setattr(module, "many", lambda: True)
     for rank, spoken in ((1, False), (0, True)):
-        monkeypatch.setattr(module.dist, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(module, "process", lambda rank=rank: (rank, 2))
         caplog.clear()
         model = collapsing()
         with caplog.at_level(logging.INFO, "vqlib"), vqlib.watch(model) as w:
             alarms = vqlib.Alarms(w, every=10, warm_up=0)
             train(model, 30)
         assert alarms.standing and bool(caplog.records) == spoken
-    assert "those of this process" in caplog.records[0].getMessage()
+    assert "Counted in process 0 of 2 alone" in caplog.records[0].getMessage()
 
 
 def test_wrong_arguments_are_named():

@@ -88,6 +88,16 @@ def test_a_measured_change_by_evaluation_decides():
     assert answer(healthy(), "evaluation-changes-counts").severity == "clear"
 
 
+def test_that_an_evaluation_changes_nothing_is_said_of_codes_and_counts_alone():
+    answer = diagnose(healthy(), codebook_size=K)
+    assert answer["evaluation-changes-counts"].severity == "clear"
+    for shown in (" ".join(str(answer).split()), answer._repr_html_()):
+        assert "evaluation-changes-counts: Codes and counts were compared" in shown
+    by_time = diagnose(jumping(0.0, 15), codebook_size=K)
+    assert by_time["evaluation-changes-counts"].severity == "clear"
+    assert "Codes and counts were compared" not in str(by_time)
+
+
 def jumping(height: float, fades: int, every: int = 50) -> pd.DataFrame:
     """Use that jumps after each validation, and falls back over ``fades`` steps."""
     table = healthy(steps=400, val_every=every)

@@ -124,6 +124,10 @@ def test_settings_of_vector_quantize():
     assert off["dead_code_threshold"] == 0 and "reset_refill" not in off
     learned = vqp.VectorQuantize(**SMALL, learnable_codebook=True, ema_update=False)
     assert "decay" not in settings(learned)
+    expiring = vqp.VectorQuantize(
+        **SMALL, decay=0.7, threshold_ema_dead_code=2, learnable_codebook=True, ema_update=False
+    )
+    assert settings(expiring)["decay"] == 0.7  # of the counts
     assert adapters.VECTOR_QUANTIZE.counts(learned) is None  # kept, but never updated
 
 

@@ -76,6 +76,19 @@ def test_indices_in_a_half_type_are_refused_by_its_name():
             layer(torch.randn(4, 10, DIM))
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, "256"), (torch.float16, "2,048")])
+def test_a_layer_whose_output_tells_nothing_either_is_told_the_half_type(dtype, most):
+    layer = BareQuantizer(between=True, dtype=dtype)
+    what = rf"come in {dtype}, in which whole numbers above {most} are not exact"
+    with pytest.warns(UserWarning, match=what), vqlib.watch(layer):
+        layer(torch.randn(4, 10, DIM))
+    with pytest.raises(ValueError, match=what):
+        vqlib.audit(layer, ranks=False)
+    halves = BareQuantizer(between=True).to(dtype)  # in which its vectors are, but no indices
+    with pytest.warns(UserWarning, match="no integers as indices, and"), vqlib.watch(halves):
+        halves(torch.randn(4, 10, DIM, dtype=dtype))
+
+
 class RoundedQuantizer(BareQuantizer):
     def forward(self, z):
         quantized, loss = super().forward(z)

@@ -4,6 +4,7 @@ import copy
 import io
 import threading
 import warnings
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -291,6 +292,26 @@ def test_a_reset_from_outside_is_seen():
     assert w.history["resets"].tolist() == [0, 0, 0, 3, 0]
 
 
+LEARNED = {"kmeans_init": False, "learnable_codebook": True, "ema_update": False, "decay": 0.7}
+
+
+def test_resets_of_a_codebook_that_gradients_move_are_told_by_its_counts():
+    model = theirs(**LEARNED)
+    book, expected = model.quantizer._codebook, []
+    replace = book.replace
+
+    def counting(samples, batch_mask, seq_mask=None):
+        expected[-1] += int(batch_mask.sum())
+        replace(samples, batch_mask=batch_mask, seq_mask=seq_mask)
+
+    book.replace = counting
+    model.quantizer.register_forward_pre_hook(lambda *_: expected.append(0))
+    with vqlib.watch(model) as w:
+        train(model, 40)
+    assert sum(expected) > 100 and w.history["resets"].tolist() == expected
+    assert "Resets were not counted" not in str(vqlib.diagnose(w))
+
+
 def test_no_resets_are_told_where_they_cannot_be_seen():
     with vqlib.watch(Autoencoder(Plain()), adapters={Plain: ADAPTER}) as w:
         train(w._model, 3)
@@ -299,10 +320,13 @@ def test_no_resets_are_told_where_they_cannot_be_seen():
     )
     with vqlib.watch(shared) as v:
         train(shared, 3)
-    learned = theirs(kmeans_init=False, learnable_codebook=True, ema_update=False)
+    learned = theirs(threshold_ema_dead_code=0, learnable_codebook=True, ema_update=False)
     with vqlib.watch(learned) as u:
         train(learned, 3)
-    for history in (w.history, v.history, u.history):
+    twice = theirs(**LEARNED, in_place_codebook_optimizer=partial(torch.optim.Adam, lr=0.1))
+    with vqlib.watch(twice) as t:  # a forward counts before its optimizer's step and after it
+        train(twice, 3)
+    for history in (w.history, v.history, u.history, t.history):
         assert history["resets"].isna().all() and history["used_codes"].notna().all()
 
 

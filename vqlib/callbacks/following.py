@@ -40,7 +40,7 @@ class Following:
     ...             wandb.log(following.numbers(), step=step)
 
     A *step* of the rows and the alarms is one forward in training mode: with gradient
-    accumulation that is one micro-batch. All numbers are those of this process.
+    accumulation that is one micro-batch. All numbers are those of this process, see `vqlib.watch`.
 
     Args:
         adapters, every, window, on_row: of `vqlib.watch`.

@@ -100,8 +100,11 @@ def _of_layers(watched, title: str | None, given: dict) -> Diagnosis:
         raise HistoryError(f"no forward was seen of the watched layers: {', '.join(unseen)}")
     if len(each) == 1 and not unseen:
         (only,) = each.values()
-        return replace(only, title=title or only.title)
-    return _together(each, title or "watched model", unseen)
+        found = replace(only, title=title or only.title)
+    else:
+        found = _together(each, title or "watched model", unseen)
+    whose = getattr(watched, "counted", "")
+    return replace(found, understood=(whose,) if whose else ())
 
 
 def _together(each: Mapping[str, Diagnosis], title: str, unseen: Sequence[str] = ()) -> Diagnosis:

@@ -10,11 +10,10 @@ from functools import partial
 from typing import Literal
 
 import pandas as pd
-import torch.distributed as dist
 
 from vqlib.diagnosis import diagnose
 from vqlib.diagnosis.findings import GRAVE, IDS, Diagnosis, Finding
-from vqlib.quantization.distributed import many
+from vqlib.quantization.distributed import process
 from vqlib.quantization.ranges import whole
 from vqlib.watching.columns import COLUMNS
 from vqlib.watching.rows import Listener, Thinned
@@ -86,8 +85,8 @@ class Alarms:
     All steps count: of runs longer than some thousand rows, the diagnosis reads one row for
     every few, so it does not become slower.
 
-    Of several processes each diagnoses what it has counted itself, and the first one speaks;
-    ``should_stop`` is each one's own.
+    Of several processes each diagnoses what it has counted itself, and the first one speaks.
+    ``should_stop`` is each one's own, and whoever sets it says so, for it may be the only one.
 
     Args:
         watch: may be running already; steps before are not known to the alarms.
@@ -158,6 +157,11 @@ class Alarms:
         """Of each layer by name: as in `Watch.settings`."""
         return self._watch.settings
 
+    @property
+    def counted(self) -> str:
+        """As in `Watch.counted`."""
+        return self._watch.counted
+
     def counts(self) -> dict[str, dict[str, int]]:
         """{layer: {severity: findings in the last diagnosis}}, for critical and warning."""
         found = {layer: dict.fromkeys(GRAVE, 0) for layer in self._watch.layers}
@@ -210,13 +214,13 @@ class Alarms:
         if self._critical >= self.patience and not self.should_stop:
             self.should_stop = True
             for a in hopeless:
-                self._speak(Alarm("stop", a, self._layer(a), step, a.severity))
+                self._say(Alarm("stop", a, self._layer(a), step, a.severity))
 
     def _layer(self, finding: Finding) -> str:
         return finding.subject or self._watch.layers[0]
 
     def _speak(self, alarm: Alarm) -> None:
-        if not many() or dist.get_rank() == 0:
+        if process()[0] == 0:
             self._say(alarm)
 
 
@@ -235,5 +239,6 @@ def _log(alarm: Alarm) -> None:
         "severity": finding.severity,
         "evidence": {e.name: e.value for e in finding.evidence},
     }
-    own = " (The counts are those of this process.)" if many() else ""
+    number, others = process()
+    own = f" (Counted in process {number} of {others} alone.)" if others > 1 else ""
     LOG.log(level, "%s%s", alarm, own, extra=extra)

@@ -75,7 +75,8 @@ class Finding:
         severity: "critical", "warning" or "note" if the fault was found; "clear" if it was looked
             for and not found; "unknown" if the data cannot decide; "not applicable".
         evidence: the numbers that decided.
-        cause: a sentence or two. If unknown or not applicable: why.
+        cause: a sentence or two. If unknown or not applicable: why. If clear: what the answer
+            leaves out, if anything.
         remedy: what to do, in values for this model. If unknown: what would decide it.
         subject: the layer it is about, if there are several.
     """
@@ -140,6 +141,11 @@ class Diagnosis:
         return tuple(a for a in self.answers if a.severity == "unknown")
 
     @property
+    def limits(self) -> list[tuple[str, str]]:
+        """(id, how far one could see) of what was not found; the same of several layers once."""
+        return sorted({(a.id, a.cause) for a in self.answers if a.severity == "clear" and a.cause})
+
+    @property
     def verdict(self) -> str:
         """ "critical", "warning", "healthy", or "undecided"."""
         grave = {a.severity for a in self.answers} & set(GRAVE)
@@ -183,7 +189,10 @@ class Diagnosis:
         for heading, severity in (("not found", "clear"), ("not applicable", "not applicable")):
             names = [_named(a) for a in self.answers if a.severity == severity]
             if names:
-                lines += [*_wrapped(f"{heading}: ", ", ".join(names)), ""]
+                lines += _wrapped(f"{heading}: ", ", ".join(names))
+                for name, limit in self.limits if severity == "clear" else ():
+                    lines += _wrapped(f"  {name}: ", limit)
+                lines.append("")
         if self.unknown:
             lines.append("cannot be decided from this:")
             for answer in self.unknown:
@@ -223,9 +232,9 @@ def any_grave(answers: Iterable[Finding]) -> bool:
     return any(a.severity in GRAVE for a in answers)
 
 
-def clear(finding_id: str, *evidence: Evidence | None) -> Finding:
-    """It was looked for and not found."""
-    return Finding(finding_id, "clear", _there(evidence))
+def clear(finding_id: str, *evidence: Evidence | None, only: str = "") -> Finding:
+    """It was looked for and not found; ``only`` is a sentence on how far one could see."""
+    return Finding(finding_id, "clear", _there(evidence), only)
 
 
 def unknown(finding_id: str, why: str, needs: str) -> Finding:

@@ -64,16 +64,20 @@ class Settings:
     reset_refill: float | None = None  #: hits a step, the count of a code just reset
     learning_rate: float | None = None
     below_threshold: float | None = None  #: codes whose count is overdue for a reset, at the end
+    start_shrunk: float | None = None  #: share of codes hit that the first step left half as long
     dim: float | None = None  #: D, of a code
     by_gradient: float | None = None  #: 1: only an optimizer moves the codes, no moving average
     fixed_grid: float | None = None  #: 1: a lattice, whose codes do not move
+    projected: float | None = None  #: 1: the codes are a trained projection of a fixed table
+    gumbel: float | None = None  #: 1: training draws the codes by logits, not by distance
+    processes: float | None = None  #: whose tokens the counts sum, N being those of one
 
     @property
     def share(self) -> float | None:
-        """N/K, the hits a step of a code under uniform use."""
+        """N/K, the hits a step of a code under uniform use, N being the tokens that are counted."""
         if self.codebook_size is None or self.tokens_per_step is None:
             return None
-        return self.tokens_per_step / self.codebook_size
+        return self.tokens_per_step * (self.processes or 1) / self.codebook_size
 
 
 KNOWN = tuple(f.name for f in fields(Settings))
@@ -86,9 +90,13 @@ RANGES = {
     "reset_refill": Range(0, 2**53),
     "learning_rate": Range(0, 1e9),
     "below_threshold": Range(0, 2**31),
+    "start_shrunk": Range(0, 1),
     "dim": Range(1, 2**31),
     "by_gradient": Range(0, 1),
     "fixed_grid": Range(0, 1),
+    "projected": Range(0, 1),
+    "gumbel": Range(0, 1),
+    "processes": Range(1, 2**31),
 }
 
 
@@ -269,11 +277,10 @@ def in_hits(said: Mapping) -> dict:
     Raises HistoryError for a value that is no number or out of range.
     """
     known = {name: _in_range(name, said.get(name)) for name in KNOWN}
-    size, tokens = known["codebook_size"], known["tokens_per_step"]
     if known["dead_code_threshold"] and said.get("reset_refill", 0) is None:
         known["reset_refill"] = known["dead_code_threshold"] + 1  # a TrainConfig's default
     if said.get("reset_relative"):
-        share = tokens / size if tokens and size else None  # without it the unit is not known
+        share = Settings(**known).share  # without it the unit is not known
         for name in ("dead_code_threshold", "reset_refill"):
             known[name] = known[name] and (share and known[name] * share)
     return known

@@ -24,6 +24,7 @@ from vqlib.diagnosis.usage_rules import (
     KEEP_ON,
     LOW,
     in_use,
+    kind,
     remedy_reset,
     resets_ended,
 )
@@ -47,6 +48,12 @@ AFTER = (
     "reset after the step's update, not before it; with a code, set its running sum (vector x "
     "count) and its count; vqlib.audit(quantizer) shows which of them is missing"
 )
+SHRUNK = (
+    "Codes that the first batch uses shrink at once: a code is a running sum divided by a running "
+    "count, and the sum starts too small for the count.",
+    "Start each running sum at its code x its count.",
+)
+FEW_SHRUNK, MOST_SHRUNK = 0.05, 0.5  # of the codes hit in the first step
 NO_RESET = "No reset happened in this run: it is off, or none was recorded."
 
 
@@ -327,7 +334,15 @@ def _reachable(log: Log) -> str:
 
 def cold_start(log: Log) -> Finding:
     name, size = "cold-start", log.settings.codebook_size
-    train = log.split("train")
+    train, small = log.split("train"), log.settings.start_shrunk
+    if small is not None and small > FEW_SHRUNK:
+        return fired(
+            name,
+            "critical" if small > MOST_SHRUNK else "warning",
+            Evidence("shrunk to less than half", small, "of the codes hit", "train, step 1"),
+            cause=SHRUNK[0],
+            remedy=SHRUNK[1],
+        )
     if size is None or not log.has("resets") or not log.has("used_codes"):
         return _no_resets(name, log, "resets and used_codes of the first steps")
     first = train.dropna(subset=["used_codes", "resets"]).head(1)
@@ -401,9 +416,13 @@ def duplicate_codes(log: Log) -> Finding:
         "critical" if grave else "warning" if harmed else "note",
         copies,
         share,
-        cause="If several codes hold the same vector, argmax finds only the first; the others are "
+        cause="Several codes hold the same vector, so the decoder cannot tell them apart."
+        if log.settings.gumbel
+        else "If several codes hold the same vector, argmax finds only the first; the others are "
         "dead from the start.",
-        remedy="draw donors without replacement and from more than one cell: "
+        remedy=own.remedy
+        if (own := kind(log))
+        else "draw donors without replacement and from more than one cell: "
         "DeadCodeReset(donors='batch', distinct=True)",
     )
 

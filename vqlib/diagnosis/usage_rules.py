@@ -42,6 +42,71 @@ SPREAD = (
     "the grid is fixed and has no reset: scale or normalise the projection before it, so that its "
     "outputs reach all cells, and add an entropy term or raise its weight"
 )
+PROJECT = (
+    "all codes move with the projection, so rows need no restart: see that the optimizer holds the "
+    "projection and that the codes' own loss reaches it, and raise its learning rate to the "
+    "encoder's or above"
+)
+ANNEAL = (
+    "keep the temperature high for longer and lower it more slowly (wav2vec 2.0: from 2 down to "
+    "0.5, x 0.999995 a step), and raise the weight of the diversity or KL term (wav2vec 2.0: 0.1), "
+    "which rewards even use; a reset of rows does not change the logits"
+)
+
+
+class Kind(NamedTuple):
+    """What to say of a layer whose codes do not follow a moving average."""
+
+    away: str  #: why a code that lost its inputs stays unused
+    never: str  #: why few are in use, if the history does not show more; "": what is said of all
+    remedy: str  #: of few codes in use
+    restart: str  #: in place of a dead code reset
+    one: str  #: of one code that takes most
+
+
+KINDS = {
+    "fixed_grid": Kind(
+        "The grid is fixed: its inputs have drawn together and reach few of its cells.",
+        "The inputs of the grid reach few of its cells.",
+        SPREAD,
+        SPREAD,
+        SPREAD,
+    ),
+    "projected": Kind(
+        "The codes are a trained projection of a fixed table and move together. Suspect a "
+        "projection that hardly learns, or encoder's outputs that have drawn together.",
+        "The codes, a trained projection of a fixed table, lie where few of the encoder's outputs "
+        "find them.",
+        f"{PROJECT}; {BALANCE}",
+        PROJECT,
+        BALANCE,
+    ),
+    "gumbel": Kind(
+        "Training draws the codes by their logits, with noise, not by distance. Logits that have "
+        "grown apart, or a low temperature, leave few codes to be drawn, and those alone learn.",
+        "The logits by which codes are drawn favour few of them.",
+        ANNEAL,
+        ANNEAL,
+        ANNEAL,
+    ),
+    "by_gradient": Kind(
+        "Only gradients move the codes, and a code that no input takes gets none. Suspect the "
+        "balance of the losses first: a quantizer's loss that outweighs the reconstruction's "
+        "draws the encoder's outputs together.",
+        "",
+        f"{BALANCE}; {RESTART}",
+        RESTART,
+        BALANCE,
+    ),
+}
+"""By the setting that is 1 for such a layer; of several, the first."""
+
+
+def kind(log: Log) -> Kind | None:
+    """None: the codes follow a moving average, or what moves them is not known."""
+    return next((k for name, k in KINDS.items() if getattr(log.settings, name)), None)
+
+
 GOOD_THRESHOLD, GOOD_REFILL, GOOD_EVERY = 0.1, 1.0, 5  # relative; public practice (Mimi)
 
 
@@ -120,10 +185,8 @@ def window_tokens(log: Log, split: str) -> float | None:
 
 def remedy_reset(log: Log) -> str:
     """A reset in this run's numbers; one that may be on already is not said to be off."""
-    if log.settings.fixed_grid:
-        return SPREAD
-    if log.settings.by_gradient:
-        return RESTART
+    if own := kind(log):
+        return own.restart
     asked = "" if log.settings.dead_code_threshold == 0 else "if no reset is on, "
     share, level = log.settings.share, ""
     if share is not None:
@@ -238,7 +301,7 @@ class Ended(NamedTuple):
         return (
             f"{self.before:.0f} codes were in use as long as codes were reset. Use fell to "
             f"{self.after:.0f} within {self.steps:.0f} steps of the last reset (step "
-            f"{self.last:.0f}). The reset was switched off, and it alone had kept the codes in use."
+            f"{self.last:.0f}). The reset seems to have been switched off too early."
         )
 
 
@@ -286,8 +349,8 @@ def _cause_of_collapse(log: Log, past: Evidence | None) -> str:
             f"Use fell from {past.value:.0f} to {now.value:.0f} codes during training. "
             f"{_why_they_stay_away(log)}"
         )
-    if log.settings.fixed_grid:
-        return "The inputs of the grid reach few of its cells."
+    if (own := kind(log)) and own.never:
+        return own.never
     if len(train) and train.iloc[0] <= max(10, 0.05 * train.iloc[-1]):
         return (
             "The codebook never came into use: most codes probably started far from the "
@@ -298,14 +361,8 @@ def _cause_of_collapse(log: Log, past: Evidence | None) -> str:
 
 def _why_they_stay_away(log: Log) -> str:
     """What keeps a code unused, by what moves the codes of this kind of layer."""
-    if log.settings.fixed_grid:
-        return "The grid is fixed: its inputs have drawn together and reach few of its cells."
-    if log.settings.by_gradient:
-        return (
-            "Only gradients move the codes, and a code that no input takes gets none. Suspect the "
-            "balance of the losses first: a quantizer's loss that outweighs the reconstruction's "
-            "draws the encoder's outputs together."
-        )
+    if own := kind(log):
+        return own.away
     return f"A code that loses its inputs gets no updates, and {_what_resets_do(log)}."
 
 
@@ -328,10 +385,8 @@ def resets_seen(log: Log) -> bool:
 def _remedy_of_collapse(log: Log) -> str:
     if resets_ended(log) is not None:
         return KEEP_ON
-    if log.settings.fixed_grid:
-        return SPREAD
-    if log.settings.by_gradient:
-        return f"{BALANCE}; {RESTART}"
+    if own := kind(log):
+        return own.remedy
     threshold, decay = log.settings.dead_code_threshold, log.settings.decay
     memory = ""
     if decay is not None and LONG_DECAY <= decay < 1:
@@ -430,7 +485,7 @@ def top_code_dominates(log: Log) -> Finding:
 
 
 def _why_one_dominates(log: Log) -> str:
-    if log.settings.fixed_grid or log.settings.by_gradient:  # no reset, and often no signal
+    if kind(log):  # no reset, and often no signal
         return (
             "The encoder gives many inputs nearly the same output, or few codes are left to share "
             "them. Utilization alone looks too good."
@@ -443,10 +498,8 @@ def _why_one_dominates(log: Log) -> str:
 
 def _remedy_of_one(log: Log) -> str:
     look = "look at which inputs the top code takes"
-    if log.settings.fixed_grid:
-        return f"{look}; {SPREAD}"
-    if log.settings.by_gradient:
-        return f"{look}; {BALANCE}"
+    if own := kind(log):
+        return f"{look}; {own.one}"
     return (
         f"mask out padding; {look}; split that code: DeadCodeReset(donors='usage') moves dead "
         "codes next to crowded ones"

@@ -10,6 +10,11 @@ def many() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def process() -> tuple[int, int]:
+    """(this one's number from 0, how many there are)."""
+    return (dist.get_rank(), dist.get_world_size()) if many() else (0, 1)
+
+
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Sum in place over all ranks; returns the same tensor."""
     if many():

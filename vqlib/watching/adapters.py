@@ -95,6 +95,7 @@ SIM_VQ = Adapter(
     settings=lambda module: {
         "codebook_size": module.codebook_size,
         "dim": len(libraries.sim_vq_codebook(module)[0]),
+        "projected": 1,
     },
     call=libraries.call_in_layout,
     name="vector-quantize-pytorch SimVQ",
@@ -117,6 +118,7 @@ CODEC = Adapter(
 GUMBEL = Adapter(
     indices=libraries.gumbel_indices,
     codebook=libraries.gumbel_codebooks,
+    settings=lambda module: {"gumbel": 1},
     call=libraries.call_in_layout,
     loss=_none,
     name="transformers GumbelVectorQuantizer",

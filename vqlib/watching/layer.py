@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vqlib.quantization.distributed import many
+from vqlib.quantization.distributed import many, process
 from vqlib.quantization.quantizer import NormEMAQuantizer
 from vqlib.watching import libraries
-from vqlib.watching.adapters import Adapter
+from vqlib.watching.adapters import VECTOR_QUANTIZE, Adapter
 from vqlib.watching.balance import Balance, Norms
 from vqlib.watching.columns import SAMPLED_OUTPUTS, looks
 from vqlib.watching.reading import Reader, WrongAdapter
-from vqlib.watching.track import HITS, Seen, Track, hits, turned
+from vqlib.watching.track import HITS, Seen, Track, hits, shrunk, turned
 
 
 class Layer:
@@ -47,9 +47,10 @@ class Layer:
             raise self.reader.wrong("settings", "codebook_size, as its codebook is None", None)
         if books:
             self.settings.setdefault("dim", self.reader.dim)
-        # a trained codebook moves everywhere
         trained = any(b.requires_grad for b in books)
-        self.observed = self.ours or bool(books and counts and not many() and not trained)
+        self.by_count = trained  # a trained codebook moves everywhere
+        told = not trained or self._refill() is not None
+        self.observed = self.ours or bool(books and counts and not many() and told)
         self.late = bool(books) and not (self.observed or counts or many() or trained)
         averaged = counts or "decay" in self.settings or libraries.restarts(module)
         if trained and not averaged:
@@ -70,6 +71,7 @@ class Layer:
             for n, k in zip(names, sizes, strict=True)
         ]
         self.given_up = False
+        self.process = (0, 1)  # this one's number, and how many trained the layer together
         self.balance: Balance | None = None  # of the last forward, until its backward pass
         self.state: list[Tensor] | None = None  # books and counts when evaluation began
         self.start: list[Tensor] = []  # codebooks when this forward began
@@ -123,6 +125,10 @@ class Layer:
             return
         training = self.module.training
         self.step += training
+        if training and many() and self.process == (0, 1):
+            self._found_others()
+        if training and self.step == 1:
+            self._see_start(args, kwargs, output, indices[0])
         came_late = training and self.step == 1 and self._counts_came()
         bins = [hits(i, t.codebook_size) for i, t in zip(indices, self.tracks, strict=True)]
         resets, change = [None] * len(bins), None
@@ -152,6 +158,34 @@ class Layer:
             if counts and self.observed and self.step:
                 track.know_dead(counts[i])
 
+    def _found_others(self) -> None:
+        """Other processes train the layer, too; they may have come after the watch."""
+        self.process = process()
+        theirs = self.reader.adapter is VECTOR_QUANTIZE and libraries.vqp_sums(self.module)
+        if self.ours or theirs:
+            for track in self.tracks:
+                track.known["processes"] = self.process[1]
+
+    def _see_start(self, args, kwargs, output, indices: Tensor) -> None:
+        """How many codes the first step shrinks, where a count divides them and both are seen."""
+        z, quantized = _first_float(args, kwargs), self.reader.optional("quantized", output)
+        alone = len(self.tracks) == 1 and self.tracks[0].counted and not many()
+        if not alone or z is None or quantized is None or quantized.shape != z.shape:
+            return
+        axis, dim = tokens_axis(self.module, z, indices, self.reader.dim), self.reader.dim
+        if axis is None or z.shape[axis] != dim or indices.numel() * dim != z.numel():
+            return
+        z, codes = (t.detach().float().movedim(axis, -1).reshape(-1, dim) for t in (z, quantized))
+        flat = indices.reshape(-1).long()
+        there = (flat >= 0) & (flat < len(self.books()[0]))
+        flat, z, codes = flat[there], z[there], codes[there]
+        new = self.books()[0].float()
+        old = torch.zeros_like(new).index_copy_(0, flat, codes)
+        used = torch.bincount(flat, minlength=len(new)) > 0
+        if len(flat):
+            share = shrunk(old, new, z, flat)[used].float().mean()
+            self.tracks[0].known["start_shrunk"] = float(share)
+
     def _counts_came(self) -> bool:
         """Whether the first forward made the counts; resets are looked for from then on."""
         if not self.late or not self.books() or not self.counts():
@@ -172,12 +206,16 @@ class Layer:
         if self.ours:
             reset = self.module.last_reset
             return [bins[0].new_empty(0) if reset is None else reset.codes.clone()]
+        if many():  # what moves a code may be another's hits
+            return [None] * len(bins)
         now, hit = self.books(), [b > 0 for b in bins]
         found = []
         for i, book in enumerate(now):
-            moved = turned(self.start[i], book)
-            reset = moved & (~hit[i] | self._refilled(i, bins[i]))
-            if self.left:
+            refilled = self._refilled(i, bins[i])
+            reset = turned(self.start[i], book) & (
+                refilled if self.by_count else ~hit[i] | refilled
+            )
+            if self.left and not self.by_count:
                 reset |= turned(self.left[i], self.start[i]) & ~self.hit[i]
             found.append(reset)
         self.left, self.hit = [b.clone() for b in now], hit
@@ -185,12 +223,17 @@ class Layer:
 
     def _refilled(self, i: int, bins: Tensor) -> Tensor:
         """(K,) bool: counts of codebook ``i`` that were due below the threshold, and are not."""
-        known = [self.settings.get(n) for n in ("dead_code_threshold", "reset_refill", "decay")]
-        if None in known or self.settings.get("reset_relative"):
+        known = self._refill()
+        if known is None:
             return torch.zeros_like(bins, dtype=torch.bool)
         threshold, refill, decay = known
         due = self.start_counts[i].lerp(bins.to(self.start_counts[i]), 1 - decay)
         return (due < threshold) & torch.isclose(self.counts()[i], due.new_tensor(refill))
+
+    def _refill(self) -> tuple[float, float, float] | None:
+        """(threshold, refill, decay) of the counts in hits; None if one of them is not known."""
+        known = [self.settings.get(n) for n in ("dead_code_threshold", "reset_refill", "decay")]
+        return None if None in known or self.settings.get("reset_relative") else tuple(known)
 
     def _change(self) -> Tensor | None:
         """Largest absolute change of codebooks and counts since evaluation began; scalar."""

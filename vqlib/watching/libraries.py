@@ -21,6 +21,10 @@ GRIDS = re.compile(
     r"(?:FS|LF|BS)Q(?:uantizer)?$|FiniteScalar|Look-?upFree|BinarySpherical", re.IGNORECASE
 )
 GRID_SIZES = ("codebook_size", "n_codes", "num_codes", "num_embeddings", "num_dimensions")
+KINDS = {  # {setting of `vqlib.diagnosis.logs.Settings`: how the class is called}
+    "projected": re.compile(r"sim_?vq", re.IGNORECASE),
+    "gumbel": re.compile(r"gumbel", re.IGNORECASE),
+}
 TO_INDICES = ("codes_to_indices", "codes_to_indexes", "get_indices_from_latents")
 MOST_CODES = 2**24  # of a grid, for its codes are counted one by one
 RESTARTS = re.compile(r"re(?:place|start|init|vive|set)|expire", re.IGNORECASE)
@@ -66,6 +70,7 @@ MOST = {"decay": 1.0}
 CHANNELS_FIRST = {"transformers": True, "diffusers": True, "vqlib": False}
 CHANNELS_LAST = ("FiniteScalarQuantization", "GumbelVectorQuantizer")  # of transformers' classes
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def is_a(module: nn.Module, library: str, *names: str) -> bool:
@@ -121,7 +126,18 @@ def integers(output) -> list[Tensor]:
     return [t for t in tensors(output) if t.dtype in INTEGERS]
 
 
+def inexact(half: torch.dtype) -> str:
+    """Why a ``half`` type holds no indices."""
+    most = round(2 / torch.finfo(half).eps)
+    return f"{half}, in which whole numbers above {most:,} are not exact"
+
+
 # --- vector-quantize-pytorch ---
+
+
+def vqp_sums(vq: nn.Module) -> bool:
+    """Whether it adds up the hits of all processes before it counts them."""
+    return getattr(vq._codebook, "all_reduce_fn", None) is torch.distributed.all_reduce
 
 
 def split_last(values: Tensor, several: bool) -> Tensor | list[Tensor]:
@@ -161,7 +177,10 @@ def vqp_settings(vq: nn.Module) -> dict:
     }
     if threshold:
         known["reset_refill"] = float(book.reset_cluster_size)
-    if book.ema_update:
+    twice = (
+        getattr(vq, "in_place_codebook_optimizer", None) is not None
+    )  # a forward then counts twice
+    if book.ema_update or (threshold and not twice):
         known["decay"] = float(book.decay)
     if not bool(book.initted):
         known["kmeans_init"] = True
@@ -398,16 +417,27 @@ def _read_off(module: nn.Module, output) -> Tensor:
             rows = row_indices(quantized.movedim(axis, -1), codebook)
             if rows is not None:
                 return rows
-    raise ValueError(_no_indices(module))
+    raise ValueError(_no_indices(module, _rounded(output, codebook.shape[1])))
 
 
-def _no_indices(module: nn.Module) -> str:
-    """What is missing, and the adapter to write."""
+def _rounded(output, dim: int) -> torch.dtype | None:
+    """The half type of whole numbers in ``output``, one for each vector (D,) in it; else None."""
+    found = list(tensors(output))
+    for t in found:
+        one_a_vector = any(t.numel() * dim == other.numel() for other in found)
+        if t.dtype in HALVES and one_a_vector and bool(((t >= 0) & (t == t.floor())).all()):
+            return t.dtype
+    return None
+
+
+def _no_indices(module: nn.Module, half: torch.dtype | None) -> str:
+    """What is missing, and the adapter to write; ``half``: the type in which indices are there."""
     kind = type(module).__name__
     name = next((n for n in CODEBOOKS if _table(module, n) is not None), "weight")
     book = f"m.{name}" if isinstance(getattr(module, name), Tensor) else f"m.{name}.weight"
+    got = f" (they come in {inexact(half)}: return them as integers)" if half else ""
     return (
-        "it returns no integers as indices, and its output is not made of single rows of its "
+        f"it returns no integers as indices{got}, and its output is not made of single rows of its "
         "codebook, so the codes that it chose are not known. Keep them in its forward, for example "
         f"as self.codes = indices, and say so: adapters={{{kind}: vqlib.Adapter("
         f"indices=lambda m, output: m.codes, codebook=lambda m: {book})}} for a watch, "
@@ -442,6 +472,7 @@ def plain_settings(module: nn.Module) -> dict:
         known |= {k: int(v) for k, v in known.items() if k == "reset_interval"}
     else:
         del known["reset_interval"]
+    known |= {kind: 1 for kind, called in KINDS.items() if called.search(type(module).__name__)}
     if isinstance(getattr(module, "kmeans_init", None), bool):
         known["kmeans_init"] = module.kmeans_init
     return known

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from vqlib.quantization.ranges import Range, SettingsError, number, switch, whole
 from vqlib.watching.adapters import Adapter
-from vqlib.watching.libraries import INTEGERS, refuse_lazy
+from vqlib.watching.libraries import HALVES, INTEGERS, inexact, refuse_lazy
 
-HALVES = (torch.float16, torch.bfloat16)
 WHOLE = ("codebook_size", "codebooks", "dim", "reset_interval")
 YES_OR_NO = ("reset_relative", "kmeans_init")
 NUMBERS = {
@@ -87,11 +86,9 @@ class Reader:
         return found
 
     def _rounded(self, kind: torch.dtype) -> WrongAdapter:
-        most = round(2 / torch.finfo(kind).eps)
         return WrongAdapter(
             f"{self.layer}: its adapter's indices must give integers, that no autocast or "
-            f".to(dtype) has rounded; got {kind}, in which whole numbers above {most:,} are not "
-            "exact"
+            f".to(dtype) has rounded; got {inexact(kind)}"
         )
 
     def indices(self, module: nn.Module, output: Any, z: Tensor) -> Tensor:

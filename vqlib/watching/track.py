@@ -106,6 +106,15 @@ def turned(old: Tensor, new: Tensor) -> Tensor:
     return (aside > 1e-3 * torch.linalg.vector_norm(new, dim=-1)) & (old != 0).any(-1)
 
 
+def shrunk(old: Tensor, new: Tensor, z: Tensor, indices: Tensor) -> Tensor:
+    """(K,) bool: a code of ``new`` (K, D) is less than half as long as in ``old``, and as the mean
+    of the inputs ``z`` (N, D) that chose it by ``indices`` (N,). No moving average does that."""
+    hits = torch.bincount(indices, minlength=len(old)).clamp(min=1)[:, None]
+    means = torch.zeros_like(old).index_add_(0, indices, z) / hits
+    least = torch.minimum(old.norm(dim=-1), means.norm(dim=-1))
+    return new.norm(dim=-1) < 0.5 * least
+
+
 def grace(settings: dict) -> int:
     """Steps a reset code lives without a hit, from a layer's ``settings``; 0 if unknown."""
     threshold, decay = settings.get("dead_code_threshold"), settings.get("decay")
@@ -228,7 +237,7 @@ class Track:
         if not threshold or not tokens:
             return
         if limits.get("reset_relative"):
-            threshold *= tokens / self.codebook_size
+            threshold *= tokens * limits.get("processes", 1) / self.codebook_size
         late = decay ** (2 * limits.get("reset_interval", 1) + 3)
         self.known["below_threshold"] = int((counts.detach() < threshold * late).sum())
 

@@ -53,8 +53,15 @@ def watch(
 
     A *step* is one forward of the layer in training mode, with gradients or without; with
     gradient accumulation that is one micro-batch. All forwards in evaluation mode between
-    two steps make one row of split "val". Counts are those of this process. Calls that
-    choose no codes, and the second forward of activation checkpointing, are left out.
+    two steps make one row of split "val". Calls that choose no codes, and the second forward of
+    activation checkpointing, are left out.
+
+    Of several processes each watches by itself: its rows count the tokens of its own batches, and
+    ``str(watch)`` and a diagnosis say so. (Other processes' tokens may use other codes, so use
+    over all of them is at least what the rows show.) Only ``resets`` of our own quantizer are
+    those of all, for it resets alike in every process; of other layers they are not known there.
+    A threshold is compared with the tokens of all processes if the layer is known to sum its
+    hits over them: `NormEMAQuantizer` and vector-quantize-pytorch's.
 
     Args:
         model: or one wrapped for several processes, or compiled.
@@ -225,6 +232,12 @@ class Watch:
                     listener(told(track.name, row))
 
     @property
+    def counted(self) -> str:
+        """Whose tokens the rows count; "" if one process trains by itself."""
+        number, many = max((layer.process for layer in self._layers), key=lambda p: p[1])
+        return f"tokens and hits of process {number} of {many} alone" if many > 1 else ""
+
+    @property
     def _tracks(self) -> list[Track]:
         return [track for layer in self._layers for track in layer.tracks]
 
@@ -268,7 +281,8 @@ class Watch:
             return {track.name: track.settings() for track in self._tracks}
 
     def __str__(self) -> str:
-        lines = [f"watching {len(self.layers)} codebooks of {type(self._model).__name__}"]
+        whose = f" ({self.counted})" if self.counted else ""
+        lines = [f"watching {len(self.layers)} codebooks of {type(self._model).__name__}{whose}"]
         tables = self.histories
         for layer in self._layers:
             for track in layer.tracks:

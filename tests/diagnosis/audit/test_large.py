@@ -6,8 +6,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vqlib
-from vqlib.diagnosis.audit import bench, donors
+from vqlib.diagnosis.audit import bench, donors, starting
 from vqlib.quantization.faults import FAULTS
+from vqlib.watching.adapters import NORM_EMA
 
 SIZE, DIM = 2048, 16
 MANY = 1024
@@ -81,6 +82,27 @@ def test_the_work_on_a_large_codebook_is_bounded(monkeypatch):
 def test_faults_are_found_in_a_large_codebook(fault, question):
     found = vqlib.audit(lambda: layer(FAULTS[fault]), ranks=False)
     assert found.ids("critical", "warning") == {question}
+
+
+def exploding(kind, size: int, *, resets: bool):
+    subject = bench.Bench(layer(kind, size=size), NORM_EMA, DIM, True, None, 0)
+    with bench.own_randomness(0, subject.device):
+        _, steps = starting.narrow_start(subject, resets=resets)
+        how = "" if resets else ", without its reset"
+        return starting.first_step_explosion(subject, steps, how)
+
+
+def test_an_explosion_is_looked_for_where_a_reset_moves_every_idle_code():
+    answer = exploding(vqlib.NormEMAQuantizer, SIZE, resets=True)
+    assert answer.severity == "clear" and "without its reset" in answer.evidence[0].window
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity"),
+    [(vqlib.NormEMAQuantizer, "clear"), (FAULTS["inconsistent-start"], "critical")],
+)
+def test_without_its_reset_an_explosion_shows(kind, severity):
+    assert exploding(kind, 256, resets=False).severity == severity
 
 
 def test_a_reset_that_takes_long_is_waited_for_in_a_large_codebook():

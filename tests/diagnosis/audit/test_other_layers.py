@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from vector_quantize_pytorch import VectorQuantize
 
 import vqlib
 
@@ -198,6 +199,31 @@ def test_codes_that_shrink_at_once_are_a_cold_start(right, severity):
     answer = vqlib.audit(lambda: ShrinkingQuantizer(right), ranks=False)["cold-start"]
     assert answer.severity == severity
     assert right or "shrink" in answer.cause
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("right", [False, True])
+def test_a_watch_sees_codes_shrink_in_the_first_step(right, seed):
+    torch.manual_seed(seed)
+    layer = ShrinkingQuantizer(right)
+    with vqlib.watch(layer.train()) as w:
+        for _ in range(10):
+            layer(torch.randn(4, 200, DIM))
+    found = vqlib.diagnose(w)["cold-start"]
+    assert (found.severity == "critical") != right
+    assert right or "shrink" in found.cause
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.99])
+@pytest.mark.parametrize("settings", [{}, {"kmeans_init": True}, {"use_cosine_sim": True}])
+def test_a_watch_takes_no_sound_start_for_shrinking(settings, decay):
+    torch.manual_seed(0)
+    layers = VectorQuantize(dim=DIM, codebook_size=SIZE, decay=decay, **settings)
+    for layer, like in ((layers, (1, 400, DIM)), (vqlib.NormEMAQuantizer(SIZE, DIM), (400, DIM))):
+        with vqlib.watch(layer.train()) as w:
+            layer(5 * torch.randn(like))
+        (known,) = w.settings.values()
+        assert known["start_shrunk"] == 0
 
 
 class KeepingQuantizer(AveragedQuantizer):

@@ -16,6 +16,16 @@ def test_a_leaf(question):
     assert (ROOT / "notebooks" / f"{question.notebook}.ipynb").is_file()
 
 
+def test_each_cause_of_disuse_has_its_leaf():
+    leaves = [q.finding for q in tree.QUESTIONS]
+    for early, late in (
+        ("encoder-collapse", "dimensional-collapse"),
+        ("commitment-outweighs-reconstruction", "reset-never-fires"),
+        ("reset-never-fires", "resets-ended-too-early"),
+    ):  # an encoder that gives no room is mended before any reset
+        assert leaves.index(early) < leaves.index(late)
+
+
 def test_every_leaf_is_a_link_in_the_figure():
     html = tree.tree().data
     links = re.findall(r'<a href="([^"]+)"', html)

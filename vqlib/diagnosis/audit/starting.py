@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 from vqlib.diagnosis.audit.bench import Bench, Seen
 from vqlib.diagnosis.findings import Evidence, Finding
+from vqlib.diagnosis.reset_rules import SHRUNK
+from vqlib.quantization.quantizer import NormEMAQuantizer
+from vqlib.watching.track import shrunk
 
 SLACK = 0.2  # radians by which a code left the way from where it was to its inputs' mean
 LOUD, FAINT = 1e-2, 1e-3  # a total collapse should read at least so much
@@ -91,11 +94,11 @@ def cold_start(bench: Bench, started: Start) -> Finding:
         )
     random = float(_turn(codes, first.before)[used].median()) < 1e-3
     thrown = _astray(codes, first) & used
-    shrunk = _shrunk(codes, first) & used & ~thrown
+    small = shrunk(codes, first.after, first.z, first.indices) & used & ~thrown
     for seen in checked[1:]:
         thrown |= _astray(seen.before, seen) & used & (seen.hits >= enough)
-    if int(shrunk.sum()) > int(thrown.sum()):
-        return _shrinking(codes, first, used, shrunk)
+    if int(small.sum()) > int(thrown.sum()):
+        return _shrinking(codes, first, used, small)
     part = int(thrown.sum()) / int(used.sum())
     first_steps = "first step" if len(checked) == 1 else f"first {len(checked)} steps"
     window = f"{first_steps} of {bench.tokens} tokens"
@@ -133,33 +136,39 @@ def cold_start(bench: Bench, started: Start) -> Finding:
     return Finding("cold-start", "critical" if part > 0.5 else "warning", evidence, cause, REMEDY)
 
 
-def _shrinking(codes: Tensor, first: Seen, used: Tensor, shrunk: Tensor) -> Finding:
+def _shrinking(codes: Tensor, first: Seen, used: Tensor, small: Tensor) -> Finding:
     window = f"first step of {len(first.z)} tokens"
     kept = float((first.after.norm(dim=-1) / codes.norm(dim=-1))[used].median())
-    part = int(shrunk.sum()) / int(used.sum())
+    part = int(small.sum()) / int(used.sum())
     return Finding(
         "cold-start",
         "note" if part <= 0.05 else "critical" if part > 0.5 else "warning",
         (
             Evidence("codes in use", int(used.sum()), f"of {len(codes)} codes", window),
-            Evidence("of these shrunk to less than half", int(shrunk.sum()), "codes", window),
+            Evidence("of these shrunk to less than half", int(small.sum()), "codes", window),
             Evidence("their norm after the step, over before", kept, "", "median"),
         ),
-        "Codes that the first batch uses shrink at once: a code is a running sum divided by a "
-        "running count, and the sum starts too small for the count.",
-        "Start each running sum at its code x its count.",
+        *SHRUNK,
     )
 
 
-def narrow_start(bench: Bench) -> tuple[nn.Module, list[Seen]]:
-    """First steps on data in one place, then in the opposite one: most codes have no hit."""
+def narrow_start(bench: Bench, *, resets: bool = True) -> tuple[nn.Module, list[Seen]]:
+    """First steps on data in one place, then in the opposite one: most codes have no hit.
+
+    ``resets``: False takes the reset of a `NormEMAQuantizer` away.
+    """
     module, centre = bench.copy(), bench.direction()
+    if not resets:
+        module.reset = None
     places = (centre, -centre, -centre)
     return module, [bench.step(module, bench.ball(place, bench.few)) for place in places]
 
 
-def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
-    """The norm of codes without a hit against that of codes that were hit."""
+def first_step_explosion(bench: Bench, steps: list[Seen], how: str = "") -> Finding:
+    """The norm of codes without a hit against that of codes that were hit.
+
+    A reset may move all of them at once. Of our own quantizer it is then taken away: ``how``.
+    """
     if bench.fresh is False:
         return _seen_data("first-step-explosion")
     before = steps[0].before.norm(dim=-1).nan_to_num(0.0)  # there may be no codes yet
@@ -167,12 +176,15 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
     put = torch.zeros(bench.codes, dtype=torch.bool)
     for seen in steps:
         norms = seen.after.norm(dim=-1).nan_to_num(torch.inf)
-        put |= seen.reset
+        put |= seen.reset & (not how)  # a start by k-means looks like a reset, too
         usual = max(usual, float(norms[seen.hits > 0].median()))
         alone = (seen.hits == 0) & ~put
         if alone.any():
             largest, idle = max(largest, float(norms[alone].max())), max(idle, int(alone.sum()))
     ratio = largest / max(usual, 1e-12)
+    if idle == 0 and not how and isinstance(bench.pristine, NormEMAQuantizer):
+        _, steps = narrow_start(bench, resets=False)
+        return first_step_explosion(bench, steps, ", without its reset")
     if idle == 0:
         return Finding(
             "first-step-explosion",
@@ -180,7 +192,7 @@ def first_step_explosion(bench: Bench, steps: list[Seen]) -> Finding:
             cause="Every code was hit or reset.",
             remedy="the same layer without its reset",
         )
-    window = f"first {len(steps)} steps of {bench.few} tokens in one place"
+    window = f"first {len(steps)} steps of {bench.few} tokens in one place{how}"
     evidence = (
         Evidence("largest norm of a code without a hit", ratio, "x that of hit codes", window),
         Evidence("codes without a hit", idle, f"of {bench.codes}", window),
@@ -267,14 +279,6 @@ def _turn(left: Tensor, right: Tensor) -> Tensor:
     """(K,) angles in radians; by chords, as acos loses small angles."""
     left, right = F.normalize(left, dim=-1), F.normalize(right, dim=-1)
     return 2 * torch.atan2((left - right).norm(dim=-1), (left + right).norm(dim=-1))
-
-
-def _shrunk(codes: Tensor, seen: Seen) -> Tensor:
-    """(K,) bool: the code is less than half as long as it was, and as its inputs' mean is."""
-    hits = seen.hits.clamp(min=1)[:, None]
-    means = torch.zeros_like(codes).index_add_(0, seen.indices, seen.z) / hits
-    least = torch.minimum(codes.norm(dim=-1), means.norm(dim=-1))
-    return seen.after.norm(dim=-1) < 0.5 * least
 
 
 def _astray(codes: Tensor, seen: Seen) -> Tensor:

@@ -20,11 +20,12 @@ class Question(NamedTuple):
     notebook: str
 
 
-REPRODUCE, CAUSES, RESET, COMPARE = (
+REPRODUCE, CAUSES, RESET, COMPARE, PLAY = (
     "01_reproduce_collapse",
     "02_diagnose_ema_bias",
     "03_reset_dead_codes",
     "04_compare_before_after",
+    "07_playground",  # whose presets show the faults that no lesson takes up
 )
 
 QUESTIONS = (
@@ -53,12 +54,36 @@ QUESTIONS = (
         CAUSES,
     ),
     Question(
+        "Do encoder outputs and codes vary in many dimensions?",
+        "encoder_rank, code_rank; few: below 8 and below 5 % of what D could show",
+        "no",
+        "Train as an autoencoder first and quantize later, at a lower rate or beta.",
+        "dimensional-collapse",
+        PLAY,
+    ),
+    Question(
+        "Is the gradient of the commitment below 5 x that of the reconstruction?",
+        "commit_gradient_ratio, where it is highest",
+        "no",
+        "Balance the losses: both summed or both averaged, or a lower beta.",
+        "commitment-outweighs-reconstruction",
+        PLAY,
+    ),
+    Question(
         "Is a reset on, and does it fire?",
         "resets above 0, threshold above 0",
         "no",
         "Turn dead code reset on, relative to the uniform share.",
         "reset-never-fires",
         RESET,
+    ),
+    Question(
+        "Does it go on to the end of training?",
+        "resets in the last rows; or used_codes does not fall after the last one",
+        "no",
+        "Keep it on to the end, and see why the codebook needs it.",
+        "resets-ended-too-early",
+        PLAY,
     ),
     Question(
         "Is the threshold below half of N/K?",
