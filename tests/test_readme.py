@@ -10,7 +10,9 @@ import pytest
 from tests import ROOT
 from tests.test_layers import ROOMS
 from vqlib import cli
+from vqlib.lessons import tables, trials
 from vqlib.training import sweepfile
+from vqlib.training.experiments import interval
 
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -37,6 +39,16 @@ def test_its_train_commands_are_understood(capsys):
         # the folder is the reader's; all else must be accepted
         assert cli.main(shlex.split(command)) == 2
         assert "/path/to/data' does not exist" in capsys.readouterr().err
+
+
+def test_its_twenty_seeds_are_those_of_the_kept_trial():
+    table = trials.read("before_after")
+    use = 100 * table.groupby("arm")["utilization"].mean()
+    assert f"from {use['baseline']:.0f} % to {use['reset']:.0f} %" in " ".join(README.split())
+    mean, low, high = interval(tables.error_ratios(table))
+    assert f"by {mean:.3f} (95 % interval {low:.3f} to {high:.3f})" in " ".join(README.split())
+    assert f"a gain of {100 * (1 - mean):.0f} %" in README and high < 1
+    assert table["seed"].nunique() == 20
 
 
 def test_its_sweep_is_understood():
