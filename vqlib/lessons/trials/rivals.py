@@ -13,9 +13,8 @@ SEEDS = range(10)
 
 def run() -> pd.DataFrame:
     """A row for each bed, remedy and seed, with the measures of `beds.COLUMNS`."""
-    tables = [
-        experiments.sweep(beds.arms(bed, REMEDIES), SEEDS, beds.measure, key=beds.key())
-        for bed in beds.BEDS
-    ]
-    table = pd.concat([t.assign(bed=bed) for bed, t in zip(beds.BEDS, tables, strict=True)])
-    return table[["bed", "arm", "seed", *beds.COLUMNS, "problem"]].reset_index(drop=True)
+    configs = {(bed, n): c for bed in beds.BEDS for n, c in beds.arms(bed, REMEDIES).items()}
+    named = {" | ".join(key): config for key, config in configs.items()}
+    table = experiments.sweep(named, SEEDS, beds.measure, key=beds.key())
+    table[["bed", "arm"]] = table["arm"].str.split(" | ", regex=False, expand=True)
+    return table[["bed", "arm", "seed", *beds.COLUMNS, "problem"]]
