@@ -1,0 +1,108 @@
+"""A Pareto figure: many arms in two measures, each with its intervals and a label of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from sklearn.isotonic import isotonic_regression
+
+from vqlib.diagnosis.palette import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PINK, VERMILION
+from vqlib.lessons.effects import FEWEST, bootstrap
+from vqlib.lessons.fronts import MEASURES, front
+
+ACTS = {  # what a remedy acts on: its colour and marker
+    "nothing": (VERMILION, "o"),
+    "dead codes": (BLUE, "s"),
+    "codebook": (GREEN, "D"),
+    "assignment": (PINK, "^"),
+    "encoder": (ORANGE, "P"),
+    "lattice": (GREY, "X"),
+}
+GAP = 0.052  # of the axes' height, between two labels
+
+
+def pareto(table: pd.DataFrame, x: str, y: str, acts: Mapping[str, str]) -> Figure:
+    """Means over seeds with 95 % intervals, the front as a line, its arms in bold.
+
+    ``table``: of one bed, columns ``arm``, ``seed``, ``x`` and ``y``. ``acts``: {arm: what it
+    acts on}, of `ACTS`. Below five seeds there are no intervals.
+    """
+    means = table.groupby("arm", sort=False)[[x, y]].mean()
+    best = front(means, x, y)
+    figure, ax = plt.subplots(figsize=(10.5, 6.6))
+    for arm, mean in means.iterrows():
+        color, marker = ACTS[acts[arm]]
+        values = table[table["arm"] == arm]
+        ends = {c: _interval(values[c]) for c in (x, y)}
+        ax.plot(ends[x], [mean[y]] * 2, color=color, lw=1.2, alpha=0.7)
+        ax.plot([mean[x]] * 2, ends[y], color=color, lw=1.2, alpha=0.7)
+        ax.plot(mean[x], mean[y], marker, color=color, ms=9 if arm in best else 6, zorder=3)
+    _staircase(ax, means.loc[best].sort_values(x), x, y)
+    if y == "error":
+        ax.set_yscale("log")
+    ax.set(xlabel=MEASURES[x].label, ylabel=_with_side(y))
+    ax.set_xlabel(_with_side(x))
+    _label(ax, means, x, y, bold=best)
+    present = dict.fromkeys(acts[arm] for arm in means.index)
+    handles = [Line2D([], [], color=ACTS[a][0], marker=ACTS[a][1], ls="", label=a) for a in present]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), title="acts on")
+    return figure
+
+
+def _with_side(column: str) -> str:
+    measure = MEASURES[column]
+    return f"{measure.label} ({'more' if measure.sign > 0 else 'less'} is better)"
+
+
+def _interval(values: pd.Series) -> tuple[float, float]:
+    mean, low, high = bootstrap(values)
+    return (low, high) if len(values) >= FEWEST else (mean, mean)
+
+
+def _staircase(ax: Axes, best: pd.DataFrame, x: str, y: str) -> None:
+    # between two arms of the front lies what one of them still beats
+    where = "post" if MEASURES[x].sign < 0 else "pre"
+    ax.step(best[x], best[y], where=where, color=INK, lw=1, ls=":", zorder=1)
+
+
+def _label(ax: Axes, means: pd.DataFrame, x: str, y: str, bold: list[str]) -> None:
+    """Names in two columns beside the axes, each at the height of its point as far as it can."""
+    left = means[x] < means[x].median()
+    to_axes = ax.transData + ax.transAxes.inverted()
+    ax.figure.draw_without_rendering()  # limits and scales are final
+    for side, names in ((0, means.index[left]), (1, means.index[~left])):
+        points = to_axes.transform(means.loc[names, [x, y]].to_numpy())
+        for name, point, height in zip(names, points, spread(points[:, 1], GAP), strict=True):
+            ax.annotate(
+                name,
+                point,
+                xytext=(1.03 if side else -0.13, height),
+                xycoords="axes fraction",
+                textcoords="axes fraction",
+                ha="left" if side else "right",
+                va="center",
+                fontsize=9,
+                fontweight="bold" if name in bold else "normal",
+                arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.6, "shrinkB": 4},
+            )
+
+
+def spread(places, gap: float) -> np.ndarray:
+    """Heights at least ``gap`` apart, within 0 and 1 if there is room, as close as can be.
+
+    ``places`` (n,): where they should be. Least squares that keep the order: what is left of a
+    place after its rank's gaps must not fall.
+    """
+    places = np.asarray(places, dtype=float)
+    order = np.argsort(places, kind="stable")
+    steps = gap * np.arange(len(places))
+    high = max(0.0, 1 - gap * (len(places) - 1))
+    heights = np.empty(len(places))
+    heights[order] = isotonic_regression(places[order] - steps, y_min=0.0, y_max=high) + steps
+    return heights
