@@ -224,15 +224,20 @@ def changes(table: pd.DataFrame, claim: Claim) -> np.ndarray:
 
 
 def trial(table: pd.DataFrame) -> pd.DataFrame:
-    """Each of `CLAIMS` with its ``mean``, ``low``, ``high`` and ``verdict``, of `direction`.
+    """Each of `CLAIMS` with its effect's ``mean``, ``low`` and ``high``, and its ``verdict``.
 
-    ``table``: of `trials.rivals`.
+    ``before`` and ``after`` are the measure's means with the arm that is compared with, and with
+    the remedy. ``table``: of `trials.rivals`.
     """
+    means = table.groupby(["bed", "arm"]).mean(numeric_only=True)
     rows = []
     for claim in CLAIMS:
+        names = ("before", claim.against), ("after", claim.arm)
+        ends = {name: means.loc[(claim.bed, arm), claim.column] for name, arm in names}
         mean, low, high = bootstrap(changes(table, claim))
         verdict = direction(low, high, 1 if claim.rises else -1)
-        rows.append({**vars(claim), "mean": mean, "low": low, "high": high, "verdict": verdict})
+        effect = {"mean": mean, "low": low, "high": high, "verdict": verdict}
+        rows.append(vars(claim) | ends | effect)
     return pd.DataFrame(rows)
 
 
@@ -248,10 +253,16 @@ def as_text(judged: pd.DataFrame) -> pd.DataFrame:
             "claims that": judged["claim"],
             "on": judged["on"],
             "here": judged["arm"] + " against " + judged["against"] + ", " + labels,
-            "measured": measured,
+            "from, to": [_ends(row) for row in judged.itertuples()],
+            "change": measured,
             "verdict": judged["verdict"],
         }
     )
+
+
+def _ends(row) -> str:
+    show = MEASURES[row.column].form.format
+    return f"{show(row.before)}, {show(row.after)}"
 
 
 def references() -> dict[str, dict[str, str]]:
@@ -267,6 +278,12 @@ def bibliography() -> str:
         where = f" {entry['howpublished']}." if "howpublished" in entry else ""
         if "eprint" in entry:
             where += f" arXiv:{entry['eprint']}."
-        author = f"{entry['author'].replace(' and ', ', ')}. " if "author" in entry else ""
+        author = f"{_names(entry['author'])} " if "author" in entry else ""
         lines.append(f"- **{key}** {author}{entry['year']}. {entry['title']}.{where}")
     return "\n".join(lines)
+
+
+def _names(authors: str) -> str:
+    """ "Doe, Ann and Roe, Bo and others" -> "Doe, Roe et al." """
+    names = [author.split(",")[0] for author in authors.split(" and ")]
+    return ", ".join(names).replace(", others", " et al.")

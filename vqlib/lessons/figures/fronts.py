@@ -24,18 +24,19 @@ ACTS = {  # what a remedy acts on: its colour and marker
     "encoder": (ORANGE, "P"),
     "lattice": (GREY, "X"),
 }
-GAP = 0.052  # of the axes' height, between two labels
+GAP = 0.05  # of the axes' height, between two names
+SIDE = 0.36  # of the points' width, free on each side for names
 
 
 def pareto(table: pd.DataFrame, x: str, y: str, acts: Mapping[str, str]) -> Figure:
-    """Means over seeds with 95 % intervals, the front as a line, its arms in bold.
+    """Means over seeds with 95 % intervals, the front as a dotted line, its arms in bold.
 
     ``table``: of one bed, columns ``arm``, ``seed``, ``x`` and ``y``. ``acts``: {arm: what it
     acts on}, of `ACTS`. Below five seeds there are no intervals.
     """
     means = table.groupby("arm", sort=False)[[x, y]].mean()
     best = front(means, x, y)
-    figure, ax = plt.subplots(figsize=(10.5, 6.6))
+    figure, ax = plt.subplots(figsize=(9.4, 6.4))
     for arm, mean in means.iterrows():
         color, marker = ACTS[acts[arm]]
         values = table[table["arm"] == arm]
@@ -46,8 +47,9 @@ def pareto(table: pd.DataFrame, x: str, y: str, acts: Mapping[str, str]) -> Figu
     _staircase(ax, means.loc[best].sort_values(x), x, y)
     if y == "error":
         ax.set_yscale("log")
-    ax.set(xlabel=MEASURES[x].label, ylabel=_with_side(y))
-    ax.set_xlabel(_with_side(x))
+        for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+            axis("{x:g}")
+    ax.set(xlabel=_with_side(x), ylabel=_with_side(y))
     _label(ax, means, x, y, bold=best)
     present = dict.fromkeys(acts[arm] for arm in means.index)
     handles = [Line2D([], [], color=ACTS[a][0], marker=ACTS[a][1], ls="", label=a) for a in present]
@@ -72,20 +74,22 @@ def _staircase(ax: Axes, best: pd.DataFrame, x: str, y: str) -> None:
 
 
 def _label(ax: Axes, means: pd.DataFrame, x: str, y: str, bold: list[str]) -> None:
-    """Names in two columns beside the axes, each at the height of its point as far as it can."""
+    """Names in a column on each side, each at the height of its point as far as it can."""
+    ticks, (low, high) = ax.get_xticks(), ax.get_xlim()
+    ax.margins(x=SIDE)  # room for the names
+    ax.autoscale_view()
+    ax.set_xticks([tick for tick in ticks if low <= tick <= high], minor=False)
     left = means[x] < means[x].median()
-    to_axes = ax.transData + ax.transAxes.inverted()
-    ax.figure.draw_without_rendering()  # limits and scales are final
+    to_axes = ax.transScale + ax.transLimits  # does not move with the layout, as pixels do
     for side, names in ((0, means.index[left]), (1, means.index[~left])):
-        points = to_axes.transform(means.loc[names, [x, y]].to_numpy())
-        for name, point, height in zip(names, points, spread(points[:, 1], GAP), strict=True):
+        heights = to_axes.transform(means.loc[names, [x, y]].to_numpy())[:, 1]
+        for name, height in zip(names, spread(heights, GAP), strict=True):
             ax.annotate(
                 name,
-                point,
-                xytext=(1.03 if side else -0.13, height),
-                xycoords="axes fraction",
+                means.loc[name, [x, y]],
+                xytext=(0.99 if side else 0.01, height),
                 textcoords="axes fraction",
-                ha="left" if side else "right",
+                ha="right" if side else "left",
                 va="center",
                 fontsize=9,
                 fontweight="bold" if name in bold else "normal",
