@@ -324,7 +324,7 @@ def front(table: pd.DataFrame, acts: Mapping[str, str], alike: Mapping[str, str]
 
     def compute(bed: str, x: str, y: str) -> Chosen:
         rows = table[table["bed"] == bed]
-        means = rows.groupby("arm", sort=False)[[x, y] if x != y else [x]].mean()
+        means = rows.groupby("arm", sort=False)[list(dict.fromkeys([x, y]))].mean()
         return Chosen(bed, x, y, rows, fronts.front(means, x, y))
 
     def fair(c: Chosen) -> bool:

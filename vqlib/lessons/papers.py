@@ -286,4 +286,4 @@ def bibliography() -> str:
 def _names(authors: str) -> str:
     """ "Doe, Ann and Roe, Bo and others" -> "Doe, Roe et al." """
     names = [author.split(",")[0] for author in authors.split(" and ")]
-    return ", ".join(names).replace(", others", " et al.")
+    return (", ".join(names) + ".").replace(", others.", " et al.")

@@ -34,7 +34,7 @@ def pareto(table: pd.DataFrame, x: str, y: str, acts: Mapping[str, str]) -> Figu
     ``table``: of one bed, columns ``arm``, ``seed``, ``x`` and ``y``. ``acts``: {arm: what it
     acts on}, of `ACTS`. Below five seeds there are no intervals.
     """
-    means = table.groupby("arm", sort=False)[[x, y]].mean()
+    means = table.groupby("arm", sort=False)[list(dict.fromkeys([x, y]))].mean()
     best = front(means, x, y)
     figure, ax = plt.subplots(figsize=(9.4, 6.4))
     for arm, mean in means.iterrows():
