@@ -107,7 +107,7 @@ FRONT = Exercise(
     cases=[
         Case("five arms", ([13.0, 104.0, 94.0, 57.0, 43.0], [0.025, 0.022, 0.023, 0.026, 0.019])),
         Case("three arms, each better in one", ([10.0, 50.0, 90.0], [0.01, 0.02, 0.03])),
-        Case("two arms with the same error", ([10.0, 50.0, 20.0], [0.02, 0.02, 0.03])),
+        Case("two arms with the same error", ([10.0, 50.0, 20.0, 5.0], [0.02, 0.02, 0.03, 0.01])),
         Case("two arms that are equal", ([50.0, 50.0, 20.0], [0.02, 0.02, 0.03])),
     ],
 )
