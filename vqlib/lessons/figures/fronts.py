@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 from sklearn.isotonic import isotonic_regression
 
 from vqlib.diagnosis.palette import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PINK, VERMILION
@@ -47,8 +48,9 @@ def pareto(table: pd.DataFrame, x: str, y: str, acts: Mapping[str, str]) -> Figu
     _staircase(ax, means.loc[best].sort_values(x), x, y)
     if y == "error":
         ax.set_yscale("log")
-        for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
-            axis("{x:g}")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter("{x:g}")
     ax.set(xlabel=_with_side(x), ylabel=_with_side(y))
     _label(ax, means, x, y, bold=best)
     present = dict.fromkeys(acts[arm] for arm in means.index)
@@ -98,15 +100,15 @@ def _label(ax: Axes, means: pd.DataFrame, x: str, y: str, bold: list[str]) -> No
 
 
 def spread(places, gap: float) -> np.ndarray:
-    """Heights at least ``gap`` apart, within 0 and 1 if there is room, as close as can be.
+    """Heights at least ``gap`` apart and half of it from 0 and 1, as close to ``places`` as can be.
 
-    ``places`` (n,): where they should be. Least squares that keep the order: what is left of a
-    place after its rank's gaps must not fall.
+    ``places`` (n,). If there is no room they leave 1. Least squares that keep the order: what is
+    left of a place after its rank's gaps must not fall.
     """
     places = np.asarray(places, dtype=float)
     order = np.argsort(places, kind="stable")
     steps = gap * np.arange(len(places))
-    high = max(0.0, 1 - gap * (len(places) - 1))
+    low, high = gap / 2, max(gap / 2, 1 - gap * (len(places) - 0.5))
     heights = np.empty(len(places))
-    heights[order] = isotonic_regression(places[order] - steps, y_min=0.0, y_max=high) + steps
+    heights[order] = isotonic_regression(places[order] - steps, y_min=low, y_max=high) + steps
     return heights
