@@ -158,14 +158,14 @@ CLAIMS = (
         "the rotation trick raises use (2 to 27 %, 15 to 86 %, 27 to 99 %)",
         "VQGAN, ImageNet, use in a batch",
         *("rotation trick", "package", "utilization", True),
-        _SMALL,
+        "a small VQ-VAE, no VQGAN; use over the whole validation set; " + _SMALL,
     ),
     Claim(
         "fifty2025",
         "and lowers the error (r-FID 5.0 to 1.1)",
         "VQGAN, ImageNet",
         *("rotation trick", "package", "error", False),
-        "mean squared error, not r-FID; " + _SMALL,
+        "mean squared error of a small VQ-VAE, not r-FID of a VQGAN; " + _SMALL,
     ),
     Claim(
         "huh2023",
