@@ -52,6 +52,23 @@ COLLAPSE = pd.DataFrame(
 )
 ERROR = {"measure": "reconstruction error"}
 
+
+def two_beds():
+    """Three arms on two beds: by perplexity and top code one wins, by error another."""
+    arms = {"nothing": (10.0, 20.0, 0.03), "even": (90.0, 3.0, 0.02), "exact": (50.0, 9.0, 0.01)}
+    rows = [
+        {"bed": bed, "arm": arm, "seed": seed, "knobs": 0 if arm == "nothing" else 2}
+        | {"perplexity": p + seed, "top_code_ratio": top, "error": error, "wobble": error}
+        for bed in ("model", "latents")
+        for arm, (p, top, error) in arms.items()
+        for seed in range(2)
+        if bed == "model" or arm != "exact"
+    ]
+    return pd.DataFrame(rows)
+
+
+FRONT_ACTS = {"nothing": "nothing", "even": "dead codes", "exact": "encoder"}
+
 # {name: (how it is made, settings that miss the target, settings that reach it)}
 DEMOS = {
     "window": (
@@ -77,6 +94,11 @@ DEMOS = {
         lambda: demos.stopping(two_arms(LATE), "baseline", "reset"),
         [{"step": 200}, ERROR | {"step": 100}, ERROR | {"step": 250}],
         [ERROR | {"step": 200}],
+    ),
+    "front": (
+        lambda: demos.front(two_beds(), FRONT_ACTS, {"perplexity": "top_code_ratio"}),
+        [{"y": "top_code_ratio"}, {"y": "perplexity"}, {"x": "knobs"}],
+        [{"x": "wobble"}],
     ),
     "columns": (
         lambda: demos.columns(COLLAPSE, K),

@@ -9,7 +9,9 @@ import pytest
 from tests import NOTEBOOKS as LESSONS
 
 PLAYGROUND = "07_playground"  # is a demonstration as a whole; tests/playground holds its parts
-COMPUTES = re.compile(r"experiments\.compare\(|vqlib\.audit\(|examinations\(|\[train\(|\.train\(\w")
+COMPUTES = re.compile(
+    r"experiments\.compare\(|rivals\.measured\(|vqlib\.audit\(|examinations\(|\[train\(|\.train\(\w"
+)
 NAMES = re.compile(r"(\w+)\.check\((\w+)\)")
 
 

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from vqlib.diagnosis import diagnose
 from vqlib.diagnosis.findings import Diagnosis
 from vqlib.diagnosis.palette import BLUE, FAINT, INK, SEVERITIES, VERMILION
-from vqlib.lessons import percent
+from vqlib.lessons import fronts, percent
+from vqlib.lessons.figures.fronts import pareto
 from vqlib.playground import stills
 from vqlib.playground.controls import Choice, Slider, Switch
 from vqlib.playground.demos import Demo
@@ -299,6 +300,52 @@ def _draw_stop(s: Stop) -> Figure:
     ax.set_title(f"{s.measure}, one line a seed; {better} is better", fontsize=11)
     ax.legend(loc="best", fontsize=9)
     return figure
+
+
+# 06: who is on the front
+
+
+class Chosen(NamedTuple):
+    bed: str
+    x: str
+    y: str
+    table: pd.DataFrame  #: the runs on this bed
+    front: list[str]
+
+
+def front(table: pd.DataFrame, acts: Mapping[str, str], alike: Mapping[str, str]) -> Demo:
+    """Lesson 06: a bed and two measures, and the arms that no other beats in both.
+
+    ``table``: columns ``bed``, ``arm``, ``seed`` and measures of `fronts.MEASURES`. ``acts``:
+    {arm: what it acts on}. ``alike``: {a measure: one that says the same}, not to be paired.
+    """
+    measures = {m.label: m.column for m in fronts.MEASURES.values() if m.column in table}
+    beds = list(dict.fromkeys(table["bed"]))
+
+    def compute(bed: str, x: str, y: str) -> Chosen:
+        rows = table[table["bed"] == bed]
+        means = rows.groupby("arm", sort=False)[list(dict.fromkeys([x, y]))].mean()
+        return Chosen(bed, x, y, rows, fronts.front(means, x, y))
+
+    def fair(c: Chosen) -> bool:
+        return c.x != c.y and alike.get(c.x) != c.y and alike.get(c.y) != c.x
+
+    return Demo(
+        [
+            Choice("bed", "bed", beds[0], {b: b for b in beds}, help="where the runs were made"),
+            Choice("x", "across", "perplexity", measures, help="a measure"),
+            Choice("y", "upward", "error", measures, help="another measure"),
+        ],
+        compute,
+        lambda c: pareto(c.table, c.x, c.y, acts),
+        lambda c: (
+            f"By {fronts.MEASURES[c.x].label} and {fronts.MEASURES[c.y].label} on the bed "
+            f"{c.bed!r}, {len(c.front)} of {c.table['arm'].nunique()} arms are on the front: "
+            f"{', '.join(c.front)}."
+        ),
+        target="two measures that do not say the same, by which one arm alone is on the front",
+        reached=lambda c: len(c.front) == 1 and fair(c),
+    )
 
 
 # 08: what each column of a log decides

@@ -121,8 +121,8 @@ class MemoryReset(NormEMAQuantizer):
 class DriftKernel(NormEMAQuantizer):
     """Codes without a hit move as the codes near them did, weighted by similarity.
 
-    The idea of NSVQ (2026, arXiv:2606.11363): what the encoder's drift does to used codes is
-    passed on to the others.
+    The kernel rule of NSVQ (Lu et al. 2026, arXiv:2602.18896): what the encoder's drift does to
+    used codes is passed on to the others.
     """
 
     SHARPNESS = 20.0  # of the softmax over cosines

@@ -4,6 +4,7 @@ Texts, hints and solutions stand in the notebooks. `tests/lessons/test_exercises
 each solution passes and that each slip does not.
 """
 
+from vqlib.lessons.exercises.choosing import FRONT, RESTART, TOP
 from vqlib.lessons.exercises.counting import COUNT, MEMORY, USE, WINDOW
 from vqlib.lessons.exercises.judging import GAP, PAIRED, READING, THRESHOLD, VERDICT
 from vqlib.lessons.exercises.playing import CARRIED, FADING
@@ -14,13 +15,16 @@ __all__ = [
     "CEILING",
     "COUNT",
     "FADING",
+    "FRONT",
     "GAP",
     "GRACE",
     "MEMORY",
     "PAIRED",
     "READING",
     "RESET",
+    "RESTART",
     "THRESHOLD",
+    "TOP",
     "USE",
     "VERDICT",
     "WINDOW",
