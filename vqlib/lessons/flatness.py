@@ -1,0 +1,79 @@
+"""How flat the use of a codebook can be on given tokens: what bounds the guide's optimal level."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vqlib.quantization.quantizer import assigned_sums, where_directed
+from vqlib.quantization.search import nearest
+from vqlib.training.config import STRIDE
+
+FIELD = 18  # pixels that a token of the suite's encoder sees, across and down
+BEFORE = 7  # of them to the left of its own first pixel, and above
+
+
+def largest_equal_group(pictures: Tensor) -> int:
+    """Tokens that no encoder of this receptive field can tell apart: the largest such group.
+
+    ``pictures``: (B, C, H, W). What lies outside a picture counts as a value of its own, as the
+    encoder's zeros there do.
+    """
+    after = FIELD - BEFORE - STRIDE
+    padded = F.pad(pictures, (BEFORE, after, BEFORE, after), value=-1.0)
+    fields = padded.unfold(2, FIELD, STRIDE).unfold(3, FIELD, STRIDE)
+    flat = fields.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
+    return int(flat.unique(dim=0, return_counts=True)[1].max())
+
+
+def top_code_ratio(x: Tensor, codebook: Tensor, bias: Tensor | None = None) -> float:
+    """Hits of the most used code over the mean, for unit ``x`` (N, D), ``codebook`` (K, D)."""
+    hits = torch.bincount(chosen(x, codebook, bias), minlength=len(codebook))
+    return float(hits.max() / hits.float().mean())
+
+
+def chosen(x: Tensor, codebook: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The code (N,) with the largest cosine + ``bias`` (K,)."""
+    if bias is None:
+        return nearest(x, codebook)
+    return nearest(F.pad(x, (0, 1), value=1.0), torch.cat([codebook, bias[:, None]], dim=-1))
+
+
+def split_evenly(x: Tensor, codebook: Tensor, *, rounds: int = 60, seed: int = 0) -> Tensor:
+    """Codes (K, D) after ``rounds`` of splitting what takes most, on tokens that hold still.
+
+    In a round the codes that take more than 1.5 shares each give a token to one of the codes
+    that take least, if that takes less than half a share; then every code becomes its mean.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    codebook = codebook.clone()
+    for _ in range(rounds):
+        indices = nearest(x, codebook)
+        hits = torch.bincount(indices, minlength=len(codebook)).float()
+        order = hits.argsort(descending=True)
+        share = len(x) / len(codebook)
+        pairs = min(int((hits > 1.5 * share).sum()), int((hits < 0.5 * share).sum()))
+        for over, under in zip(order[:pairs], order.flip(0)[:pairs], strict=True):
+            own = (indices == over).nonzero().flatten()
+            codebook[under] = x[own[torch.randint(len(own), (1,), generator=generator)]]
+        sums = assigned_sums(x, nearest(x, codebook), len(codebook))[1]
+        codebook = where_directed(sums, F.normalize(sums, dim=-1), codebook)
+    return codebook
+
+
+def even_bias(x: Tensor, codebook: Tensor, *, iterations: int = 12) -> Tensor:
+    """Biases (K,) under which the codes take tokens about equally often: a power diagram's.
+
+    The potentials of optimal transport from tokens to codes, by Sinkhorn's algorithm at falling
+    temperature (Peyré and Cuturi 2019, "Computational optimal transport", section 4).
+    """
+    cosines = x @ codebook.T
+    bias = codebook.new_zeros(len(codebook))
+    for temperature in torch.logspace(-1.5, -4.5, 13).tolist():
+        for _ in range(iterations):
+            scaled = (cosines + bias) / temperature
+            scaled -= scaled.logsumexp(dim=1, keepdim=True)
+            taken = scaled.logsumexp(dim=0)  # log of tokens a code takes
+            bias -= temperature * (taken - taken.mean())
+    return bias

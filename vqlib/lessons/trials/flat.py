@@ -1,0 +1,58 @@
+"""The guide's optimal level, attacked: which idea brings the top code below twice the average?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+
+from vqlib.lessons.tables import at_the_end
+from vqlib.lessons.trials.before_after import LENGTH
+from vqlib.training import data, experiments
+from vqlib.training.config import TrainConfig
+
+CHOOSING, HELD_OUT = range(3), range(5, 10)
+SPREAD = {"reset_relative": True, "dead_code_threshold": 0.5, "reset_interval": 5}
+SPLIT = SPREAD | {"variant": "splits-most-used"}
+ARMS = {
+    "the guide's reset": {"dead_code_threshold": 1.0},
+    "below half a share, donors by use": SPREAD | {"reset_donors": "usage"},
+    "the same, balanced assignment": SPREAD | {"reset_donors": "usage", "variant": "balanced"},
+    "the same, deferred": SPREAD | {"reset_donors": "usage", "variant": "deferred"},
+    "split": SPLIT,
+    "split, conscience": SPLIT | {"variant": "conscience"},
+    "split, whitened": SPLIT | {"variant": "whitened"},
+    "split, position": SPLIT | {"variant": "sees-position"},
+    "split, position, conscience": SPLIT | {"variant": "position-conscience"},
+    "the same, place first": SPLIT | {"variant": "place-first"},
+}
+"""What each arm changes against `experiments.PRESET` at notebook 04's length."""
+
+
+def measure(config: Mapping, seed: int) -> dict:
+    """What the guide's optimal level asks for, at the end of a run."""
+    run = experiments.cached_run(replace(TrainConfig.from_dict(config), seed=seed, threads=1))
+    end = at_the_end(experiments.history_table({("", seed): run})).iloc[0]
+    train = run.split("train")
+    hits = run.trace["counts"][-50:].sum(dim=0).float()
+    return {
+        "train_utilization": float(train["mature_utilization"].tail(10).mean()),
+        "val_utilization": float(end["mature_utilization"]),
+        "perplexity": float(end["perplexity"]),
+        "top_code_ratio": float(end["top_code_ratio"]),
+        "train_top_code_ratio": float(hits.max() / hits.mean()),
+        "recon_loss": float(end["recon_loss"]),
+        "cosine_error": float(end["cosine_error"]),
+        "resets": float(train["resets"].tail(50).mean()),
+    }
+
+
+def run() -> pd.DataFrame:
+    """A row for each arm and each seed, to choose by or held out."""
+    arms = {
+        name: replace(experiments.PRESET, **(changes | LENGTH)).to_dict()
+        for name, changes in ARMS.items()
+    }
+    table = experiments.sweep(arms, [*CHOOSING, *HELD_OUT], measure, key=data.load().checksum)
+    return table.drop(columns=list(experiments.differences(arms)["split"]))
