@@ -1,4 +1,4 @@
-"""Notebook 06's comparison of all remedies on both beds, over eight seeds."""
+"""Notebook 06's comparison of all remedies on both beds, over ten seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vqlib.lessons import beds
 from vqlib.lessons.remedies import REMEDIES
 from vqlib.training import experiments
 
-SEEDS = range(8)
+SEEDS = range(10)
 
 
 def measured(
