@@ -6,6 +6,7 @@ The arms of the grid change `HOME`; each bed changes the size of the codebook or
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,7 +15,8 @@ import pandas as pd
 
 from vqlib.lessons import effects
 from vqlib.training.config import TrainConfig
-from vqlib.training.experiments import SMALL
+from vqlib.training.experiments import SMALL, summary_table
+from vqlib.training.runs import Run
 
 HOME = replace(SMALL, val_every=SMALL.steps, log_every=SMALL.steps, trace_every=0)
 """The small bed of notebook 02; only its end is read."""
@@ -55,8 +57,8 @@ def name(changes: Mapping) -> str:
 def grid() -> dict[str, TrainConfig]:
     """{arm: config} at home: each factor of the reset, and the pairs whose interaction is asked.
 
-    Decay by beta by reset; decay by threshold and by refill; threshold by refill, by interval; donors by refill;
-    thresholds in shares of N/K, refilled to one share.
+    Decay by beta by reset; decay by threshold and by refill; threshold by refill and by interval;
+    donors by refill; thresholds in shares of N/K, refilled to one share.
     """
     crossed = [
         reset | {"decay": decay, "beta": beta}
@@ -64,12 +66,11 @@ def grid() -> dict[str, TrainConfig]:
         for decay in DECAYS
         for beta in BETAS
     ]
-    crossed += [_on(t, decay=d) for t in THRESHOLDS for d in (0.9, 0.75, 0.5)]
+    crossed += [_on(t, decay=d) for t in THRESHOLDS for d in (0.9, 0.5)]
     crossed += [_on(t, reset_refill=refill) for t in THRESHOLDS for refill in (None, SHARE)]
     crossed += [_on(t, reset_interval=n) for t in (1.0, 5.0) for n in INTERVALS]
     crossed += [_on(1.0, reset_donors=d, reset_refill=r) for d in DONORS for r in (None, SHARE)]
     crossed += [_on(1.0, reset_refill=SHARE, decay=d) for d in (0.75, 0.5)]
-    crossed += [_on(1.0, reset_refill=4.0)]
     crossed += [_on(t, reset_relative=True, reset_refill=1.0) for t in RELATIVE]
     return {name(changes): replace(HOME, **changes) for changes in map(_changed, crossed)}
 
@@ -85,9 +86,7 @@ def _changed(changes: Mapping) -> dict:
 
 BEDS = {
     "K 128, N 392": {"batch_size": 2},
-    "K 128, N 6272": {"batch_size": 32},
     "K 512, N 1568": {"codebook_size": 512},
-    "K 1024, N 1568": {"codebook_size": 1024},
     "K 4096, N 1568": {"codebook_size": 4096},
 }
 """Where `HOME`'s settings travel to, by what changes; N is tokens a step."""
@@ -231,9 +230,7 @@ GUIDED = replace(HOME, **GUIDE)
 
 CROSSINGS = {
     "decay and beta": Crossing("decay", DECAYS, "beta", BETAS),
-    "decay and threshold": Crossing(
-        "decay", (0.9, 0.75, 0.5), "dead_code_threshold", THRESHOLDS, {}
-    ),
+    "decay and threshold": Crossing("decay", (0.9, 0.5), "dead_code_threshold", THRESHOLDS, {}),
     "decay and refill": Crossing("decay", (0.9, 0.75, 0.5), "reset_refill", (None, SHARE)),
     "threshold and refill": Crossing(
         "dead_code_threshold", THRESHOLDS, "reset_refill", (None, SHARE), {}
@@ -267,14 +264,15 @@ CHOOSING, CONFIRMING = range(5), range(5, 10)
 SCORE = "perplexity"
 
 
-def choose(table: pd.DataFrame, seeds: Iterable[int], reference: str = "reset") -> str:
-    """The arm with the highest mean perplexity over ``seeds``.
-
-    Of those whose mean reconstruction error on the same seeds is not above the reference's.
-    """
+def eligible(table: pd.DataFrame, seeds: Iterable[int], reference: str = "reset") -> pd.DataFrame:
+    """Means over ``seeds`` of the arms whose reconstruction error is not above the reference's."""
     means = table[table["seed"].isin(seeds)].groupby("arm")[[SCORE, "recon_loss"]].mean()
-    good = means[means["recon_loss"] <= means.loc[reference, "recon_loss"]]
-    return good[SCORE].idxmax()
+    return means[means["recon_loss"] <= means.loc[reference, "recon_loss"]]
+
+
+def choose(table: pd.DataFrame, seeds: Iterable[int], reference: str = "reset") -> str:
+    """The arm with the highest mean perplexity over ``seeds``, of the `eligible` ones."""
+    return eligible(table, seeds, reference)[SCORE].idxmax()
 
 
 def regrets(table: pd.DataFrame, seeds: Iterable[int]) -> pd.DataFrame:
@@ -292,3 +290,107 @@ def regrets(table: pd.DataFrame, seeds: Iterable[int]) -> pd.DataFrame:
         there, here = mean.loc[list(half), arm].mean(), mean.loc[rest, arm].mean()
         rows.append({"chosen": arm, "choosing": there, "confirming": here, "regret": there - here})
     return pd.DataFrame(rows)
+
+
+# tables, and what was just measured beside what was kept
+
+RESULTS = {
+    "val_utilization": "utilization",
+    "val_perplexity": "perplexity",
+    "val_top_code_ratio": "top_code_ratio",
+    "val_recon_loss": "recon_loss",
+    "total_resets": "resets",
+}
+"""Columns of a run's summary, and what they are called here."""
+
+MEASURES = {
+    "utilization (points)": ("utilization", 100, "{:+.1f}"),
+    "perplexity (codes)": ("perplexity", 1, "{:+.1f}"),
+    "error (MSE x 1,000)": ("recon_loss", 1000, "{:+.2f}"),
+}
+"""{heading: (column, what it is multiplied by, form)}"""
+
+
+def ends(runs: Mapping[tuple[str, int], Run]) -> pd.DataFrame:
+    """One row a run, with the columns of the kept trial."""
+    table = summary_table(runs).rename(columns=RESULTS)
+    return table[["arm", "seed", *RESULTS.values()]]
+
+
+def drift(
+    fresh: pd.DataFrame, kept: pd.DataFrame, arms: Iterable[str], value: str = "utilization"
+) -> pd.DataFrame:
+    """Means of arms just measured beside the kept ones, and how far apart they are.
+
+    ``deviations``: the difference over its standard error, from the kept spread over seeds, so
+    that few fresh seeds may lie further away.
+    """
+    rows = {}
+    for arm in arms:
+        new, old = (t.loc[t["arm"] == arm, value] for t in (fresh, kept))
+        error = old.std() * math.sqrt(1 / len(new) + 1 / len(old))
+        mean, before = new.mean(), old.mean()
+        rows[arm] = {"kept": before, "now": mean, "deviations": (mean - before) / error}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def main_effects(table: pd.DataFrame) -> pd.DataFrame:
+    """Every main effect of `CROSSINGS` on each of `MEASURES`, as text."""
+    columns = {}
+    for heading, (value, scale, form) in MEASURES.items():
+        found = grid_effects(table, value, scale)
+        found = found[found["kind"] == "main effect"].set_index("crossing", append=True)
+        columns[heading] = [bracketed(e, form) for e in found[["mean", "low", "high"]].to_numpy()]
+    shown = pd.DataFrame(columns, index=found.index).rename_axis(["change", "averaged in"])
+    return shown.reset_index()[["averaged in", "change", *columns]]
+
+
+def bracketed(effect: Iterable[float], form: str) -> str:
+    """(mean, low, high) as "+3.1 [+1.0, +5.2]"; without an interval "+3.1"."""
+    mean, low, high = (form.format(x) for x in effect)
+    return mean if low.endswith("nan") else f"{mean} [{low}, {high}]"
+
+
+def pairs(table: pd.DataFrame, value: str = "utilization", scale: float = 100) -> pd.DataFrame:
+    """In each bed, and for each setting: its shares of N/K minus its hits a step.
+
+    ``table``: with a column ``bed``. Rows as of `effects.paired`, with ``bed`` and ``setting``.
+    """
+    rows = []
+    for bed in dict.fromkeys(table["bed"]):
+        own = table[table["bed"] == bed]
+        for setting in ("guide", "0.1"):
+            hits, shares = f"{setting}, in hits", f"{setting}, in shares"
+            found = effects.paired(own, value, scale=scale, reference=hits)
+            rows.append(found.loc[[shares]].assign(bed=bed, setting=setting))
+    return pd.concat(rows, ignore_index=True)
+
+
+def ceilings() -> pd.DataFrame:
+    """For each bed and traveller: threshold in hits, its ceiling and its grace."""
+    rows = []
+    for (bed, arm), config in travels().items():
+        tokens = config.batch_size * 14 * 14
+        reset = config.reset()
+        if reset:
+            threshold, _ = reset.limits(config.codebook_size, tokens)
+            room = reset.ceiling(config.codebook_size, tokens)
+            rows.append(
+                (bed, tokens / config.codebook_size, arm, threshold, room, reset.grace(0.9))
+            )
+    columns = ["bed", "N/K", "setting", "threshold (hits)", "ceiling", "grace (steps)"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def carried(config: TrainConfig) -> dict[str, TrainConfig]:
+    """Arms that ask on other data, of this ``config``, whether collapse, cause and cure are there.
+
+    "baseline": no reset; "frozen encoder": the cause taken away; "reset": the guide's, with its
+    threshold in hits; "reset, in shares": the same setting at home, as a multiple of N/K.
+    """
+    return {
+        "baseline": config,
+        "frozen encoder": replace(config, freeze_encoder_at=0),
+        "reset": replace(config, **GUIDE),
+        "reset, in shares": replace(config, **TRAVELLERS["guide, in shares"]),
+    }

@@ -1,4 +1,4 @@
-"""Notebook 05's grid: every arm at home over ten seeds, what is claimed over twenty, and travels.
+"""Notebook 05's grid: every arm at home over ten seeds, what is claimed over twelve, and travels.
 
 The claims' arms have more seeds because an interaction is a difference of differences, and so
 wider than an effect.
@@ -11,14 +11,7 @@ import pandas as pd
 from vqlib.lessons import tuning
 from vqlib.training import experiments
 
-SEEDS, CLAIM_SEEDS, BED_SEEDS = range(10), range(20), range(5)
-RESULTS = {
-    "val_utilization": "utilization",
-    "val_perplexity": "perplexity",
-    "val_top_code_ratio": "top_code_ratio",
-    "val_recon_loss": "recon_loss",
-    "total_resets": "resets",
-}
+SEEDS, CLAIM_SEEDS, BED_SEEDS = range(10), range(12), range(5)
 
 
 def run() -> pd.DataFrame:
@@ -39,5 +32,5 @@ def run() -> pd.DataFrame:
 
 
 def _part(bed: str, arms: dict, seeds: range) -> pd.DataFrame:
-    table = experiments.sweep(arms, seeds).rename(columns=RESULTS)
-    return table.assign(bed=bed)[["bed", "arm", "seed", *RESULTS.values(), "problem"]]
+    table = experiments.sweep(arms, seeds).rename(columns=tuning.RESULTS)
+    return table.assign(bed=bed)[["bed", "arm", "seed", *tuning.RESULTS.values(), "problem"]]
