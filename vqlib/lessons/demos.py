@@ -392,7 +392,7 @@ def _say_limits(s: Limits) -> str:
     unit = "of N/K" if s.reset.relative else "hits a step"
     threshold, refill = s.hits
     return (
-        f"N {s.tokens:g}, K {s.codes:g}, so N/K is {s.tokens / s.codes:.3g}; decay {s.decay:g}. A "
+        f"N {s.tokens:,}, K {s.codes:,}, so N/K is {s.tokens / s.codes:.3g}; decay {s.decay:g}. A "
         f"threshold of {s.reset.threshold:g} {unit} is {threshold:.3g} hits a step and leaves room "
         f"for {percent(s.ceiling)} of the codes. A reset code starts at {refill:.3g} hits and "
         f"lives for {s.grace:.0f} step(s) without one."

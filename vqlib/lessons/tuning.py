@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from vqlib.lessons import effects
+from vqlib.quantization.names import near
 from vqlib.training.config import TrainConfig
 from vqlib.training.experiments import SMALL, summary_table
 from vqlib.training.runs import Run
@@ -382,15 +383,63 @@ def ceilings() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def carried(config: TrainConfig) -> dict[str, TrainConfig]:
+def company(companions: Iterable[str]) -> list[str]:
+    """The arms that judge these companions: each alone and beside the reset.
+
+    Raises ValueError for an unknown one.
+    """
+    for unknown in set(companions) - set(COMPANIONS):
+        raise ValueError(f"unknown companion {unknown!r}" + near(unknown, COMPANIONS))
+    alone = [{}, *(COMPANIONS[c] for c in companions)]
+    return [name(reset | changes) for reset in ({}, GUIDE) for changes in alone]
+
+
+def configs(
+    arms: Iterable[str], instead: Mapping[str, str] | None = None
+) -> dict[str, TrainConfig]:
+    """{arm: config} of arms of the `grid`; ``instead`` puts another one in an arm's place.
+
+    Raises ValueError for an unknown arm.
+    """
+    known, instead = grid(), dict(instead or {})
+    for arm in (*arms, *instead, *instead.values()):
+        if arm not in known:
+            raise ValueError(f"unknown arm {arm!r}" + near(arm, known))
+    return {arm: known[instead.get(arm, arm)] for arm in arms}
+
+
+def second_bed() -> TrainConfig:
+    """The small bed on digits: 4 tokens a picture, so 392 a step and an N/K of 3.06."""
+    return replace(HOME, dataset="digits", batch_size=98)
+
+
+def carried(
+    config: TrainConfig, instead: Mapping[str, str] | None = None
+) -> dict[str, TrainConfig]:
     """Arms that ask on other data, of this ``config``, whether collapse, cause and cure are there.
 
     "baseline": no reset; "frozen encoder": the cause taken away; "reset": the guide's, with its
     threshold in hits; "reset, in shares": the same setting at home, as a multiple of N/K.
+    ``instead`` puts another one in an arm's place.
     """
-    return {
+    arms = {
         "baseline": config,
         "frozen encoder": replace(config, freeze_encoder_at=0),
         "reset": replace(config, **GUIDE),
         "reset, in shares": replace(config, **TRAVELLERS["guide, in shares"]),
     }
+    return {arm: arms[(instead or {}).get(arm, arm)] for arm in arms}
+
+
+def conclusion(row) -> str:
+    """A row of `judged` in a sentence, after the companion's name."""
+    adds = {
+        "supported": "it adds to the reset",
+        "refuted": "it adds nothing that matters to the reset",
+        "undecided": "whether it adds to the reset is undecided",
+    }
+    alone, beside, more = (effects.points(*row[c]) for c in ("alone", "beside", "more"))
+    return (
+        f"alone {alone}; beside the reset {beside}: {adds[row['adds']]}. Interaction {more}: that "
+        f"they work together is **{row['verdict']}**, over {row['seeds']} seeds."
+    )
