@@ -85,6 +85,13 @@ def test_ceilings_are_those_of_the_hits_a_step():
     assert shares["ceiling"] == 1 and shares["grace (steps)"] == 7
 
 
+def test_the_reset_notices_a_dead_code_sooner_by_decay_or_by_threshold():
+    grid = tuning.grid()
+    arms = ("reset", "reset, decay 0.75", "reset, threshold 5")
+    assert [tuning.notice(grid[arm]) for arm in arms] == [24, 9, 9]  # 12.25 x 0.9^23 = 1.09
+    assert tuning.notice(grid["reset, decay 0.99"]) > tuning.HOME.steps  # never, in such a run
+
+
 def test_arms_are_taken_by_name_and_exchanged_on_purpose():
     arms = tuning.company(["beta 0.1"])
     assert arms == ["baseline", "beta 0.1", "reset", "reset, beta 0.1"]

@@ -367,6 +367,12 @@ def pairs(table: pd.DataFrame, value: str = "utilization", scale: float = 100) -
     return pd.concat(rows, ignore_index=True)
 
 
+def notice(config: TrainConfig) -> int:
+    """Steps until a code at its share of `HOME` that is hit no more falls below the threshold."""
+    threshold, _ = config.reset().limits(config.codebook_size, round(SHARE * config.codebook_size))
+    return math.floor(math.log(SHARE / threshold) / -math.log(config.decay)) + 1
+
+
 def ceilings() -> pd.DataFrame:
     """For each bed and traveller: threshold in hits, its ceiling and its grace."""
     rows = []
