@@ -11,6 +11,7 @@ from vqlib.lessons import effects, trials, tuning
 from vqlib.lessons.trials import tune
 
 SEEDS = range(10)
+CROSSINGS = [*tuning.CROSSINGS.values(), tuning.WITHOUT_RESET, tuning.IN_SHARES]
 ALONE, ON, TOGETHER = 4.0, 40.0, 9.0  # points: a companion, the reset, what they do together
 
 
@@ -42,7 +43,7 @@ def test_every_arm_of_the_grid_is_another_setting_with_a_name_of_its_own():
     assert grid["reset, decay 0.75"] == replace(tuning.HOME, dead_code_threshold=1.0, decay=0.75)
 
 
-@pytest.mark.parametrize("crossing", [*tuning.CROSSINGS.values(), tuning.WITHOUT_RESET])
+@pytest.mark.parametrize("crossing", CROSSINGS)
 def test_a_crossing_names_the_arm_with_its_two_levels(crossing):
     grid = tuning.grid()
     for row in crossing.rows:

@@ -29,6 +29,7 @@ DECAYS, BETAS = (0.99, 0.9, 0.75, 0.7, 0.5), (0.25, 0.1)
 THRESHOLDS, RELATIVE = (0.5, 1.0, 5.0, 10.0), (0.05, 0.1, 0.25, 0.5)
 INTERVALS, DONORS = (1, 5, 10, 50), ("most_used", "top", "batch", "usage")
 
+_ONE_SHARE = {"reset_refill": 1.0}  # in shares
 GUIDE = {"dead_code_threshold": 1.0}
 """What the guide's reset changes in `HOME`."""
 
@@ -72,7 +73,7 @@ def grid() -> dict[str, TrainConfig]:
     crossed += [_on(t, reset_interval=n) for t in (1.0, 5.0) for n in INTERVALS]
     crossed += [_on(1.0, reset_donors=d, reset_refill=r) for d in DONORS for r in (None, SHARE)]
     crossed += [_on(1.0, reset_refill=SHARE, decay=d) for d in (0.75, 0.5)]
-    crossed += [_on(t, reset_relative=True, reset_refill=1.0) for t in RELATIVE]
+    crossed += [_on(t, reset_relative=True, **_ONE_SHARE) for t in RELATIVE]
     return {name(changes): replace(HOME, **changes) for changes in map(_changed, crossed)}
 
 
@@ -97,9 +98,9 @@ TRAVELLERS = {
     "guide, in hits": GUIDE | {"reset_refill": 2.0},
     "guide, in shares": _on(1 / SHARE, reset_refill=2 / SHARE, reset_relative=True),
     "0.1, in hits": _on(0.1 * SHARE, reset_refill=SHARE),
-    "0.1, in shares": _on(0.1, reset_refill=1.0, reset_relative=True),
-    "0.25, in shares": _on(0.25, reset_refill=1.0, reset_relative=True),
-    "0.5, in shares": _on(0.5, reset_refill=1.0, reset_relative=True),
+    "0.1, in shares": _on(0.1, reset_relative=True, **_ONE_SHARE),
+    "0.25, in shares": _on(0.25, reset_relative=True, **_ONE_SHARE),
+    "0.5, in shares": _on(0.5, reset_relative=True, **_ONE_SHARE),
 }
 """Settings that travel. Of a pair, both are the same at home: one keeps its hits a step, the
 other its multiple of N/K."""
@@ -188,6 +189,7 @@ class Crossing(NamedTuple):
     column: str
     columns: tuple
     common: Mapping = GUIDE
+    reference: str = "reset"  #: the arm that the others are compared with
 
     def arm(self, row, column) -> str:
         return name(_changed(self.common | {self.row: row, self.column: column}))
@@ -243,7 +245,9 @@ CROSSINGS = {
 }
 """The parts of the grid in which two settings are tried in every combination."""
 
-WITHOUT_RESET = Crossing("decay", DECAYS, "beta", BETAS, {})
+WITHOUT_RESET = Crossing("decay", DECAYS, "beta", BETAS, {}, "baseline")
+IN_SHARES = Crossing("reset_relative", (True,), "dead_code_threshold", RELATIVE, _ONE_SHARE)
+"""Thresholds in shares of N/K, refilled to one share; the guide's is not among them."""
 
 
 def said(field: str, value) -> str:

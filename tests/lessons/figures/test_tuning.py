@@ -54,7 +54,16 @@ def test_travels_have_a_panel_a_bed_and_a_dot_a_seed():
     assert len(one.axes) == 1
 
 
-def test_halves_count_every_split_twice():
+def test_every_split_is_counted_and_the_mean_marked():
     splits = tuning.regrets(table(lambda c, s: s * (1 - c.decay)), SEEDS)
-    ax = figures.halves(splits, 128).axes[0]
-    assert sum(patch.get_height() for patch in ax.patches) == 2 * len(splits)
+    ax = figures.regret(splits).axes[0]
+    assert sum(patch.get_height() for patch in ax.patches) == len(splits)
+    assert ax.lines[-1].get_xdata()[0] == splits["regret"].mean()
+
+
+def test_a_map_without_the_guides_level_is_compared_with_it_all_the_same():
+    maps = {"in shares": tuning.IN_SHARES, "no reset": tuning.WITHOUT_RESET}
+    shares, without = figures.heat_maps(table(lambda c, s: additive(c, s)), maps).axes[:2]
+    assert texts(shares) == ["85\n0 ± 0"] * 4 and not shares.patches
+    assert shares.get_xlabel() == "threshold (shares of N/K)"
+    assert "45" in texts(without) and "49\n+4 ± 0" in texts(without)  # against the baseline

@@ -16,10 +16,11 @@ from vqlib.lessons import effects, tuning
 from vqlib.training.experiments import interval
 
 LABELS = {
-    "dead_code_threshold": "threshold (hits a step)",
+    "dead_code_threshold": "threshold ({})",
     "reset_refill": "refill (hits)",
     "reset_interval": "reset every n steps",
     "reset_donors": "donors",
+    "reset_relative": "",
 }
 COLORS = "cividis"  # told apart by the colour-blind, and in grey
 
@@ -30,17 +31,20 @@ def heat_maps(
     """One panel a crossing: in each cell the mean in per cent, below it the change in points.
 
     ``table``: columns ``arm``, ``seed`` and ``value``, a share. The change is from the panel's
-    framed cell, paired by seed, with half of its 95 % interval (Student's t).
+    reference (framed, if it is one of the cells), paired by seed, with half of its 95 % interval
+    (Student's t).
     """
     panels = {title: c.cells(table, value) for title, c in crossings.items()}
     means = [values.mean() for cells in panels.values() for values in cells.values()]
+    wide = table.pivot(index="seed", columns="arm", values=value)
     across = min(len(panels), 3)
     down = -(-len(panels) // across)
     figure, axes = plt.subplots(down, across, figsize=(3.5 * across, 3.3 * down), squeeze=False)
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
     for ax, (title, cells) in zip(axes.flat, panels.items(), strict=False):
-        image = _heat(ax, crossings[title], cells, (min(means), max(means)))
+        crossing = crossings[title]
+        image = _heat(ax, crossing, cells, wide[crossing.reference], (min(means), max(means)))
         ax.set_title(title, fontsize=11)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30, pad=0.02)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
@@ -48,24 +52,30 @@ def heat_maps(
     return figure
 
 
-def _heat(ax: Axes, crossing: tuning.Crossing, cells: Mapping, ends: tuple[float, float]):
+def _heat(
+    ax: Axes,
+    crossing: tuning.Crossing,
+    cells: Mapping[tuple, pd.Series],
+    reference: pd.Series,
+    ends: tuple[float, float],
+):
     rows, columns = crossing.rows, crossing.columns
     means = np.array([[cells[r, c].mean() for c in columns] for r in rows])
     image = ax.imshow(means, cmap=COLORS, vmin=ends[0], vmax=ends[1], aspect="auto")
-    base = tuple(getattr(tuning.GUIDED, field) for field in (crossing.row, crossing.column))
     for (y, x), mean in np.ndenumerate(means):
-        levels = rows[y], columns[x]
-        change = "" if levels == base else _change(100 * (cells[levels] - cells[base]))
-        dark = mean < (ends[0] + ends[1]) / 2
-        text = f"{100 * mean:.0f}" + (f"\n{change}" if change else "")
-        ax.text(x, y, text, ha="center", va="center", fontsize=9, color="white" if dark else INK)
-        if levels == base:
-            frame = plt.Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, fill=False, ec=VERMILION, lw=2)
-            ax.add_patch(frame)
+        levels, text = (rows[y], columns[x]), f"{100 * mean:.0f}"
+        if crossing.arm(*levels) == crossing.reference:
+            frame = {"fill": False, "ec": VERMILION, "lw": 2}
+            ax.add_patch(plt.Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, **frame))
+        else:
+            text += "\n" + _change(100 * (cells[levels] - reference).dropna())
+        color = "white" if mean < (ends[0] + ends[1]) / 2 else INK
+        ax.text(x, y, text, ha="center", va="center", fontsize=8.5, color=color)
     ax.set_xticks(range(len(columns)), [_level(crossing.column, c) for c in columns], fontsize=9)
     ax.set_yticks(range(len(rows)), [_level(crossing.row, r) for r in rows], fontsize=9)
-    ax.set_xlabel(LABELS.get(crossing.column, crossing.column), fontsize=10)
-    ax.set_ylabel(LABELS.get(crossing.row, crossing.row), fontsize=10)
+    unit = "shares of N/K" if crossing.row == "reset_relative" else "hits a step"
+    ax.set_xlabel(LABELS.get(crossing.column, crossing.column).format(unit), fontsize=10)
+    ax.set_ylabel(LABELS.get(crossing.row, crossing.row).format(unit), fontsize=10)
     ax.tick_params(length=0)
     return image
 
@@ -73,13 +83,15 @@ def _heat(ax: Axes, crossing: tuning.Crossing, cells: Mapping, ends: tuple[float
 def _level(field: str, value) -> str:
     if field == "reset_refill":
         return "thr. + 1" if value is None else f"{value:g} (N/K)"
-    return str(value).replace("_", "\n") if isinstance(value, str) else f"{value:g}"
+    if field == "reset_relative":
+        return ""
+    return value.replace("_", "\n") if isinstance(value, str) else f"{value:g}"
 
 
 def _change(points) -> str:
     """A change and half of its interval, in points."""
     mean, low, high = interval(points)
-    text = f"{mean:+.0f}".replace("-", "−")
+    text = f"{mean:+.0f}".replace("-", "−") if abs(mean) >= 0.5 else "0"
     return text if np.isnan(low) else f"{text} ± {(high - low) / 2:.0f}"
 
 
@@ -134,23 +146,15 @@ def travels(table: pd.DataFrame, value: str = "utilization") -> Figure:
     return figure
 
 
-def halves(regrets: pd.DataFrame, codebook_size: int) -> Figure:
-    """The score of the chosen setting on the seeds that chose it, and on the others.
+def regret(regrets: pd.DataFrame) -> Figure:
+    """How much better the chosen setting looked where it was chosen, over all ways to choose.
 
-    ``regrets``: of `tuning.regrets`; the score, a perplexity, is shown as a share of K.
+    ``regrets``: of `tuning.regrets`, in codes of perplexity.
     """
-    figure, ax = plt.subplots(figsize=(6.4, 3.4))
-    shown = {
-        "on the seeds that chose": ("choosing", VERMILION),
-        "on the others": ("confirming", BLUE),
-    }
-    every = np.concatenate([regrets[column] / codebook_size for column, _ in shown.values()])
-    bins = np.linspace(every.min(), every.max(), 25)
-    for label, (column, color) in shown.items():
-        x = regrets[column] / codebook_size
-        ax.hist(x, bins=bins, color=color, alpha=0.55, label=label)
-        ax.axvline(x.mean(), color=color, lw=2)
-    ax.set(xlabel="perplexity over K of the chosen setting", ylabel="ways to halve the seeds")
-    ax.xaxis.set_major_formatter(PercentFormatter(1))
-    ax.legend(loc="upper left", fontsize=9)
+    figure, ax = plt.subplots(figsize=(6.4, 3.2))
+    ax.hist(regrets["regret"], bins=25, color=BLUE, alpha=0.6)
+    ax.axvline(0, color=INK, lw=1, ls=":", label="no regret")
+    ax.axvline(regrets["regret"].mean(), color=VERMILION, lw=2.5, label="mean")
+    ax.set(xlabel="regret (codes of perplexity)", ylabel="ways to halve the seeds")
+    ax.legend(loc="upper right", fontsize=9)
     return figure
