@@ -47,7 +47,7 @@ def heat_maps(
         image = _heat(ax, crossing, cells, wide[crossing.reference], (min(means), max(means)))
         ax.set_title(title, fontsize=11)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30, pad=0.02)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     bar.set_label(value)
     return figure
 
