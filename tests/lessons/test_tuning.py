@@ -178,6 +178,16 @@ def test_the_table_has_every_main_effect_once_a_crossing():
     assert row["utilization (points)"].item() == "+13.0 [+13.0, +13.0]"
 
 
+def test_main_effects_are_sorted_by_what_their_intervals_show():
+    found = tuning.summed_up(table(lambda c, s: 60 * (c.beta > 0.2) - 90 * c.decay + s))
+    assert "decay 0.5 (in decay and beta)" in found["more"]  # 36 points
+    assert "beta 0.1 (in decay and beta)" in found["fewer"]
+    assert "threshold 5 (in decay and threshold)" in found["does not matter"]
+    assert not found["undecided"] and sum(map(len, found.values())) == 24
+    few = tuning.summed_up(table(additive, seeds=range(3)))  # no intervals
+    assert len(few["undecided"]) == 24
+
+
 def test_an_effect_without_an_interval_is_a_bare_number():
     assert tuning.bracketed((3.14, math.nan, math.nan), "{:+.1f}") == "+3.1"
 

@@ -350,6 +350,26 @@ def main_effects(table: pd.DataFrame) -> pd.DataFrame:
     return shown.reset_index()[["averaged in", "change", *columns]]
 
 
+def summed_up(table: pd.DataFrame, value: str = "utilization") -> dict[str, list[str]]:
+    """Main effects by what their intervals show, in points: more codes, fewer, neither, or open.
+
+    A change "does not matter" if its whole interval lies within `effects.MARGIN` of 0, even if it
+    excludes 0. A change that several crossings try is named with each.
+    """
+    found: dict[str, list[str]] = {
+        kind: [] for kind in ("more", "fewer", "does not matter", "undecided")
+    }
+    for row in grid_effects(table, value).query("kind == 'main effect'").itertuples():
+        if max(abs(row.low), abs(row.high)) < effects.MARGIN:
+            kind = "does not matter"
+        elif row.low > 0 or row.high < 0:
+            kind = "more" if row.low > 0 else "fewer"
+        else:
+            kind = "undecided"
+        found[kind].append(f"{row.Index} (in {row.crossing})")
+    return found
+
+
 def bracketed(effect: Iterable[float], form: str) -> str:
     """(mean, low, high) as "+3.1 [+1.0, +5.2]"; without an interval "+3.1"."""
     mean, low, high = (form.format(x) for x in effect)
