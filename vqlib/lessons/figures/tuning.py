@@ -138,7 +138,7 @@ def travels(table: pd.DataFrame, value: str = "utilization") -> Figure:
         ax.set_title(bed.replace(", ", "\n"), fontsize=10)
         ax.grid(axis="y", color=PALE)
         ax.set_xlim(left=0)
-        ax.xaxis.set_major_formatter(PercentFormatter(1))
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.tick_params(axis="x", labelsize=8)
     np.atleast_1d(panels)[0].set_yticks(range(len(arms)), arms, fontsize=9)
     np.atleast_1d(panels)[0].set_ylim(len(arms) - 0.5, -0.5)
