@@ -26,6 +26,7 @@ DEMOS = [
     Demo("02_diagnose_ema_bias", ".vq-demo .vq-drift", +1, r"Drift ([\d.]+) %"),
     Demo("03_reset_dead_codes", ".vq-demo .vq-threshold", -1, r"Threshold ([\d.]+),"),
     Demo("04_compare_before_after", ".vq-demo .vq-step", -1, r"At step (\d+),"),
+    Demo("05_tune", ".vq-demo .vq-tokens", +1, r"N ([\d,]+), K"),
 ]
 
 

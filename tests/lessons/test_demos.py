@@ -50,6 +50,7 @@ COLLAPSE = pd.DataFrame(
         "commit_loss": 5e-5,
     }
 )
+ASKED = {"tokens": 1200.0, "codes": 4096.0}
 ERROR = {"measure": "reconstruction error"}
 
 
@@ -94,6 +95,16 @@ DEMOS = {
         lambda: demos.stopping(two_arms(LATE), "baseline", "reset"),
         [{"step": 200}, ERROR | {"step": 100}, ERROR | {"step": 250}],
         [ERROR | {"step": 200}],
+    ),
+    "calculator": (
+        demos.calculator,
+        [
+            {"tokens": 1200.0, "codes": 4096.0},
+            ASKED | {"threshold": 0.5},
+            ASKED | {"unit": "shares", "threshold": 0.5, "refill": "share"},
+            {"unit": "shares", "threshold": 0.1},
+        ],
+        [ASKED | {"unit": "shares", "threshold": 0.1, "refill": "share"}],
     ),
     "front": (
         lambda: demos.front(two_beds(), FRONT_ACTS, {"perplexity": "top_code_ratio"}),
@@ -202,3 +213,23 @@ def test_a_log_without_some_columns_can_be_read():
     demo = demos.columns(COLLAPSE.drop(columns="commit_loss"), K)
     demo.set(loss=True, codes=True, every=50)
     assert "codebook-collapse" in demo.summary()
+
+
+def test_the_calculator_says_what_the_reset_itself_computes():
+    demo = demos.calculator()
+    demo.set(tokens=1200, codes=4096, threshold=2.0)
+    assert "0.293" in demo.summary() and "14.6 % of the codes" in demo.summary()
+    assert "lives for 4 step(s)" in demo.summary()  # 3 x 0.9^4 is below 2, 3 x 0.9^3 is not
+
+
+def test_a_refill_below_the_threshold_is_refused_beside_its_control():
+    demo = demos.calculator()
+    with pytest.raises(ValueError, match="refill must be above threshold"):
+        demo.set(unit="shares", threshold=2.0, refill="share")
+
+
+def test_a_memory_without_decay_and_one_without_past_can_be_drawn():
+    demo = demos.calculator()
+    for decay in (0.0, 0.999):
+        demo.set(decay=decay)
+        demo.figure()

@@ -21,9 +21,9 @@ with extras.named("notebooks"):
     from vqlib.training.experiments import interval
 
 
-def provenance(config: TrainConfig, seeds: int) -> None:
+def provenance(config: TrainConfig, seeds: int, first: int = 0) -> None:
     """One line: versions, seeds, device, threads."""
-    used = f"seeds 0 to {seeds - 1}" if seeds > 1 else "seed 0"
+    used = f"seeds {first} to {first + seeds - 1}" if seeds > 1 else f"seed {first}"
     say(
         f"<small>vqlib {vqlib.__version__} · torch {torch.__version__} · Python "
         f"{platform.python_version()} · {used} · device "

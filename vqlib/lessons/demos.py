@@ -22,6 +22,7 @@ from vqlib.playground.demos import Demo
 from vqlib.playground.drawing import share_axis
 from vqlib.playground.world import Setting, World, run
 from vqlib.quantization import usage
+from vqlib.quantization.reset import DeadCodeReset
 
 USED, UNUSED = VERMILION, FAINT
 SHOWN = 0.95  # share that a window should show of a codebook in full use
@@ -299,6 +300,123 @@ def _draw_stop(s: Stop) -> Figure:
     ax.set(xlabel="training step", ylabel="after / before")
     ax.set_title(f"{s.measure}, one line a seed; {better} is better", fontsize=11)
     ax.legend(loc="best", fontsize=9)
+    return figure
+
+
+# 05: what a reset allows, from N, K and decay
+
+ROOM, LIFE = 1.0, 20  # the target: share of the codebook with room, steps without a hit
+TARGET_TOKENS, TARGET_CODES, TARGET_DECAY = 1200, 4096, 0.9
+
+
+class Limits(NamedTuple):
+    reset: DeadCodeReset
+    tokens: int
+    codes: int
+    decay: float
+
+    @property
+    def hits(self) -> tuple[float, float]:
+        """(threshold, refill) in hits a step."""
+        return self.reset.limits(self.codes, self.tokens)
+
+    @property
+    def ceiling(self) -> float:
+        return self.reset.ceiling(self.codes, self.tokens)
+
+    @property
+    def grace(self) -> float:
+        return self.reset.grace(self.decay)
+
+
+def calculator() -> Demo:
+    """Lesson 05: N, K and decay in; threshold, ceiling, grace and refill out."""
+
+    def compute(tokens, codes, decay, threshold, unit, refill) -> Limits:
+        relative, tokens, codes = unit == "shares", round(tokens), round(codes)
+        share = 1.0 if relative else tokens / codes
+        start = {"guide": None, "share": share}[refill]
+        return Limits(DeadCodeReset(threshold, relative, refill=start), tokens, codes, decay)
+
+    return Demo(
+        [
+            *(
+                Slider(name, label, value, low, high, 0.005, unit, log=True, help=text)
+                for name, label, value, low, high, unit, text in (
+                    ("tokens", "N", 6272, 10, 1e6, "tokens a step", "tokens of one training step"),
+                    ("codes", "K", 512, 2, 2**17, "codes", "size of the codebook"),
+                )
+            ),
+            Slider(
+                "decay", "decay", 0.9, 0.0, 0.999, 0.001, "of the old", "weight of the past counts"
+            ),
+            Slider(
+                "threshold",
+                "threshold",
+                1.0,
+                0.001,
+                100,
+                0.005,
+                "of the unit below",
+                "a code with a smaller count is dead",
+                log=True,
+            ),
+            Choice(
+                "unit",
+                "unit",
+                "hits",
+                {"hits a step": "hits", "shares of N/K": "shares"},
+                help="what the threshold counts",
+            ),
+            Choice(
+                "refill",
+                "refill",
+                "guide",
+                {"threshold + 1, in the same unit": "guide", "one share, N/K": "share"},
+                help="the count that a reset code starts with; it must be above the threshold",
+            ),
+        ],
+        compute,
+        _draw_limits,
+        _say_limits,
+        target=f"from N = {TARGET_TOKENS:,} tokens and K = {TARGET_CODES:,} codes at decay "
+        f"{TARGET_DECAY:g}: room for all codes, and {LIFE} steps of grace or more",
+        reached=lambda s: (
+            (s.tokens, s.codes, s.decay) == (TARGET_TOKENS, TARGET_CODES, TARGET_DECAY)
+            and s.ceiling >= ROOM
+            and s.grace >= LIFE
+        ),
+    )
+
+
+def _say_limits(s: Limits) -> str:
+    unit = "of N/K" if s.reset.relative else "hits a step"
+    threshold, refill = s.hits
+    return (
+        f"N {s.tokens:,}, K {s.codes:,}, so N/K is {s.tokens / s.codes:.3g}; decay {s.decay:g}. A "
+        f"threshold of {s.reset.threshold:g} {unit} is {threshold:.3g} hits a step and leaves room "
+        f"for {percent(s.ceiling)} of the codes. A reset code starts at {refill:.3g} hits and "
+        f"lives for {s.grace:.0f} step(s) without one."
+    )
+
+
+def _draw_limits(s: Limits) -> Figure:
+    threshold, refill = s.hits
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.4))
+    share = s.tokens / s.codes
+    at = np.geomspace(min(share, threshold) / 10, max(share, threshold) * 10, 200)
+    left.plot(at, np.minimum(1, share / at), color=BLUE, lw=2)
+    left.axvline(share, color=INK, ls=":", lw=1, label="uniform share N/K")
+    left.plot(threshold, s.ceiling, "o", color=USED, ms=9, label="threshold")
+    left.set(xscale="log", xlabel="threshold (hits a step)", ylabel="codes with room")
+    share_axis(left)
+    left.legend(loc="lower left", fontsize=9)
+    steps = np.arange(min(s.grace, 10**4) + 4)
+    right.plot(steps, refill * s.decay**steps, ".-", color=BLUE, ms=5, label="a reset code")
+    right.axhline(threshold, color=USED, ls="--", lw=1, label="threshold")
+    right.axvline(s.grace, color=INK, ls=":", lw=1, label="grace")
+    right.set(xlabel="steps without a hit", ylabel="count (hits a step)", ylim=(0, 1.08 * refill))
+    right.legend(loc="upper right", fontsize=9)
     return figure
 
 

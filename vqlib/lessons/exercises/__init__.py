@@ -9,6 +9,7 @@ from vqlib.lessons.exercises.counting import COUNT, MEMORY, USE, WINDOW
 from vqlib.lessons.exercises.judging import GAP, PAIRED, READING, THRESHOLD, VERDICT
 from vqlib.lessons.exercises.playing import CARRIED, FADING
 from vqlib.lessons.exercises.resetting import CEILING, GRACE, RESET
+from vqlib.lessons.exercises.tuning import INTERACTION, LIMITS, REGRET
 
 __all__ = [
     "CARRIED",
@@ -18,9 +19,12 @@ __all__ = [
     "FRONT",
     "GAP",
     "GRACE",
+    "INTERACTION",
+    "LIMITS",
     "MEMORY",
     "PAIRED",
     "READING",
+    "REGRET",
     "RESET",
     "RESTART",
     "THRESHOLD",

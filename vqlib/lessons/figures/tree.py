@@ -20,11 +20,12 @@ class Question(NamedTuple):
     notebook: str
 
 
-REPRODUCE, CAUSES, RESET, COMPARE, PLAY = (
+REPRODUCE, CAUSES, RESET, COMPARE, TUNE, PLAY = (
     "01_reproduce_collapse",
     "02_diagnose_ema_bias",
     "03_reset_dead_codes",
     "04_compare_before_after",
+    "05_tune",
     "07_playground",  # whose presets show the faults that no lesson takes up
 )
 
@@ -91,7 +92,7 @@ QUESTIONS = (
         "no",
         "Lower it to 0.1 of N/K: counts add up to N, no more.",
         "threshold-above-share",
-        RESET,
+        TUNE,
     ),
     Question(
         "Do reset codes live on?",
