@@ -1,5 +1,6 @@
 """What bounds flat use: equal receptive fields, and codes fitted to tokens that hold still."""
 
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
@@ -64,3 +65,28 @@ def test_biases_flatten_almost_wholly(tokens, codebook):
     split = flatness.split_evenly(tokens, codebook, rounds=10)
     bias = flatness.even_bias(tokens, split)
     assert flatness.top_code_ratio(tokens, split, bias) < 1.5
+
+
+def test_the_level_is_met_seed_by_seed_and_so_is_its_price():
+    rows = [
+        ("reset", 0, 0.9, 0.9, 300, 9.0, 0.010),
+        ("reset", 1, 0.9, 0.9, 300, 9.0, 0.020),
+        ("even", 0, 0.8, 0.9, 480, 1.9, 0.011),
+        ("even", 1, 0.8, 0.9, 480, 1.9, 0.019),
+        ("young", 0, 0.6, 0.9, 480, 1.9, 0.009),
+        ("young", 1, 0.8, 0.6, 480, 1.9, 0.009),
+    ]
+    columns = ["arm", "seed", "train_utilization", "val_utilization", "perplexity"]
+    table = pd.DataFrame(rows, columns=[*columns, "top_code_ratio", "recon_loss"])
+    found = flatness.judged(table, "reset")
+    assert found["level met"].to_dict() == {
+        "reset": "0 of 2 seeds",
+        "even": "2 of 2 seeds",
+        "young": "0 of 2 seeds",
+    }
+    assert found["and no worse"].to_dict() == {
+        "reset": "0 of 2",
+        "even": "1 of 2",
+        "young": "0 of 2",
+    }
+    assert found.loc["even", "error over that of reset"].startswith("1.025 (95 % interval")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vqlib.lessons import percent, with_interval
+from vqlib.lessons.guide import LEVELS
 from vqlib.quantization.quantizer import assigned_sums, where_directed
 from vqlib.quantization.search import nearest
 from vqlib.training.config import STRIDE
@@ -77,3 +80,49 @@ def even_bias(x: Tensor, codebook: Tensor, *, iterations: int = 12) -> Tensor:
             taken = scaled.logsumexp(dim=0)  # log of tokens a code takes
             bias -= temperature * (taken - taken.mean())
     return bias
+
+
+def fits(table: pd.DataFrame) -> pd.DataFrame:
+    """How even each way of fitting codes is, and how close its codes are; means over seeds.
+
+    ``table``: of the trial "bound".
+    """
+    rows = {
+        arm: {
+            "top code in training": f"{runs['train_top_code_ratio'].mean():.2f}",
+            "in validation": with_interval(runs["val_top_code_ratio"], ".2f"),
+            "perplexity in validation": f"{runs['val_perplexity'].mean():.0f}",
+            "1 - cosine in validation": f"{runs['val_cosine_error'].mean():.4f}",
+        }
+        for arm, runs in table.groupby("arm", sort=False)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def judged(table: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Each arm against the guide's optimal level: means over seeds, and on how many it is met.
+
+    ``table``: columns ``arm``, ``seed``, ``train_utilization``, ``val_utilization``,
+    ``top_code_ratio`` and ``recon_loss``, every seed in every arm. "No worse": neither is the
+    error larger than the reference's on that seed.
+    """
+    level = LEVELS[-1]
+    error = table.set_index(["arm", "seed"])["recon_loss"].unstack("arm")
+    rows = {}
+    for arm, runs in table.set_index("seed").groupby("arm", sort=False):
+        ratio = error[arm] / error[reference]
+        met = (
+            (runs["train_utilization"] > level.epoch_utilization)
+            & (runs["val_utilization"] > level.val_utilization)
+            & (runs["top_code_ratio"] < level.max_top_code_ratio)
+        )
+        rows[arm] = {
+            "training use": percent(runs["train_utilization"].mean()),
+            "validation use": percent(runs["val_utilization"].mean()),
+            "perplexity": f"{runs['perplexity'].mean():.0f}",
+            "top code, times the average": with_interval(runs["top_code_ratio"], ".2f"),
+            f"error over that of {reference}": with_interval(ratio, ".3f"),
+            "level met": f"{met.sum()} of {len(met)} seeds",
+            "and no worse": f"{(met & (ratio <= 1)).sum()} of {len(met)}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
