@@ -411,7 +411,14 @@ def ceilings() -> pd.DataFrame:
             threshold, _ = reset.limits(config.codebook_size, tokens)
             room = reset.ceiling(config.codebook_size, tokens)
             rows.append(
-                (bed, tokens / config.codebook_size, arm, threshold, room, reset.grace(0.9))
+                (
+                    bed,
+                    tokens / config.codebook_size,
+                    arm,
+                    threshold,
+                    room,
+                    reset.grace(config.decay),
+                )
             )
     columns = ["bed", "N/K", "setting", "threshold (hits)", "ceiling", "grace (steps)"]
     return pd.DataFrame(rows, columns=columns)
