@@ -50,7 +50,7 @@ COLLAPSE = pd.DataFrame(
         "commit_loss": 5e-5,
     }
 )
-ASKED = {"tokens": 1200.0, "codes": 4096.0}
+ASKED = {"tokens": 1200, "codes": 4096}
 ERROR = {"measure": "reconstruction error"}
 
 
@@ -99,7 +99,7 @@ DEMOS = {
     "calculator": (
         demos.calculator,
         [
-            {"tokens": 1200.0, "codes": 4096.0},
+            {"tokens": 1200, "codes": 4096},
             ASKED | {"threshold": 0.5},
             ASKED | {"unit": "shares", "threshold": 0.5, "refill": "share"},
             {"unit": "shares", "threshold": 0.1},

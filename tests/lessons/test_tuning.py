@@ -68,7 +68,7 @@ def test_home_is_the_small_bed_with_the_share_that_is_said():
     assert tuning.HOME.batch_size * 14 * 14 / tuning.HOME.codebook_size == tuning.SHARE
 
 
-@pytest.mark.parametrize("setting", ["guide", "0.1"])
+@pytest.mark.parametrize("setting", ["guide", "0.1", "short memory"])
 def test_a_pair_of_travellers_is_one_setting_at_home_and_two_elsewhere(setting):
     def limits(unit, codes, tokens):
         config = replace(tuning.HOME, **tuning.TRAVELLERS[f"{setting}, in {unit}"])
@@ -84,6 +84,7 @@ def test_ceilings_are_those_of_the_hits_a_step():
     assert (row["N/K"], row["ceiling"], row["grace (steps)"]) == (0.3828125, 0.3828125, 7)
     shares = rows.loc["K 4096, N 1568", "guide, in shares"]
     assert shares["ceiling"] == 1 and shares["grace (steps)"] == 7
+    assert rows.loc[("K 512, N 1568", "short memory, in hits"), "grace (steps)"] == 2
 
 
 def test_the_reset_notices_a_dead_code_sooner_by_decay_or_by_threshold():
@@ -235,10 +236,11 @@ def test_deviations_count_the_spread_and_the_number_of_seeds():
 
 def test_pairs_are_shares_minus_hits_in_each_bed():
     own = {"guide, in hits": 30, "guide, in shares": 50, "0.1, in hits": 60, "0.1, in shares": 61}
+    own |= {"short memory, in hits": 40, "short memory, in shares": 30}
     rows = [(bed, a, s, (u + s) / 100) for bed in "xy" for a, u in own.items() for s in range(5)]
     found = tuning.pairs(pd.DataFrame(rows, columns=["bed", "arm", "seed", "utilization"]))
-    assert found["mean"].tolist() == pytest.approx([20, 1, 20, 1])
-    assert found["bed"].tolist() == ["x", "x", "y", "y"]
+    assert found["mean"].tolist() == pytest.approx([20, 1, -10] * 2)
+    assert found["bed"].tolist() == ["x"] * 3 + ["y"] * 3
 
 
 # --- the trial ---
@@ -271,6 +273,14 @@ def test_the_kept_trial_is_whole():
     away = kept[kept["bed"] != "home"].groupby("bed")["arm"].agg(set)
     assert away.to_dict() == {bed: set(tuning.TRAVELLERS) for bed in tuning.BEDS}
     assert kept.drop(columns=["bed", "arm"]).notna().all(axis=None)
+
+
+def test_what_travels_as_a_short_memory_is_what_the_kept_trial_chose():
+    chosen = tuning.choose(trials.read("tune").query("bed == 'home'"), tuning.CHOOSING)
+    travels = replace(tuning.HOME, **tuning.TRAVELLERS["short memory, in hits"])
+    config = tuning.grid()[chosen]
+    assert config.decay == travels.decay
+    assert config.reset().limits(128, 1568) == travels.reset().limits(128, 1568)
 
 
 def test_the_kept_trial_decides_by_the_rule():

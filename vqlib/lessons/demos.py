@@ -333,20 +333,17 @@ def calculator() -> Demo:
     """Lesson 05: N, K and decay in; threshold, ceiling, grace and refill out."""
 
     def compute(tokens, codes, decay, threshold, unit, refill) -> Limits:
-        relative, tokens, codes = unit == "shares", round(tokens), round(codes)
+        relative = unit == "shares"
         share = 1.0 if relative else tokens / codes
         start = {"guide": None, "share": share}[refill]
         return Limits(DeadCodeReset(threshold, relative, refill=start), tokens, codes, decay)
 
     return Demo(
         [
-            *(
-                Slider(name, label, value, low, high, 0.005, unit, log=True, help=text)
-                for name, label, value, low, high, unit, text in (
-                    ("tokens", "N", 6272, 10, 1e6, "tokens a step", "tokens of one training step"),
-                    ("codes", "K", 512, 2, 2**17, "codes", "size of the codebook"),
-                )
+            Slider(
+                "tokens", "N", 6272, 1, 100_000, 1, "tokens a step", "tokens of one training step"
             ),
+            Slider("codes", "K", 512, 2, 2**16, 1, "codes", "size of the codebook"),
             Slider(
                 "decay", "decay", 0.9, 0.0, 0.999, 0.001, "of the old", "weight of the past counts"
             ),
@@ -372,8 +369,9 @@ def calculator() -> Demo:
                 "refill",
                 "refill",
                 "guide",
-                {"threshold + 1, in the same unit": "guide", "one share, N/K": "share"},
-                help="the count that a reset code starts with; it must be above the threshold",
+                {"threshold + 1": "guide", "one share, N/K": "share"},
+                help="the count that a reset code starts with: threshold + 1 in the unit of the "
+                "threshold, or N/K; it must be above the threshold",
             ),
         ],
         compute,
@@ -390,12 +388,12 @@ def calculator() -> Demo:
 
 
 def _say_limits(s: Limits) -> str:
-    unit = "of N/K" if s.reset.relative else "hits a step"
     threshold, refill = s.hits
+    unit = f"of N/K, {threshold:.3g} hits a step," if s.reset.relative else "hits a step"
     return (
         f"N {s.tokens:,}, K {s.codes:,}, so N/K is {s.tokens / s.codes:.3g}; decay {s.decay:g}. A "
-        f"threshold of {s.reset.threshold:g} {unit} is {threshold:.3g} hits a step and leaves room "
-        f"for {percent(s.ceiling)} of the codes. A reset code starts at {refill:.3g} hits and "
+        f"threshold of {s.reset.threshold:g} {unit} leaves room for {percent(s.ceiling)} of the "
+        f"codes. A reset code starts at {refill:.3g} hits and "
         f"lives for {s.grace:.0f} step(s) without one."
     )
 

@@ -99,11 +99,15 @@ TRAVELLERS = {
     "guide, in shares": _on(1 / SHARE, reset_refill=2 / SHARE, reset_relative=True),
     "0.1, in hits": _on(0.1 * SHARE, reset_refill=SHARE),
     "0.1, in shares": _on(0.1, reset_relative=True, **_ONE_SHARE),
+    "short memory, in hits": _on(0.5, reset_refill=1.5, decay=0.5),
+    "short memory, in shares": _on(
+        0.5 / SHARE, reset_refill=1.5 / SHARE, reset_relative=True, decay=0.5
+    ),
     "0.25, in shares": _on(0.25, reset_relative=True, **_ONE_SHARE),
     "0.5, in shares": _on(0.5, reset_relative=True, **_ONE_SHARE),
 }
 """Settings that travel. Of a pair, both are the same at home: one keeps its hits a step, the
-other its multiple of N/K."""
+other its multiple of N/K. "short memory" is what the trial's choosing seeds chose."""
 
 
 def travels() -> dict[tuple[str, str], TrainConfig]:
@@ -384,7 +388,7 @@ def pairs(table: pd.DataFrame, value: str = "utilization", scale: float = 100) -
     rows = []
     for bed in dict.fromkeys(table["bed"]):
         own = table[table["bed"] == bed]
-        for setting in ("guide", "0.1"):
+        for setting in ("guide", "0.1", "short memory"):
             hits, shares = f"{setting}, in hits", f"{setting}, in shares"
             found = effects.paired(own, value, scale=scale, reference=hits)
             rows.append(found.loc[[shares]].assign(bed=bed, setting=setting))
@@ -407,7 +411,14 @@ def ceilings() -> pd.DataFrame:
             threshold, _ = reset.limits(config.codebook_size, tokens)
             room = reset.ceiling(config.codebook_size, tokens)
             rows.append(
-                (bed, tokens / config.codebook_size, arm, threshold, room, reset.grace(0.9))
+                (
+                    bed,
+                    tokens / config.codebook_size,
+                    arm,
+                    threshold,
+                    room,
+                    reset.grace(config.decay),
+                )
             )
     columns = ["bed", "N/K", "setting", "threshold (hits)", "ceiling", "grace (steps)"]
     return pd.DataFrame(rows, columns=columns)

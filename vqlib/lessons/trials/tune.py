@@ -11,7 +11,7 @@ import pandas as pd
 from vqlib.lessons import tuning
 from vqlib.training import experiments
 
-SEEDS, CLAIM_SEEDS, BED_SEEDS = range(10), range(12), range(5)
+SEEDS, CLAIM_SEEDS, BED_SEEDS = range(10), range(12), range(10)
 
 
 def run() -> pd.DataFrame:
