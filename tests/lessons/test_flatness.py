@@ -78,6 +78,7 @@ def test_the_level_is_met_seed_by_seed_and_so_is_its_price():
     ]
     columns = ["arm", "seed", "train_utilization", "val_utilization", "perplexity"]
     table = pd.DataFrame(rows, columns=[*columns, "top_code_ratio", "recon_loss"])
+    table["train_top_code_ratio"] = 1.5
     found = flatness.judged(table, "reset")
     assert found["level met"].to_dict() == {
         "reset": "0 of 2 seeds",

@@ -102,8 +102,7 @@ def fits(table: pd.DataFrame) -> pd.DataFrame:
 def judged(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Each arm against the guide's optimal level: means over seeds, and on how many it is met.
 
-    ``table``: columns ``arm``, ``seed``, ``train_utilization``, ``val_utilization``,
-    ``top_code_ratio`` and ``recon_loss``, every seed in every arm. "No worse": neither is the
+    ``table``: of the trial "flat", every seed in every arm. The top code is judged in validation. "No worse": neither is the
     error larger than the reference's on that seed.
     """
     level = LEVELS[-1]
@@ -120,7 +119,8 @@ def judged(table: pd.DataFrame, reference: str) -> pd.DataFrame:
             "training use": percent(runs["train_utilization"].mean()),
             "validation use": percent(runs["val_utilization"].mean()),
             "perplexity": f"{runs['perplexity'].mean():.0f}",
-            "top code, times the average": with_interval(runs["top_code_ratio"], ".2f"),
+            "top code in training": f"{runs['train_top_code_ratio'].mean():.2f}",
+            "in validation": with_interval(runs["top_code_ratio"], ".2f"),
             f"error over that of {reference}": with_interval(ratio, ".3f"),
             "level met": f"{met.sum()} of {len(met)} seeds",
             "and no worse": f"{(met & (ratio <= 1)).sum()} of {len(met)}",
