@@ -102,8 +102,8 @@ def fits(table: pd.DataFrame) -> pd.DataFrame:
 def judged(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Each arm against the guide's optimal level: means over seeds, and on how many it is met.
 
-    ``table``: of the trial "flat", every seed in every arm. The top code is judged in validation. "No worse": neither is the
-    error larger than the reference's on that seed.
+    ``table``: of the trial "flat", every seed in every arm. The top code is judged in validation.
+    "No worse": neither is the error larger than the reference's on that seed.
     """
     level = LEVELS[-1]
     error = table.set_index(["arm", "seed"])["recon_loss"].unstack("arm")
