@@ -20,12 +20,13 @@ class Question(NamedTuple):
     notebook: str
 
 
-REPRODUCE, CAUSES, RESET, COMPARE, TUNE, PLAY = (
+REPRODUCE, CAUSES, RESET, COMPARE, TUNE, BEYOND, PLAY = (
     "01_reproduce_collapse",
     "02_diagnose_ema_bias",
     "03_reset_dead_codes",
     "04_compare_before_after",
     "05_tune",
+    "06_beyond_reset",
     "07_playground",  # whose presets show the faults that no lesson takes up
 )
 
@@ -60,7 +61,7 @@ QUESTIONS = (
         "no",
         "Train as an autoencoder first and quantize later, at a lower rate or beta.",
         "dimensional-collapse",
-        PLAY,
+        BEYOND,
     ),
     Question(
         "Is the gradient of the commitment below 5 x that of the reconstruction?",
