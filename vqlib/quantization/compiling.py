@@ -13,10 +13,14 @@ def uncompiled(function: Callable) -> Callable:
     Before torch._dynamo is imported nothing is compiled, so there is nothing to disable.
     """
 
+    disabled: list[Callable] = []  # made once: to make it takes longer than most calls
+
     @wraps(function)
     def call(*args, **kwargs):
-        if "torch._dynamo" in sys.modules:
-            return torch.compiler.disable(function)(*args, **kwargs)
-        return function(*args, **kwargs)
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        if not disabled:
+            disabled.append(torch.compiler.disable(function))
+        return disabled[0](*args, **kwargs)
 
     return call
