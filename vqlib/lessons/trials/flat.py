@@ -17,15 +17,15 @@ SPREAD = {"reset_relative": True, "dead_code_threshold": 0.5, "reset_interval": 
 SPLIT = SPREAD | {"variant": "splits-most-used"}
 ARMS = {
     "the guide's reset": {"dead_code_threshold": 1.0},
-    "below half a share, donors by use": SPREAD | {"reset_donors": "usage"},
-    "the same, balanced assignment": SPREAD | {"reset_donors": "usage", "variant": "balanced"},
-    "the same, deferred": SPREAD | {"reset_donors": "usage", "variant": "deferred"},
+    "half a share, donors by use": SPREAD | {"reset_donors": "usage"},
+    "half a share, balanced": SPREAD | {"reset_donors": "usage", "variant": "balanced"},
+    "half a share, deferred": SPREAD | {"reset_donors": "usage", "variant": "deferred"},
     "split": SPLIT,
     "split, conscience": SPLIT | {"variant": "conscience"},
     "split, whitened": SPLIT | {"variant": "whitened"},
     "split, position": SPLIT | {"variant": "sees-position"},
     "split, position, conscience": SPLIT | {"variant": "position-conscience"},
-    "the same, place first": SPLIT | {"variant": "place-first"},
+    "split, place first, conscience": SPLIT | {"variant": "place-first"},
 }
 """What each arm changes against `experiments.PRESET` at notebook 04's length."""
 
