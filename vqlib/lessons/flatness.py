@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vqlib.lessons import percent, with_interval
+from vqlib.lessons import percent
+from vqlib.lessons.effects import bootstrap
 from vqlib.lessons.guide import LEVELS
+from vqlib.lessons.tuning import bracketed
 from vqlib.quantization.quantizer import assigned_sums, where_directed
 from vqlib.quantization.search import nearest
 from vqlib.training.config import STRIDE
@@ -90,7 +92,7 @@ def fits(table: pd.DataFrame) -> pd.DataFrame:
     rows = {
         arm: {
             "top code in training": f"{runs['train_top_code_ratio'].mean():.2f}",
-            "in validation": with_interval(runs["val_top_code_ratio"], ".2f"),
+            "in validation": bracketed(bootstrap(runs["val_top_code_ratio"]), "{:.2f}"),
             "perplexity in validation": f"{runs['val_perplexity'].mean():.0f}",
             "1 - cosine in validation": f"{runs['val_cosine_error'].mean():.4f}",
         }
@@ -120,8 +122,8 @@ def judged(table: pd.DataFrame, reference: str) -> pd.DataFrame:
             "validation use": percent(runs["val_utilization"].mean()),
             "perplexity": f"{runs['perplexity'].mean():.0f}",
             "top code in training": f"{runs['train_top_code_ratio'].mean():.2f}",
-            "in validation": with_interval(runs["top_code_ratio"], ".2f"),
-            f"error over that of {reference}": with_interval(ratio, ".3f"),
+            "in validation": bracketed(bootstrap(runs["top_code_ratio"]), "{:.2f}"),
+            f"error over that of {reference}": bracketed(bootstrap(ratio), "{:.3f}"),
             "level met": f"{met.sum()} of {len(met)} seeds",
             "and no worse": f"{(met & (ratio <= 1)).sum()} of {len(met)}",
         }

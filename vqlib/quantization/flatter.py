@@ -74,7 +74,7 @@ class PositionConscience(SeesPosition, Conscience):
     """Both."""
 
 
-class PlaceFirst(PositionConscience):
+class EqualPlace(PositionConscience):
     """Both, and the place weighs as much as the content."""
 
     WEIGHT = 1.0
@@ -96,5 +96,5 @@ FLATTER: dict[str, type[SplitsMostUsed]] = {
     "whitened": Whitened,
     "sees-position": SeesPosition,
     "position-conscience": PositionConscience,
-    "place-first": PlaceFirst,
+    "equal-place": EqualPlace,
 }

@@ -25,7 +25,7 @@ ARMS = {
     "split, whitened": SPLIT | {"variant": "whitened"},
     "split, position": SPLIT | {"variant": "sees-position"},
     "split, position, conscience": SPLIT | {"variant": "position-conscience"},
-    "split, place first, conscience": SPLIT | {"variant": "place-first"},
+    "split, equal place, conscience": SPLIT | {"variant": "equal-place"},
 }
 """What each arm changes against `experiments.PRESET` at notebook 04's length."""
 
