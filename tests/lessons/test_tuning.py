@@ -190,7 +190,7 @@ def test_main_effects_are_sorted_by_what_their_intervals_show():
 
 
 def test_an_effect_without_an_interval_is_a_bare_number():
-    assert tuning.bracketed((3.14, math.nan, math.nan), "{:+.1f}") == "+3.1"
+    assert effects.bracketed((3.14, math.nan, math.nan), "{:+.1f}") == "+3.1"
 
 
 # --- choice and regret ---

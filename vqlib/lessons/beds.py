@@ -189,7 +189,8 @@ def examine(model: VQVAE, bed: str, pictures: Pictures) -> dict[str, float]:
             away = (on_sphere(encoded) - quantized).square().sum(dim=-1).mean()
         error += float(away) * len(rows) / len(pictures.val)
     used = codes[counts > 0]
-    shown = {name: usage.summarize(counts)[name] for name in COLUMNS[:3]}
+    summary = usage.summarize(counts)
+    shown = {name: summary[name] for name in COLUMNS[:3]}
     dimension = usage.effective_rank(used) if len(used) > 1 else 0.0
     return shown | {"effective_dimension": dimension, "error": error}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -161,6 +161,12 @@ def _role_of(arms: tuple[str, ...], effects: pd.DataFrame, lost: float) -> tuple
         return "modulates", max(strong, key=lambda name: abs(effects.loc[name, "mean"]))
     open_ones = [name for name in arms if roles[name] == "undecided"]
     return ("undecided", open_ones[0]) if open_ones else ("no effect", arms[0])
+
+
+def bracketed(effect: Iterable[float], form: str) -> str:
+    """(mean, low, high) as "+3.1 [+1.0, +5.2]"; without an interval "+3.1"."""
+    mean, low, high = (form.format(x) for x in effect)
+    return mean if low.endswith("nan") else f"{mean} [{low}, {high}]"
 
 
 def points(mean: float, low: float, high: float) -> str:

@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqlib.lessons import percent
-from vqlib.lessons.effects import bootstrap
+from vqlib.lessons.effects import bootstrap, bracketed
 from vqlib.lessons.guide import LEVELS
-from vqlib.lessons.tuning import bracketed
 from vqlib.quantization.quantizer import assigned_sums, where_directed
 from vqlib.quantization.search import nearest
 from vqlib.training.config import STRIDE
@@ -30,19 +29,6 @@ def largest_equal_group(pictures: Tensor) -> int:
     fields = padded.unfold(2, FIELD, STRIDE).unfold(3, FIELD, STRIDE)
     flat = fields.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
     return int(flat.unique(dim=0, return_counts=True)[1].max())
-
-
-def top_code_ratio(x: Tensor, codebook: Tensor, bias: Tensor | None = None) -> float:
-    """Hits of the most used code over the mean, for unit ``x`` (N, D), ``codebook`` (K, D)."""
-    hits = torch.bincount(chosen(x, codebook, bias), minlength=len(codebook))
-    return float(hits.max() / hits.float().mean())
-
-
-def chosen(x: Tensor, codebook: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The code (N,) with the largest cosine + ``bias`` (K,)."""
-    if bias is None:
-        return nearest(x, codebook)
-    return nearest(F.pad(x, (0, 1), value=1.0), torch.cat([codebook, bias[:, None]], dim=-1))
 
 
 def split_evenly(x: Tensor, codebook: Tensor, *, rounds: int = 60, seed: int = 0) -> Tensor:

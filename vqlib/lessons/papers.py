@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from vqlib.lessons.effects import MARGIN, bootstrap
+from vqlib.lessons.effects import MARGIN, bootstrap, bracketed
 from vqlib.lessons.fronts import MEASURES
 from vqlib.training.places import PARENT
 
@@ -245,8 +245,9 @@ def as_text(judged: pd.DataFrame) -> pd.DataFrame:
     """The `trial` for readers."""
     units = judged["column"].map(lambda c: "points" if c == "utilization" else "%")
     labels = judged["column"].map(lambda c: MEASURES[c].label)
-    numbers = zip(judged["mean"], judged["low"], judged["high"], units, strict=True)
-    measured = [f"{m:+.1f} [{low:+.1f}, {high:+.1f}] {unit}" for m, low, high, unit in numbers]
+    numbers = judged[["mean", "low", "high"]].to_numpy()
+    pairs = zip(numbers, units, strict=True)
+    measured = [f"{bracketed(effect, '{:+.1f}')} {unit}" for effect, unit in pairs]
     return pd.DataFrame(
         {
             "paper": judged["source"],

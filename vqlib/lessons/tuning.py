@@ -349,7 +349,9 @@ def main_effects(table: pd.DataFrame) -> pd.DataFrame:
     for heading, (value, scale, form) in MEASURES.items():
         found = grid_effects(table, value, scale)
         found = found[found["kind"] == "main effect"].set_index("crossing", append=True)
-        columns[heading] = [bracketed(e, form) for e in found[["mean", "low", "high"]].to_numpy()]
+        columns[heading] = [
+            effects.bracketed(e, form) for e in found[["mean", "low", "high"]].to_numpy()
+        ]
     shown = pd.DataFrame(columns, index=found.index).rename_axis(["change", "averaged in"])
     return shown.reset_index()[["averaged in", "change", *columns]]
 
@@ -372,12 +374,6 @@ def summed_up(table: pd.DataFrame, value: str = "utilization") -> dict[str, list
             kind = "undecided"
         found[kind].append(f"{row.Index} (in {row.crossing})")
     return found
-
-
-def bracketed(effect: Iterable[float], form: str) -> str:
-    """(mean, low, high) as "+3.1 [+1.0, +5.2]"; without an interval "+3.1"."""
-    mean, low, high = (form.format(x) for x in effect)
-    return mean if low.endswith("nan") else f"{mean} [{low}, {high}]"
 
 
 def pairs(table: pd.DataFrame, value: str = "utilization", scale: float = 100) -> pd.DataFrame:

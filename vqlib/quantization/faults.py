@@ -9,7 +9,6 @@ from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vqlib.quantization.quantizer import NormEMAQuantizer, Quantized, on_sphere
 from vqlib.quantization.reset import DeadCodeReset, Reset
@@ -94,9 +93,8 @@ class InconsistentStart(NormEMAQuantizer):
         self.register_buffer("sums", self.codebook.clone())
 
     def _nearest(self, x: Tensor) -> Tensor:
-        # argmin |x - c|^2 = argmax x.c - |c|^2 / 2, an inner product with one more feature
-        offset = -self.codebook.square().sum(dim=-1, keepdim=True) / 2
-        return nearest(F.pad(x, (0, 1), value=1.0), torch.cat([self.codebook, offset], dim=-1))
+        # argmin |x - c|^2 = argmax x.c - |c|^2 / 2
+        return nearest(x, self.codebook, -self.codebook.square().sum(dim=-1) / 2)
 
     def _start(self, x: Tensor) -> tuple[Tensor, Tensor]:
         codebook, counts = super()._start(x)

@@ -33,8 +33,7 @@ class Conscience(SplitsMostUsed):
         self.register_buffer("bias", torch.zeros(self.codebook_size))
 
     def _nearest(self, x: Tensor) -> Tensor:
-        biased = torch.cat([self.codebook, self.bias[:, None]], dim=-1)
-        return nearest(F.pad(x, (0, 1), value=1.0), biased)
+        return nearest(x, self.codebook, self.bias)
 
     def _update(self, x: Tensor, bins: Tensor, sums: Tensor) -> None:
         super()._update(x, bins, sums)

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # A tile holds TILE similarities, but at least ROWS tokens by WIDTH codes: with fewer tokens the
 # product packs the codebook too often, and many small tiles suffer most when cores are busy.
@@ -18,12 +19,15 @@ FEW = 128  # codes up to which a plain maximum is as fast
 
 
 @torch.no_grad()
-def nearest(x: Tensor, codebook: Tensor) -> Tensor:
+def nearest(x: Tensor, codebook: Tensor, bias: Tensor | None = None) -> Tensor:
     """Index of the most similar code, int64 (N,), for unit ``x`` (N, D) and ``codebook`` (K, D).
 
     On unit vectors the largest inner product is also the smallest L2 distance. The first of
     equal similarities wins, as with argmax. The N x K similarities never exist at once.
+    ``bias`` (K,) is added to the codes' similarities.
     """
+    if bias is not None:  # an inner product with one more feature
+        x, codebook = F.pad(x, (0, 1), value=1.0), torch.cat([codebook, bias[:, None]], dim=-1)
     if x.device.type != "cpu" or len(codebook) <= FEW:
         rows = max(1, (TILE if x.device.type == "cpu" else CARD_TILE) // len(codebook))
         # max, not argmax: the same first index, in a third of argmax's time on a CPU

@@ -177,9 +177,8 @@ def vqp_settings(vq: nn.Module) -> dict:
     }
     if threshold:
         known["reset_refill"] = float(book.reset_cluster_size)
-    twice = (
-        getattr(vq, "in_place_codebook_optimizer", None) is not None
-    )  # a forward then counts twice
+    # with such an optimizer a forward counts twice
+    twice = getattr(vq, "in_place_codebook_optimizer", None) is not None
     if book.ema_update or (threshold and not twice):
         known["decay"] = float(book.decay)
     if not bool(book.initted):

@@ -13,6 +13,7 @@ from vqlib.lessons.trials.before_after import LENGTH
 from vqlib.lessons.trials.flat import ARMS, HELD_OUT
 from vqlib.quantization import usage
 from vqlib.quantization.quantizer import on_sphere
+from vqlib.quantization.search import nearest
 from vqlib.training import data, experiments
 from vqlib.training.config import TrainConfig
 
@@ -51,7 +52,7 @@ def measure(fit: Mapping, seed: int) -> dict:
         bias = flatness.even_bias(x[fit["on"]], codebook)
     found = {}
     for split, tokens in x.items():
-        indices = flatness.chosen(tokens, codebook, bias)
+        indices = nearest(tokens, codebook, bias)
         hits = torch.bincount(indices, minlength=len(codebook))
         found |= {
             f"{split}_utilization": usage.utilization(hits),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from vqlib.lessons.tables import at_the_end
 from vqlib.lessons.trials.before_after import LENGTH
+from vqlib.quantization import usage
 from vqlib.training import data, experiments
 from vqlib.training.config import TrainConfig
 
@@ -35,13 +36,13 @@ def measure(config: Mapping, seed: int) -> dict:
     run = experiments.cached_run(replace(TrainConfig.from_dict(config), seed=seed, threads=1))
     end = at_the_end(experiments.history_table({("", seed): run})).iloc[0]
     train = run.split("train")
-    hits = run.trace["counts"][-50:].sum(dim=0).float()
+    hits = run.trace["counts"][-50:].sum(dim=0)
     return {
         "train_utilization": float(train["mature_utilization"].tail(10).mean()),
         "val_utilization": float(end["mature_utilization"]),
         "perplexity": float(end["perplexity"]),
         "top_code_ratio": float(end["top_code_ratio"]),
-        "train_top_code_ratio": float(hits.max() / hits.mean()),
+        "train_top_code_ratio": usage.top_code_ratio(hits),
         "recon_loss": float(end["recon_loss"]),
         "cosine_error": float(end["cosine_error"]),
         "resets": float(train["resets"].tail(50).mean()),
