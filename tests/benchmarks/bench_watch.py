@@ -1,10 +1,11 @@
 """How much longer a training step takes while a watch follows it.
 
 Four twins of one model train in turn in one process, on the same batches: one plain, one
-watched, one watched with ``on_row`` and alarms, one plain again. What counts is the median over
-rounds of watched / plain; that of plain / plain says how far the machine's noise reaches. Then
-the time of one diagnosis, which alarms add every n steps, early and late in a run. Run it with
-`make bench`.
+watched, one watched with ``on_row`` and alarms, one plain again. Much of a watch's work comes
+now and then: rows are fetched together, gradients are looked at every hundred steps, alarms
+diagnose every two hundred. So a block of two hundred steps is summed, and what counts is the
+median over blocks of watched / plain; that of plain / plain says how far the machine's noise
+reaches. Then the time of one diagnosis, early and late in a run. Run it with `make bench`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from vector_quantize_pytorch import VectorQuantize
 import vqlib
 from vqlib.training.model import VQVAE
 
-WARM_UP = 5  # rounds that do not count
+BLOCK = 200  # steps: each holds one diagnosis by alarms. The first block does not count
 
 
 class Autoencoder(nn.Module):
@@ -85,34 +86,28 @@ class Cost(NamedTuple):
 
     step: float
     watched: float
-    alarmed: float  #: with ``on_row`` and alarms, between two diagnoses
+    alarmed: float  #: with ``on_row`` and alarms
     noise: float  #: of plain to plain
 
 
-def compare(build, device: torch.device, rounds: int) -> Cost:
-    """What a step costs, watched, and with ``on_row`` and alarms that wait for their turn."""
+def compare(build, device: torch.device, blocks: int) -> Cost:
+    """What a step costs, watched, and with ``on_row`` and alarms."""
     torch.manual_seed(0)
     plain = build().to(device)
     models = [plain, *(copy.deepcopy(plain) for _ in range(3))]
     runs = [(m, torch.optim.AdamW(m.parameters(), lr=1e-3)) for m in models]
     orders = itertools.cycle(itertools.permutations(range(4)))
-    seconds: list[list[float]] = [[], [], [], []]
+    seconds = torch.zeros(blocks + 1, 4, dtype=torch.double)
     with vqlib.watch(models[1]), vqlib.watch(models[2], on_row=json.dumps) as w:
-        vqlib.Alarms(w, str, every=2 * rounds + WARM_UP)
-        for _ in range(rounds + WARM_UP):
+        vqlib.Alarms(w, str)
+        for step in range((blocks + 1) * BLOCK):
             pictures = torch.rand(32, 3, 56, 56).to(device)
             for i in next(orders):
-                seconds[i].append(seconds_of_a_step(*runs[i], pictures))
-    first, watched, alarmed, second = (times[WARM_UP:] for times in seconds)
-
-    def over_plain(times) -> float:
-        return statistics.median(
-            t / p for plain in (first, second) for t, p in zip(times, plain, strict=True)
-        )
-
-    noise = [b / a for a, b in zip(first, second, strict=True)]
+                seconds[step // BLOCK, i] += seconds_of_a_step(*runs[i], pictures)
+    first, watched, alarmed, second = seconds[1:].unbind(1)
+    both = (first + second) / 2
     return Cost(
-        statistics.median(first), over_plain(watched), over_plain(alarmed), statistics.median(noise)
+        *(float(x.median()) for x in (both / BLOCK, watched / both, alarmed / both, second / first))
     )
 
 
@@ -144,12 +139,12 @@ def _median_seconds(call, argument) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--blocks", type=int, default=5)
     options = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}; ratios to a plain step")
     print("model                 ms a step   watched   + on_row, alarms   noise")
     for name, build in (("vqlib VQVAE", Ours), ("VectorQuantize", Autoencoder)):
-        cost = compare(build, torch.device(options.device), options.rounds)
+        cost = compare(build, torch.device(options.device), options.blocks)
         print(
             f"{name:20}{1000 * cost.step:11.1f}{cost.watched:10.3f}{cost.alarmed:19.3f}"
             f"{cost.noise:8.3f}"

@@ -72,7 +72,7 @@ def diagnose(
     histories = getattr(source, "histories", None)
     if histories is None:
         return _of_logs(read_all(source, title, map, **given), title)
-    return _of_layers(source, title, given)
+    return _of_layers(source, histories, title, given)
 
 
 def _of_logs(logs: dict[str, Log], title: str | None) -> Diagnosis:
@@ -86,10 +86,10 @@ def _of_logs(logs: dict[str, Log], title: str | None) -> Diagnosis:
     return replace(_together(named, title), understood=next(iter(logs.values())).understood)
 
 
-def _of_layers(watched, title: str | None, given: dict) -> Diagnosis:
+def _of_layers(watched, histories: dict, title: str | None, given: dict) -> Diagnosis:
     """One diagnosis for all the layers of a watcher; each answer names its layer."""
     each, unseen = {}, []
-    for layer, table in watched.histories.items():
+    for layer, table in histories.items():
         if table.empty:
             unseen.append(layer)
             continue

@@ -71,7 +71,7 @@ class Alarms:
     """Diagnoses a running watch every n steps, and says what appears and what goes.
 
     >>> with vqlib.watch(model) as w:  # doctest: +SKIP
-    ...     alarms = vqlib.Alarms(w, every=100, stop_if={"codebook-collapse"})
+    ...     alarms = vqlib.Alarms(w, stop_if={"codebook-collapse"})
     ...     for batch in loader:
     ...         step(model, batch)
     ...         if alarms.should_stop:
@@ -116,7 +116,7 @@ class Alarms:
         watch: Watch,
         on_alarm: Callable[[Alarm], None] | None = None,
         *,
-        every: int = 100,
+        every: int = 200,
         warm_up: int = 500,
         confirm: int = 2,
         stop_if: Iterable[str] = (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import wraps
@@ -132,12 +133,15 @@ class Log:
     def rows(self, column: str, split: str = "train") -> pd.DataFrame:
         """The split's rows in which the column holds a number."""
         rows = self.split(split)
-        return rows[rows[column].notna()] if column in rows else rows.head(0)
+        if column not in rows:
+            return rows.head(0)
+        known = rows[column].notna().to_numpy()
+        return rows if known.all() else rows[known]
 
     @once
     def has(self, column: str, split: str = "train") -> bool:
         """Whether the column holds a number anywhere in the split."""
-        return column in self.table and bool(self.split(split)[column].notna().any())
+        return not self.rows(column, split).empty
 
     def best_split(self, column: str) -> str:
         """Where the column is judged: in "val" if it stands there, else in "train"."""
@@ -166,13 +170,14 @@ class Log:
         if rows.empty:
             return None
         rows = rows.tail(1) if split == "val" else rows
-        return self.number(column, float(rows[column].median()), rows, split)
+        return self.number(column, float(np.median(rows[column].to_numpy())), rows, split)
 
     def number(
         self, column: str, value: float, rows: pd.DataFrame, split: str, how: str = "median"
     ) -> Evidence:
         """``value`` of ``column`` over ``rows``, with its unit and window."""
-        first, last = int(rows["step"].iloc[0]), int(rows["step"].iloc[-1])
+        steps = rows["step"].to_numpy()
+        first, last = int(steps[0]), int(steps[-1])
         span = f"step {last}" if first == last else f"{how} of steps {first} to {last}"
         unit = COLUMNS[column].unit if column in COLUMNS else ""
         return Evidence(column, value, "" if unit == "-" else unit, f"{split}, {span}")
@@ -205,8 +210,9 @@ def _checked(table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, tuple[str, .
     left = len(out) - len(kept)
     notes = (f"{left} rows of a run begun again were left out",) if left else ()
     out = kept
-    # of several rows of a step each tells what the others leave empty
-    out = out.groupby(["step", "split"], sort=False, as_index=False).last()
+    if out.duplicated(["step", "split"]).any():
+        # of several rows of a step each tells what the others leave empty
+        out = out.groupby(["step", "split"], sort=False, as_index=False).last()
     return out.sort_values("step", kind="stable"), notes
 
 
@@ -227,15 +233,17 @@ def _without_restarts(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbers(values: pd.Series, column: str, name: str) -> pd.Series:
-    table = values.to_frame(column)
     numeric = values if values.dtype == float else _converted(values, column, name)
     if column in LOOSE:
         return numeric
-    found = numeric.to_numpy()
-    _refuse(np.isinf(found), table, column, name, "a finite number")
     low, high, *_ = RANGES.get(column, Range(-1.0 if column in SIGNED else 0))
     if column == "utilization":
         high = 1.0
+    found = numeric.to_numpy()
+    if low <= found.min(initial=low) and found.max(initial=low) <= min(high, sys.float_info.max):
+        return numeric  # no NaN among them either
+    table = values.to_frame(column)
+    _refuse(np.isinf(found), table, column, name, "a finite number")
     if column == "step":
         _refuse(np.isnan(found), table, column, name, "a number")
     percent = " (a share, not per cent)" if column == "utilization" else ""

@@ -60,15 +60,16 @@ def pairwise_similarity(vectors: Tensor, *, centered: bool = False) -> float:
     Uses |sum of unit vectors|^2 = n + sum over pairs, so no n x n matrix is made.
     """
     x = _vectors(vectors, least=2)
-    if centered:
-        x = x - x.mean(dim=0)
-    if not bool(x.isfinite().all()):
-        return math.nan
-    unit = F.normalize(x, dim=-1)
-    n = int((unit.norm(dim=-1) > 0.5).sum())  # a zero vector has no direction
-    if n < 2:
-        return 1.0
-    return float((unit.sum(dim=0).square().sum() - n) / (n * (n - 1)))
+    return float(similarity_of_each((x - x.mean(dim=0) if centered else x)[None]))
+
+
+def similarity_of_each(samples: Tensor) -> Tensor:
+    """(B,) `pairwise_similarity` of each of ``samples`` (B, n, D), n at least two."""
+    unit = F.normalize(samples, dim=-1)
+    n = (unit.norm(dim=-1) > 0.5).sum(dim=-1)  # a zero vector has no direction
+    average = (unit.sum(dim=1).square().sum(dim=-1) - n) / (n * (n - 1))
+    average = torch.where(n < 2, 1.0, average)
+    return torch.where(samples.isfinite().all(dim=-1).all(dim=-1), average, math.nan)
 
 
 def feature_std(vectors: Tensor) -> float:
@@ -76,7 +77,12 @@ def feature_std(vectors: Tensor) -> float:
 
     ``vectors``: (..., D), at least two. Near 0: all inputs give one output.
     """
-    return float(_vectors(vectors, least=2).std(dim=0).mean())
+    return float(std_of_each(_vectors(vectors, least=2)[None]))
+
+
+def std_of_each(samples: Tensor) -> Tensor:
+    """(B,) `feature_std` of each of ``samples`` (B, n, D), n at least two."""
+    return samples.std(dim=1).mean(dim=-1)
 
 
 def effective_rank(vectors: Tensor) -> float:

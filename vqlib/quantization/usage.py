@@ -57,10 +57,9 @@ def entropy(counts, *, normalized: bool = False) -> float:
     Raises ValueError if nothing was counted.
     """
     p = _shares(counts)
-    nats = -float(torch.special.xlogy(p, p).sum())
     if not normalized:
-        return max(nats, 0.0)
-    return max(nats, 0.0) / math.log(len(p)) if len(p) > 1 else 1.0
+        return _nats(p)
+    return _nats(p) / math.log(len(p)) if len(p) > 1 else 1.0
 
 
 def perplexity(counts) -> float:
@@ -142,14 +141,14 @@ class UsageCounter:
 def summarize(counts) -> dict[str, float]:
     """The usage columns of a history row from one window's ``counts`` (K,)."""
     counts = _counts(counts)
-    used, tokens = used_codes(counts), int(counts.sum())
+    p, used, tokens = _shares(counts), int(counts.count_nonzero()), int(counts.sum())
     return {
         "used_codes": used,
-        "utilization": used / len(counts),
-        "perplexity": perplexity(counts),
-        "top_code_ratio": top_code_ratio(counts),
+        "utilization": used / len(p),
+        "perplexity": math.exp(_nats(p)),
+        "top_code_ratio": float(p.max()) * len(p),
         "window_tokens": tokens,
-        "uniform_utilization": uniform_utilization(len(counts), tokens),
+        "uniform_utilization": uniform_utilization(len(p), tokens),
     }
 
 
@@ -162,6 +161,10 @@ def _counts(counts) -> Tensor:
     if (least := counts.min().item()) < 0:
         raise ValueError(f"counts must not be negative, got {least}")
     return counts
+
+
+def _nats(shares: Tensor) -> float:
+    return max(float(torch.special.entr(shares).sum()), 0.0)
 
 
 def _shares(counts) -> Tensor:

@@ -8,7 +8,7 @@ DRIFT_EVERY = 5  # steps between two looks at the probe
 SAMPLED_OUTPUTS = 100  # encoder outputs whose similarity is measured, the guide's number
 LOOK_EVERY = 10  # steps between looks at what is dear to measure, in the first
 LOOK_OFTEN = 100  # steps; and
-LOOK_RARELY = 50  # later, when little changes from one to the next
+LOOK_RARELY = 100  # later, when little changes from one to the next
 NOW_AND_THEN = f"every {LOOK_EVERY} steps, and from step {LOOK_OFTEN} every {LOOK_RARELY}"
 RANKED = 1024  # codes or outputs at most whose rank is measured: a random choice of more
 

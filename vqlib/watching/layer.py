@@ -17,6 +17,8 @@ from vqlib.watching.columns import SAMPLED_OUTPUTS, looks
 from vqlib.watching.reading import Reader, WrongAdapter
 from vqlib.watching.track import HITS, Seen, Track, hits, shrunk, turned
 
+REDRAWN = 10  # steps for which the same places of a batch are sampled
+
 
 class Layer:
     """A module whose forwards are followed, with one `Track` a codebook.
@@ -78,6 +80,7 @@ class Layer:
         self.start_counts: list[Tensor] = []  # and their counts
         self.left: list[Tensor] = []  # codebooks when the last forward ended
         self.hit: list[Tensor] = []  # codes hit by the last training forward
+        self.drawn: tuple = ()  # for which steps, shape and device the places were, and they
 
     def unseen(self) -> list[str]:
         """Names of the codebooks that no token reached."""
@@ -255,14 +258,7 @@ class Layer:
         axis = None if z is None else tokens_axis(self.module, z, indices[0], self.reader.dim)
         if axis is None or z.numel() == 0:
             return [more] * len(indices)
-        lead = z.movedim(axis, -1).shape[:-1]
-        tokens = lead.numel()
-        chosen = np.random.default_rng(self.step).choice(
-            tokens, min(tokens, SAMPLED_OUTPUTS), replace=False, shuffle=False
-        )
-        flat, *place = torch.from_numpy(np.stack([chosen, *np.unravel_index(chosen, lead)])).to(
-            z.device
-        )
+        tokens, (flat, *place) = self._places(z.movedim(axis, -1))
         more["inputs"] = z.movedim(axis, -1)[tuple(place)]
         quantized = self.reader.optional("quantized", output)
         if (
@@ -272,6 +268,21 @@ class Layer:
         ):
             more["codes"] = quantized.movedim(axis, -1)[tuple(place)]
         return [more | {"kept": i.reshape(tokens, -1)[flat, 0] >= 0} for i in indices]
+
+    def _places(self, z: Tensor) -> tuple[int, Tensor]:
+        """Of ``z`` (..., D): how many vectors, and some of their places, flat and by dimension.
+
+        They are drawn anew every `REDRAWN` steps: the batches change by themselves.
+        """
+        lead, drawn = z.shape[:-1], self.step // REDRAWN
+        if self.drawn[:3] != (drawn, lead, z.device):
+            tokens = lead.numel()
+            chosen = np.random.default_rng(drawn).choice(
+                tokens, min(tokens, SAMPLED_OUTPUTS), replace=False
+            )
+            places = torch.from_numpy(np.stack([chosen, *np.unravel_index(chosen, lead)]))
+            self.drawn = (drawn, lead, z.device, places.to(z.device))
+        return lead.numel(), self.drawn[3]
 
     def _norms(self, args, kwargs, output) -> Norms | None:
         """Of the gradients that the backward pass of this forward will bring, if they are seen."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqlib.quantization import usage
+from vqlib.quantization.geometry import similarity_of_each, std_of_each
 from vqlib.quantization.ledger import ResetLedger, horizon_of
 from vqlib.quantization.reset import DeadCodeReset
 from vqlib.watching.balance import Norms
@@ -173,8 +174,9 @@ class Track:
     def fetch(self) -> None:
         """Turn everything that waits into rows."""
         self._settle()
+        columns = deque(_inputs_of_each(self.pending, self.every))
         while self.pending:
-            seen = self.pending.pop(0)
+            seen, inputs = self.pending.pop(0), columns.popleft()
             bins = seen.bins.cpu()
             outside = bins[0].item() + bins[-1].item()
             if outside:
@@ -185,7 +187,7 @@ class Track:
                 )
             if seen.training:
                 self.close_val()
-                self._train(seen, bins[HITS])
+                self._train(seen, bins[HITS], inputs)
             else:
                 self.val = self.val or Evaluation(seen.step)
                 self.val.add(seen, bins[HITS])
@@ -241,7 +243,7 @@ class Track:
         late = decay ** (2 * limits.get("reset_interval", 1) + 3)
         self.known["below_threshold"] = int((counts.detach() < threshold * late).sum())
 
-    def _train(self, seen: Seen, counts: Tensor) -> None:
+    def _train(self, seen: Seen, counts: Tensor, inputs: dict[str, float]) -> None:
         self.window.append(counts)
         self.tokens.append(int(counts.sum()))
         if self.observed:
@@ -255,8 +257,7 @@ class Track:
         total = self._in_window()
         if not int(total.sum()):
             return
-        row = {"step": seen.step, "split": "train", **usage.summarize(total)}
-        row |= _inputs([seen], ranked=looks(seen.step, self.every))
+        row = {"step": seen.step, "split": "train", **usage.summarize(total), **inputs}
         if self.observed:
             row |= self.ledger.row() | {"mature_utilization": self._mature(total)}
             if self.blind:
@@ -303,26 +304,53 @@ class Track:
         return usage.utilization(counts * self.ledger.older_than(self.ledger.grace or 0))
 
 
-def _inputs(seen: list[Seen], *, ranked: bool = True) -> dict[str, float]:
-    """The columns about a layer's inputs, from the samples in ``seen``; their rank if asked."""
+def _inputs(seen: list[Seen]) -> dict[str, float]:
+    """The columns about a layer's inputs, from all samples in ``seen`` together."""
     sampled = [s for s in seen if s.inputs is not None]
     if not sampled:
         return {}
-    inputs = torch.cat([s.inputs[s.kept].float() for s in sampled]).cpu()
-    if len(inputs) < 2:
-        return {}
-    found = {
-        "encoder_similarity": usage.pairwise_similarity(inputs),
-        "encoder_std": usage.feature_std(inputs),
-    }
-    on_sphere = False
-    if all(s.codes is not None for s in sampled):
-        codes = torch.cat([s.codes[s.kept].float() for s in sampled]).cpu()
-        found["cosine_error"] = float(1 - F.cosine_similarity(inputs, codes, dim=-1).mean())
-        on_sphere = bool(((codes.norm(dim=-1) - 1).abs() < UNIT).all())
-    if ranked:  # where codes have unit length, the inputs' own lengths say nothing
-        found["encoder_rank"] = rank(F.normalize(inputs, dim=-1) if on_sphere else inputs)
+    inputs = torch.cat([s.inputs[s.kept] for s in sampled])
+    known = all(s.codes is not None for s in sampled)
+    codes = torch.cat([s.codes[s.kept] for s in sampled]) if known else None
+    return _columns(inputs[None], None if codes is None else codes[None], [True])[0]
+
+
+def _inputs_of_each(seen: list[Seen], every: int) -> list[dict[str, float]]:
+    """`_inputs` of each training forward in ``seen``; of those alike in one go."""
+    found: list[dict] = [{} for _ in seen]
+    alike = defaultdict(list)
+    for i, s in enumerate(seen):
+        if s.training and s.inputs is not None:
+            whole = isinstance(s.kept, slice) or bool(s.kept.all())
+            alike[(s.inputs.shape, s.codes is None) if whole else i].append(i)
+    for places in alike.values():
+        group = [seen[i] for i in places]
+        inputs = torch.stack([s.inputs[s.kept] for s in group])
+        codes = (
+            torch.stack([s.codes[s.kept] for s in group]) if group[0].codes is not None else None
+        )
+        columns = _columns(inputs, codes, [looks(s.step, every) for s in group])
+        for i, row in zip(places, columns, strict=True):
+            found[i] = row
     return found
+
+
+def _columns(inputs: Tensor, codes: Tensor | None, ranked: list[bool]) -> list[dict[str, float]]:
+    """Of each of B samples, ``inputs`` (B, n, D) that became ``codes`` (B, n, D): its columns."""
+    if inputs.shape[1] < 2:
+        return [{} for _ in ranked]
+    inputs = inputs.float().cpu()
+    found = {"encoder_similarity": similarity_of_each(inputs), "encoder_std": std_of_each(inputs)}
+    if codes is not None:
+        codes = codes.float().cpu()
+        found["cosine_error"] = 1 - F.cosine_similarity(inputs, codes, dim=-1).mean(dim=-1)
+    lists = {name: values.tolist() for name, values in found.items()}
+    rows = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+    for i, row in enumerate(rows):
+        if ranked[i]:  # where codes have unit length, the inputs' own lengths say nothing
+            on_sphere = codes is not None and bool(((codes[i].norm(dim=-1) - 1).abs() < UNIT).all())
+            row["encoder_rank"] = rank(F.normalize(inputs[i], dim=-1) if on_sphere else inputs[i])
+    return rows
 
 
 def rank(vectors: Tensor) -> float:
