@@ -1,64 +1,243 @@
-"""How long a training step of NormEMAQuantizer takes, beside the textbook form.
+"""How long a training step of NormEMAQuantizer takes, beside other layers and a bare product.
 
-The textbook form keeps the N x K similarities and a one-hot matrix. Both run in turn in one
-process; what counts is the ratio of the medians. Run it with `make bench`.
+All take turns in one process, on the same inputs; what counts are ratios of medians. The floor is
+the float32 product of inputs and codes, written into a buffer that exists: no exact step can be
+faster, unless it leaves products out. "With backward" adds the gradient of the loss. A ratio that
+misses its goal is red. Run it with `make bench`; ``--load`` measures, in place of that, how much
+longer a step takes while every core is busy with something else.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
 import statistics
+import subprocess
+import sys
 import time
+import types
+from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
+from vector_quantize_pytorch import VectorQuantize
 
+from tests.benchmarks.goals import versions, within
 from vqlib import NormEMAQuantizer
 
-SIZES = ((6272, 512, 64), (6272, 4096, 64), (16384, 8192, 32))  # N, K, D
+SHAPES = (  # N, K, D
+    (2048, 512, 32),
+    (6272, 512, 32),
+    (6272, 512, 64),
+    (8192, 512, 64),
+    (8192, 1024, 256),
+    (8192, 8192, 32),
+    (8192, 16384, 64),
+    (32768, 8192, 64),
+    (32768, 65536, 64),
+)
+SMALL, LARGE, HUGE = 1.6, 1.1, 1.3  # goals: ours over the floor
+AHEAD = 4.0  # goal: the fastest other layer over ours
+LOADED = 3.0  # goal: a step on busy cores over a quiet one
+MOST = 2**29  # similarities; layers that hold them all are left out beyond
 
 
-def textbook_step(z, codebook, cluster_size, decay=0.9, beta=0.25):
-    """One training step with a one-hot matrix."""
-    z = F.normalize(z, dim=-1)
-    indices = (z @ codebook.T).argmax(dim=-1)
-    one_hot = F.one_hot(indices, len(codebook)).float()
-    codes = one_hot @ codebook
-    with torch.no_grad():
-        bins = one_hot.sum(dim=0)
-        cluster_size.mul_(decay).add_(bins, alpha=1 - decay)
-        means = F.normalize(one_hot.T @ z, dim=-1)
-        means = torch.where(bins[:, None] > 0, means, codebook)
-        codebook.copy_(F.normalize(decay * codebook + (1 - decay) * means, dim=-1))
-    return beta * F.mse_loss(codes.detach(), z)
+class OneHot(nn.Module):
+    """The textbook form: all similarities, and a one-hot matrix."""
+
+    def __init__(self, codebook: Tensor, decay: float = 0.9):
+        super().__init__()
+        self.codebook, self.counts, self.decay = codebook, torch.zeros(len(codebook)), decay
+
+    def forward(self, z: Tensor) -> Tensor:
+        z = F.normalize(z, dim=-1)
+        with torch.no_grad():
+            one_hot = F.one_hot((z @ self.codebook.T).argmax(dim=-1), len(self.codebook)).float()
+            codes, bins = one_hot @ self.codebook, one_hot.sum(dim=0)
+            _follow(self.codebook, self.counts, bins, one_hot.T @ z, self.decay)
+        return 0.25 * F.mse_loss(codes, z)
 
 
-def compare(n: int, k: int, d: int, device: torch.device, rounds: int) -> tuple[float, float]:
-    """Median seconds a step: (ours, textbook), forward and backward."""
-    quantizer = NormEMAQuantizer(k, d, kmeans_init=False).to(device)
-    codebook, cluster_size = quantizer.codebook.clone(), quantizer.cluster_size.clone()
-    z = torch.randn(n, d, device=device, requires_grad=True)
-    forms = (lambda: quantizer(z).loss, lambda: textbook_step(z, codebook, cluster_size))
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds + 3):
-        for form, times in zip(forms, seconds, strict=True):
-            start = time.perf_counter()
-            form().backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-    return statistics.median(seconds[0][3:]), statistics.median(seconds[1][3:])
+class Scatter(nn.Module):
+    """All distances by cdist, and sums by scatter."""
+
+    def __init__(self, codebook: Tensor, decay: float = 0.9):
+        super().__init__()
+        self.codebook, self.counts, self.decay = codebook, torch.zeros(len(codebook)), decay
+
+    def forward(self, z: Tensor) -> Tensor:
+        z = F.normalize(z, dim=-1)
+        with torch.no_grad():
+            indices = torch.cdist(z, self.codebook).argmin(dim=-1)
+            codes = self.codebook[indices]
+            bins = torch.bincount(indices, minlength=len(self.codebook)).float()
+            sums = torch.zeros_like(self.codebook).scatter_add_(
+                0, indices[:, None].expand(-1, z.shape[-1]), z
+            )
+            _follow(self.codebook, self.counts, bins, sums, self.decay)
+        return 0.25 * F.mse_loss(codes, z)
+
+
+def _follow(codebook: Tensor, counts: Tensor, bins: Tensor, sums: Tensor, decay: float) -> None:
+    counts.lerp_(bins, 1 - decay)
+    means = torch.where(bins[:, None] > 0, F.normalize(sums, dim=-1), codebook)
+    codebook.copy_(F.normalize(codebook.lerp(means, 1 - decay), dim=-1))
+
+
+def lucidrains(codebook: Tensor, expiry: float) -> Callable[[Tensor], Tensor]:
+    layer = VectorQuantize(
+        codebook.shape[1],
+        len(codebook),
+        decay=0.9,
+        use_cosine_sim=True,
+        rotation_trick=False,
+        threshold_ema_dead_code=expiry,
+    )
+    layer.train()(F.normalize(torch.randn(1, 8, codebook.shape[1]), dim=-1))
+    layer._codebook.embed.copy_(codebook[None])
+    return lambda z: layer(z[None])[2].sum()
+
+
+def encodec(codebook: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """The layer of the package `encodec`, by its file: the package itself wants torchaudio."""
+    if "encodec" not in sys.modules:
+        spec = importlib.util.find_spec("encodec")
+        if spec is None:
+            return None
+        sys.modules["encodec"] = package = types.ModuleType("encodec")
+        package.__path__ = list(spec.submodule_search_locations)
+    core = importlib.import_module("encodec.quantization.core_vq")
+    layer = core.VectorQuantization(codebook.shape[1], len(codebook), decay=0.9, kmeans_init=False)
+    layer.codebook.copy_(codebook)
+    return lambda z: layer.train()(z.T[None])[2].sum()
+
+
+def ours(codebook: Tensor) -> Callable[[Tensor], Tensor]:
+    layer = NormEMAQuantizer(*codebook.shape, kmeans_init=False)
+    layer.codebook.copy_(codebook)
+    return lambda z: layer(z).loss
+
+
+def floor(n: int, codebook: Tensor) -> Callable[[Tensor], Tensor]:
+    """The product alone, in tiles that stay in memory near the cores where that is faster."""
+    width = min(len(codebook), 8192)
+    rows = min(n, max(512, 2**20 // width))
+    tile = torch.empty(rows, width)
+
+    @torch.no_grad()
+    def product(z: Tensor) -> Tensor:
+        for part in z.split(rows):
+            for codes in codebook.split(width):
+                torch.mm(part, codes.T, out=tile[: len(part), : len(codes)])
+        return tile
+
+    return product
+
+
+def forms(n: int, k: int, d: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """{name: a training step, from the inputs (N, D) to the loss}, all from one codebook."""
+    codebook = F.normalize(torch.randn(k, d), dim=-1)
+    found = {"floor": floor(n, codebook), "ours": ours(codebook)}
+    if n * k <= MOST:
+        found |= {
+            "VectorQuantize": lucidrains(codebook, 0),
+            "VectorQuantize, expiry": lucidrains(codebook, 2),
+            "one-hot": OneHot(codebook.clone()),
+            "cdist, scatter": Scatter(codebook.clone()),
+        }
+        if layer := encodec(codebook):
+            found["encodec"] = layer
+    return found
+
+
+def inputs(n: int, d: int) -> Tensor:
+    """(N, D) like an encoder's: around some directions, of several lengths."""
+    centres = torch.randn(64, d)
+    return centres[torch.randint(64, (n,))] + 0.5 * torch.randn(n, d)
+
+
+def seconds(step: Callable[[Tensor], Tensor], z: Tensor, *, backward: bool) -> float:
+    start = time.perf_counter()
+    loss = step(z)
+    if backward and loss.requires_grad:
+        loss.backward()
+    return time.perf_counter() - start
+
+
+def medians(shape: tuple[int, int, int], rounds: int, *, backward: bool) -> dict[str, float]:
+    """Median seconds of each of `forms`, in turns."""
+    steps = forms(*shape)
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds + 2):
+        z = inputs(shape[0], shape[2]).requires_grad_()
+        for name, step in steps.items():
+            times[name].append(seconds(step, z, backward=backward))
+            z.grad = None
+    return {name: statistics.median(t[2:]) for name, t in times.items()}
+
+
+def goal(n: int, k: int, d: int) -> float:
+    """At most so many floors."""
+    return HUGE if k >= 65536 else LARGE if k >= 8192 else SMALL
+
+
+def table(rounds: int, shapes=SHAPES) -> None:
+    print("median ms of the floor; ours over the floor (goal), with backward; others over ours")
+    for shape in shapes:
+        fewer = max(3, rounds // (1 + shape[0] * shape[1] // 2**25))
+        plain = medians(shape, fewer, backward=False)
+        whole = medians(shape, fewer, backward=True)
+        most = goal(*shape)
+        over = plain["ours"] / plain["floor"]
+        others = {n: t / whole["ours"] for n, t in whole.items() if n not in ("floor", "ours")}
+        told = "  ".join(f"{n} {within(r, AHEAD, least=True)}" for n, r in others.items())
+        print(
+            f"{', '.join(map(str, shape)):18}{1000 * plain['floor']:9.2f}   {within(over, most)} "
+            f"({most:g})   {whole['ours'] / whole['floor']:.2f}   {told or 'others not run'}",
+            flush=True,
+        )
+
+
+SPIN = "import torch\na = torch.randn(512, 512)\nwhile True:\n    a @ a"
+
+
+def under_load(rounds: int, shape=(8192, 8192, 32)) -> None:
+    """A step with a busy process for every core, over a quiet one."""
+    step = ours(F.normalize(torch.randn(shape[1], shape[2]), dim=-1))
+
+    def median() -> float:
+        z = inputs(shape[0], shape[2]).requires_grad_()
+        return statistics.median(seconds(step, z, backward=True) for _ in range(rounds))
+
+    median()
+    quiet = median()
+    busy = [
+        subprocess.Popen([sys.executable, "-c", SPIN], env=os.environ | {"OMP_NUM_THREADS": "1"})
+        for _ in range(os.cpu_count() or 1)
+    ]
+    try:
+        time.sleep(5)  # until they have begun
+        loaded = median()
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    ratio = within(loaded / quiet, LOADED)
+    print(f"{shape}: a step on busy cores over a quiet one {ratio} (at most {LOADED:g})")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--load", action="store_true", help="measure on busy cores")
     options = parser.parse_args()
-    print("      N      K    D   textbook / ours")
-    for n, k, d in SIZES:
-        ours, textbook = compare(n, k, d, torch.device(options.device), options.rounds)
-        print(f"{n:7d}{k:7d}{d:5d}   {textbook / ours:.2f} x")
+    torch.set_num_threads(2)
+    print(
+        f"{versions('torch', 'vector-quantize-pytorch', 'encodec')}; load {os.getloadavg()[0]:.1f}"
+    )
+    under_load(options.rounds) if options.load else table(options.rounds)
 
 
 if __name__ == "__main__":

@@ -38,10 +38,20 @@ def on_sphere(z: Tensor) -> Tensor:
     codebook would win against every code that points away.
     """
     z = z.float()
+    if _usual(z):
+        return F.normalize(z, dim=-1)
     longest = z.detach().abs().amax(dim=-1, keepdim=True)
     axis = F.one_hot(torch.zeros((), dtype=torch.int64, device=z.device), z.shape[-1]).float()
     # divided first, so that no length overflows or vanishes
     return F.normalize(torch.where(longest == 0, axis, z / longest), dim=-1)
+
+
+def _usual(z: Tensor) -> bool:
+    """Whether no length of ``z`` (..., D) is extreme. False where asking would stop the work."""
+    if z.device.type != "cpu" or z.numel() == 0 or torch.compiler.is_compiling():
+        return False
+    squares = z.detach().square().sum(dim=-1)
+    return 1e-20 < squares.min().item() and squares.max().item() < 1e30
 
 
 def assigned_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
