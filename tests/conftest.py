@@ -1,6 +1,9 @@
-"""For all tests: Ctrl-C means what it means in a terminal."""
+"""For all tests: one thread each, for they run side by side; Ctrl-C as in a terminal."""
 
+import os
 import signal
 
+# before torch comes: threads of several tests on the same cores wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # a shell's background job ignores it, and so would every process that a test starts
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -66,20 +66,42 @@ def test_inputs_that_require_a_gradient_and_other_layouts_are_taken():
 
 GROWTH = r"""
 import re, torch
+from vqlib.quantization.usage import UsageCounter
+from vqlib.quantization.quantizer import spherical_kmeans
 from vqlib.quantization.search import nearest
 peak = lambda: int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1]) // 1024
 torch.manual_seed(0)
-x, book = torch.randn(TOKENS, 64), torch.randn(CODES, 64)
-nearest(x[:64], book[:64])
-before = peak()
-indices = nearest(x, book)
-print(peak() - before - indices.nbytes // 2**20)
+generator = torch.Generator()
+nearest(torch.randn(64, 8), torch.randn(64, 8))  # what the first product takes is not counted
+PROGRAM
+print(peak() - before - result.nbytes // 2**20)
 """
+PROGRAMS = {
+    "many tokens": """
+x, book = torch.randn(1_000_000, 64), torch.randn(256, 64)
+before = peak()
+result = nearest(x, book)""",
+    "many codes": """
+x, book = torch.randn(4_096, 64), torch.randn(65_536, 64)
+before = peak()
+result = nearest(x, book)""",
+    "k-means": """
+x = torch.nn.functional.normalize(torch.randn(500_000, 32), dim=-1)
+before = peak()
+result, _ = spherical_kmeans(x, 256, generator, iterations=1)""",
+    "usage, streamed": """
+counter, indices = UsageCounter(512), torch.randint(512, (5_000_000,), generator=generator)
+before = peak()
+for _ in range(40):
+    counter.update(indices)
+assert counter.tokens == 200_000_000 and counter.compute()["used_codes"] == 512
+result = counter.counts""",
+}
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's peak of memory")
-@pytest.mark.parametrize("tokens, codes", [(1_000_000, 256), (4_096, 65_536)])
-def test_the_process_grows_by_less_than_256_mb_over_the_result(tokens, codes):
-    code = GROWTH.replace("TOKENS", str(tokens)).replace("CODES", str(codes))
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_process_grows_by_less_than_256_mb_over_the_result(program):
+    code = GROWTH.replace("PROGRAM", PROGRAMS[program])
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 256
