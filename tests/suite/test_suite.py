@@ -352,6 +352,24 @@ def test_a_control_with_an_unknown_parameter_is_found_before_anything_runs(here)
         run(here)
 
 
+@pytest.mark.parametrize("where", ["quick", "overrides", "control"])
+def test_a_parameter_that_is_bound_and_never_read_fails_by_name(here, where):
+    control = '[02_b.controls.c]\nparameters = { y = "m" }\nmust_fail = ["x"]\n'
+    write_settings(
+        here,
+        '[02_b.records]\n"x" = { max = 5 }\n' + control * (where == "control"),
+        quick="[02_b]\ny = 'm'" if where == "quick" else "",
+    )
+    with pytest.raises(SuiteError, match=f"{where}.*: 02_b: `y` is set, but nothing after"):
+        run(
+            here,
+            notebooks=[here / "02_b.ipynb"],
+            **({"02_b": {"y": "m"}} if where == "overrides" else {}),
+        )
+    write_settings(here)
+    assert run(here, notebooks=[here / "02_b.ipynb"])[0].error is None  # declared, not bound
+
+
 def test_no_kernel_at_once_is_refused(here):
     with pytest.raises(SuiteError, match="jobs must be at least 1, got 0"):
         suite.run(None, "quick", here.parent / "out", directory=here, jobs=0)

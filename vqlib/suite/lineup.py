@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
+
 from vqlib.quantization.names import near
 from vqlib.suite import gates, profiles
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
 from vqlib.suite.gates import Expected
+from vqlib.suite.reads import unread
 from vqlib.training import places
 
 PATTERN = "[0-9][0-9]_*.ipynb"
@@ -121,7 +124,9 @@ def load(
     parameters = _parameters(sources, set(selected))
 
     def resolve(tables, source):
-        return profiles.resolve(tables, parameters, source=source, selected=set(selected))
+        values = profiles.resolve(tables, parameters, source=source, selected=set(selected))
+        check_reads({sources[name]: values[name] for name in selected}, source)
+        return values
 
     values = resolve(profiles.load(directory, profile), f"profile {profile}")
     for name, given in resolve(overrides or {}, "overrides").items():
@@ -131,6 +136,19 @@ def load(
         planted = {control.notebook: control.parameters}
         resolve(planted, f"expected.toml: control {control.name}")
     return Lineup(sources, values, expected, profile, selected)
+
+
+def check_reads(bound: Mapping[Path, Mapping[str, object]], source: str) -> None:
+    """Raises SuiteError naming every bound parameter that its notebook never reads."""
+    problems = [
+        f"{source}: {path.stem}: `{name}` is set, but nothing after the parameters cell reads it; "
+        "expected a parameter that the notebook uses"
+        for path, values in bound.items()
+        if values
+        for name in unread(nbformat.read(path, as_version=4), values)
+    ]
+    if problems:
+        raise SuiteError(problems)
 
 
 def _parameters(sources: Mapping[str, Path], selected: set[str]) -> dict[str, dict[str, object]]:
