@@ -106,6 +106,45 @@ def test_every_problem_is_listed(tmp_path):
     assert len(caught.value.problems) == 3
 
 
+CLAIM = '[01_a.records]\n"r" = {{ max = 1 }}\n"free" = {{}}\n[01_a.claims]\n{}'
+
+
+def test_a_gate_knows_the_claim_that_it_guards(tmp_path):
+    found = expected(tmp_path, CLAIM.format('"It falls" = ["r"]'))
+    assert [v.claim for v in found.judge("01_a", "quick", {"r": 0})] == ["It falls"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('"c" = ["q"]', "01_a: the claim `c`: `q` has no gate"),
+        ('"c" = ["free"]', "01_a: the claim `c`: `free` has no gate"),
+        ('"c" = "r"', "01_a: the claim `c` must list the gates that guard it, got 'r'"),
+        ('"c" = ["r"]\n"d" = ["r"]', "01_a: the claim `d`: `r` already guards another claim"),
+        ("[01_a.budget]\nsecond = 3", "unknown key `second` - did you mean `seconds`?"),
+        ("[01_a.budget]\nseconds = '3'", "[01_a.budget] seconds: `max` must be a finite number"),
+        ("[01_a.budget]\nseconds = { quik = 3 }", "did you mean `quick`?"),
+        ('[01_a.records."budget/x"]\nmax = 1', "must not begin with `budget/`"),
+    ],
+)
+def test_malformed_claims_and_budgets_are_refused(tmp_path, text, says):
+    with pytest.raises(SuiteError) as caught:
+        expected(tmp_path, CLAIM.format(text))
+    assert any(says in problem for problem in caught.value.problems), caught.value.problems
+
+
+def test_a_budget_is_judged_like_a_record_in_each_profile(tmp_path):
+    text = "[01_a.budget]\nseconds = { full = 60, quick = 5 }\noutput_mb = 2\n"
+    found = expected(tmp_path, text)
+    cost = {"seconds": 30.0, "memory_mb": 900.0, "output_mb": 2.5}
+    passed = {p: [v.passed for v in found.judge("01_a", p, {}, cost)] for p in PROFILES}
+    assert passed == {"quick": [False, False], "full": [True, False]}
+    verdict = found.judge("01_a", "quick", {}, cost)[1]
+    assert (verdict.record, verdict.value, str(verdict.gate)) == ("budget/output_mb", 2.5, "≤ 2")
+    assert found.judge("01_a", "full", {}, cost | {"seconds": None})[0].passed is None
+    assert found.mismatches("01_a", []) == []  # nothing that a notebook would have to record
+
+
 def test_judging_knows_the_profile_and_what_has_no_value(tmp_path):
     found = expected(
         tmp_path, '[01_a.records]\n"r" = { quick = { max = 1 }, full = { max = 3 } }\n"free" = {}\n'

@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from vqlib.suite import Result, pages, report
+from vqlib.suite.costs import Cost
 from vqlib.suite.executing import WIDGET_STATE
 from vqlib.suite.gates import Gate, Verdict
 from vqlib.suite.records import MIME
@@ -114,7 +115,7 @@ def failing():
 def result(folder: Path, name: str, notebook, **fields) -> Result:
     path = folder / f"{name}.ipynb"
     nbformat.write(notebook, path)
-    values = {"parameters": {}, "records": {}, "seconds": 83.2} | fields
+    values = {"parameters": {}, "records": {}, "cost": Cost(83.2, 312.4, 0.25)} | fields
     return Result(name, "full", executed=path, **values)
 
 
@@ -122,8 +123,9 @@ def result(folder: Path, name: str, notebook, **fields) -> Result:
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     gates = (
-        Verdict("after/val_utilization", 0.97, Gate(min=0.65), True),
-        Verdict(EVIL, 3, Gate(max=2), False),
+        Verdict("after/val_utilization", 0.97, Gate(min=0.65), True, "The codebook recovers"),
+        Verdict(f"x/{EVIL}", 3, Gate(max=2), False, f"A claim {EVIL}"),
+        Verdict("budget/memory_mb", 312.4, Gate(max=300), False),
     )
     records = {
         "before/val_utilization": 0.14,
@@ -182,7 +184,7 @@ def test_the_front_page_begins_with_what_failed(front):
     assert order[:3] == ["p", "section", "figure"]
     banner = front.select_one(".banner")
     assert "bad" in banner["class"] and "1 of 2 notebooks failed." in banner.text
-    assert "1 of 2 gates fail." in banner.text
+    assert "2 of 3 gates fail." in banner.text
     assert front.select_one(".failure a")["href"] == "notebooks/02_b.html"
 
 
@@ -202,11 +204,32 @@ def test_the_before_after_table_reads_in_words(front):
 def test_gates_say_pass_or_fail_in_words_failures_first(front):
     table = front.find(id="gates").find_parent("section").table
     cells = [row.td.text.split() for row in table.select("tbody tr")]
-    assert cells == [["✗", "FAIL"], ["✓", "pass"]]
+    assert cells == [["✗", "FAIL"], ["✗", "FAIL"], ["✓", "pass"]]
+
+
+def recorded_in(made, name):
+    """The id of the cell that makes the record of `lesson`."""
+    notebook = nbformat.read(made.parent / f"{name}.ipynb", as_version=4)
+    return next(cell.id for cell in notebook.cells if cell.source == "r")
+
+
+def test_a_gate_says_its_claim_and_leads_to_the_cell_that_recorded_it(made, front, page):
+    rows = front.find(id="gates").find_parent("section").select("tbody th")
+    assert rows[0].select_one(".stem").text == f"A claim {EVIL}"
+    link = rows[0].a["href"]
+    assert link == f"notebooks/01_a.html#cell-id={recorded_in(made, '01_a')}"
+    assert "x/" in page.find(id=link.partition("#")[2]).select_one(".record").text
+    assert not rows[1].select(".stem, a") and "budget/memory_mb" in rows[1].text
+    assert rows[2].select_one(".stem").text == "The codebook recovers"
 
 
 def test_timings_and_provenance(front):
-    assert "1 min 23 s" in front.text
+    row = front.find(id="notebooks").find_parent("section").select_one("tbody tr")
+    assert [cell.text for cell in row.select("td.number")][1:] == [
+        "1 min 23 s",
+        "312 MB",
+        "0.25 MB",
+    ]
     labels = {term.text: term.find_next("dd").text for term in front.select("dt")}
     assert labels["Profile"] == "full" and labels["Python"] and int(labels["Cores"]) >= 1
 
@@ -297,7 +320,11 @@ def test_numbers_for_programs(made):
         "value": 0.97,
         "gate": "≥ 0.65",
         "passed": True,
+        "claim": "The codebook recovers",
+        "cell": "",
     }
+    assert first["gates"][1]["cell"] == f"cell-id={recorded_in(made, '01_a')}"
+    assert {"seconds": 83.2, "memory_mb": 312.4, "output_mb": 0.25}.items() <= first.items()
 
 
 def test_a_report_without_failures_pairs_or_figure(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from vqlib.suite.costs import Cost
 from vqlib.suite.executing import Execution
 from vqlib.suite.records import MIME
 
@@ -55,4 +56,4 @@ def execute_here(plan, path, kernels, *, timeout, on_cell=lambda: None):
             scope.update(plan.parameters)
         on_cell()
     nbformat.write(notebook, path)
-    return Execution(notebook, 0.1, error)
+    return Execution(notebook, Cost(0.1, 50.0, 0.001), error)

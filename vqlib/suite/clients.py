@@ -9,6 +9,7 @@ seconds it is given up.
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from nbclient.exceptions import DeadKernelError
@@ -28,6 +29,7 @@ class Unanswered(DeadKernelError):
 class Client(PapermillNotebookClient):
     """Executes the cells; raises Unanswered if the kernel ignores one."""
 
+    meter = None  # a costs.MemoryMeter that follows the kernel
     asked = 0.0
     answered = True
     nudged = False
@@ -35,10 +37,15 @@ class Client(PapermillNotebookClient):
     def execute(self, **kwargs):
         """As papermill's, less its last question to the kernel, for which it waits unbounded."""
         self.reset_execution_trackers()
-        with self.setup_kernel(**kwargs):
+        with self.setup_kernel(**kwargs), self._metered():
             self.papermill_execute_cells()
             self.set_widgets_metadata()
         return self.nb
+
+    def _metered(self):
+        process = getattr(self.km.provisioner, "process", None)
+        known = self.meter is not None and process is not None
+        return self.meter.follow(process.pid) if known else contextlib.nullcontext()
 
     def start_new_kernel_client(self, **kwargs):
         """As nbclient's, which knows no name for a kernel that starts and says nothing."""
@@ -83,9 +90,11 @@ class VqlibEngine(Engine):
     """Papermill's engine with `Client`."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, log_output, options, **_):
-        """Run the cells of `nb_man`; `options` are traits of the client."""
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, log_output, options, meter, **_):
+        """Run the cells of `nb_man`, the kernel's memory metered; `options` are traits of the
+        client."""
         client = Client(nb_man, kernel_name=kernel_name, startup_timeout=START, **options)
+        client.meter = meter
         return client.execute()
 
 

@@ -21,6 +21,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from vqlib.suite import clients
+from vqlib.suite.costs import MB, Cost, MemoryMeter, output_bytes
 from vqlib.suite.kernels import Kernels
 from vqlib.training import places
 
@@ -53,7 +54,7 @@ class Execution:
     """What became of a Plan; `error` is readable text, None if all went well."""
 
     notebook: NotebookNode
-    seconds: float
+    cost: Cost
     error: str | None
 
 
@@ -70,6 +71,7 @@ def execute(
     `timeout` is for the whole notebook, in seconds. Raises Stopped after an interrupt.
     """
     start = time.monotonic()
+    meter = MemoryMeter()
 
     def before_cell(**_) -> None:
         if kernels.stopping.is_set():
@@ -84,6 +86,7 @@ def execute(
             kernel_name="python3",  # only picks papermill's translator; see vqlib.suite.kernels
             language="python",
             progress_bar=False,
+            meter=meter,
             options={
                 "kernel_manager_class": kernels.manager,
                 "resources": {"metadata": {"path": str(plan.source.resolve().parent)}},
@@ -111,15 +114,19 @@ def execute(
         trouble = f"could not be executed: {type(error).__name__}: {error}"
     if kernels.stopping.is_set():
         raise Stopped
-    return _finish(plan, path, time.monotonic() - start, trouble)
+    return _finish(plan, path, time.monotonic() - start, meter.peak, trouble)
 
 
-def _finish(plan: Plan, path: Path, seconds: float, trouble: str | None) -> Execution:
+def _finish(
+    plan: Plan, path: Path, seconds: float, memory: int | None, trouble: str | None
+) -> Execution:
     reached = path if path.exists() else plan.source
     notebook = scrub(nbformat.read(reached, as_version=4), plan.source)
     nbformat.write(notebook, path)
     found = ([trouble] if trouble else []) + list(errors(notebook))
-    return Execution(notebook, seconds, "\n\n".join(found) or None)
+    memory_mb = None if memory is None else memory / MB
+    cost = Cost(seconds, memory_mb, output_bytes(notebook) / MB)
+    return Execution(notebook, cost, "\n\n".join(found) or None)
 
 
 def errors(notebook: NotebookNode) -> Iterator[str]:

@@ -9,6 +9,14 @@
     "baseline/loss" = { full = { min = 0.1, max = 0.3 }, quick = { max = 0.5 } }
     "own/accuracy" = "optional"                           # any value, and may be missing
 
+    [01_reproduce_collapse.claims]                        # which gates guard which claim
+    "Four codes in five fall out of use" = ["baseline/val_utilization"]
+
+    [01_reproduce_collapse.budget]                        # gates on what the execution costs
+    seconds = { full = 300, quick = 60 }                  # one number: in every profile
+    memory_mb = 900                                       # peak of the kernel and its children
+    output_mb = 2                                         # MB: 10^6 bytes
+
     [01_reproduce_collapse.controls.frozen_encoder]       # run again with these parameters:
     parameters = { arm = "frozen" }
     must_fail = ["baseline/val_utilization"]              # now these gates must go red
@@ -16,6 +24,7 @@
 A gate has ``min`` and/or ``max`` (both inclusive), or ``equals`` with a ``tolerance`` (absolute,
 inclusive; not needed for true and false). A record that is made but not listed, or listed but not
 made, is an error. A gate that no control can turn red guards nothing: `gates_without_control`.
+What a budget limits is judged like a record named ``budget/seconds`` and so on.
 """
 
 from __future__ import annotations
@@ -30,6 +39,9 @@ from vqlib.suite.errors import SuiteError, read_toml
 
 BOUNDS = ("min", "max", "equals", "tolerance")
 OPTIONAL = "optional"
+TABLES = ("records", "controls", "claims", "budget")
+COSTS = ("seconds", "memory_mb", "output_mb")
+BUDGET = "budget/"
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,7 @@ class Verdict:
     value: float | None
     gate: Gate
     passed: bool | None
+    claim: str = ""  #: what the gate guards, in words; empty if expected.toml does not say
 
 
 @dataclass(frozen=True)
@@ -84,15 +97,27 @@ class Expected:
     records: dict[str, dict[str, dict[str, Gate]]] = field(default_factory=dict)
     controls: tuple[Control, ...] = ()
     optional: frozenset[tuple[str, str]] = frozenset()  #: (notebook, record) that may be missing
+    claims: dict[tuple[str, str], str] = field(default_factory=dict)  #: (notebook, record) -> claim
+    #: like `records`, for what the execution costs
+    budgets: dict[str, dict[str, dict[str, Gate]]] = field(default_factory=dict)
 
-    def judge(self, notebook: str, profile: str, values: Mapping[str, float]) -> list[Verdict]:
-        """Every gate of the notebook in that profile, against the `values` it recorded."""
+    def judge(
+        self,
+        notebook: str,
+        profile: str,
+        values: Mapping[str, float],
+        costs: Mapping[str, float | None] | None = None,
+    ) -> list[Verdict]:
+        """Every gate of the notebook in that profile, against what it recorded and what it cost."""
+        measured = {**values, **{BUDGET + name: cost for name, cost in (costs or {}).items()}}
+        gated = {**self.records.get(notebook, {}), **self.budgets.get(notebook, {})}
         verdicts = []
-        for name, gates in self.records.get(notebook, {}).items():
+        for name, gates in gated.items():
             if profile in gates:
-                value = values.get(name)
+                value = measured.get(name)
                 passed = None if value is None else gates[profile].passes(value)
-                verdicts.append(Verdict(name, value, gates[profile], passed))
+                claim = self.claims.get((notebook, name), "")
+                verdicts.append(Verdict(name, value, gates[profile], passed, claim))
         return verdicts
 
     def mismatches(self, notebook: str, recorded: Iterable[str]) -> list[str]:
@@ -126,26 +151,25 @@ def load(path: Path, notebooks: Iterable[str], profiles: Iterable[str]) -> Expec
     """Read expected.toml. Raises SuiteError listing everything in it that makes no sense."""
     problems: list[str] = []
     notebooks, profiles = set(notebooks), sorted(profiles)
-    records, controls, optional = {}, [], set()
+    records, controls, optional, claims, budgets = {}, [], set(), {}, {}
     for notebook, table in read_toml(path).items():
         if notebook not in notebooks:
             problems.append(f"there is no notebook `{notebook}`{near(notebook, notebooks)}")
-        if not _keys(table, ("records", "controls"), f"[{notebook}]", problems):
+        if not _keys(table, TABLES, f"[{notebook}]", problems):
             continue
-        entries = _table(table, "records", f"[{notebook}]", problems)
-        optional |= {(notebook, name) for name, entry in entries.items() if entry == OPTIONAL}
-        records[notebook] = {
-            name: {}
-            if entry == OPTIONAL
-            else _gates(entry, profiles, f"{notebook}: `{name}`", problems)
-            for name, entry in entries.items()
-        }
-        for name, entry in _table(table, "controls", f"[{notebook}]", problems).items():
-            control = _control(notebook, name, entry, records[notebook], problems)
+        listed, planted, claimed, limits = (
+            _table(table, key, f"[{notebook}]", problems) for key in TABLES
+        )
+        optional |= {(notebook, name) for name, entry in listed.items() if entry == OPTIONAL}
+        gated = records[notebook] = _records(notebook, listed, profiles, problems)
+        for name, entry in planted.items():
+            control = _control(notebook, name, entry, gated, problems)
             controls += [control] if control else []
+        claims |= _claims(notebook, claimed, gated, problems)
+        budgets[notebook] = _budget(notebook, limits, profiles, problems)
     if problems:
         raise SuiteError(f"{path.name}: {problem}" for problem in problems)
-    return Expected(records, tuple(controls), frozenset(optional))
+    return Expected(records, tuple(controls), frozenset(optional), claims, budgets)
 
 
 def _table(table: dict, key: str, where: str, problems: list[str]) -> dict:
@@ -163,6 +187,16 @@ def _keys(entry, known: Iterable[str], where: str, problems: list[str]) -> bool:
     unknown = [key for key in entry if key not in known]
     problems += [f"{where}: unknown key `{key}`{near(key, known)}" for key in unknown]
     return not unknown
+
+
+def _records(notebook, table, profiles, problems) -> dict[str, dict[str, Gate]]:
+    found = {}
+    for name, entry in table.items():
+        where = f"{notebook}: `{name}`"
+        if name.startswith(BUDGET):
+            problems.append(f"{where}: a record's name must not begin with `{BUDGET}`")
+        found[name] = {} if entry == OPTIONAL else _gates(entry, profiles, where, problems)
+    return found
 
 
 def _gates(entry, profiles: list[str], where: str, problems: list[str]) -> dict[str, Gate]:
@@ -227,3 +261,36 @@ def _control(notebook, name, entry, records, problems) -> Control | None:
         if record not in gated:
             problems.append(f"{where}: `{record}` has no gate{near(str(record), gated)}")
     return Control(notebook, name, parameters, tuple(map(str, must_fail)))
+
+
+def _claims(notebook, table, records, problems) -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], str] = {}
+    gated = {record for record, gates in records.items() if gates}
+    for claim, guards in table.items():
+        where = f"{notebook}: the claim `{claim}`"
+        if not isinstance(guards, list) or not guards:
+            problems.append(f"{where} must list the gates that guard it, got {guards!r}")
+            continue
+        for record in map(str, guards):
+            if record not in gated:
+                problems.append(f"{where}: `{record}` has no gate{near(record, gated)}")
+            elif (notebook, record) in found:
+                problems.append(f"{where}: `{record}` already guards another claim")
+            else:
+                found[notebook, record] = claim
+    return found
+
+
+def _budget(notebook, table, profiles, problems) -> dict[str, dict[str, Gate]]:
+    if not _keys(table, COSTS, f"[{notebook}.budget]", problems):
+        return {}
+
+    def gate(entry):
+        if isinstance(entry, dict):
+            return {key: gate(value) if key in profiles else value for key, value in entry.items()}
+        return {"max": entry}
+
+    return {
+        BUDGET + name: _gates(gate(entry), profiles, f"[{notebook}.budget] {name}", problems)
+        for name, entry in table.items()
+    }

@@ -54,8 +54,24 @@ def failed_cell(notebook: NotebookNode) -> str | None:
     """The HTML id of the first cell that ended in an error."""
     for cell in notebook.cells:
         if any(output.output_type == "error" for output in cell.get("outputs", ())):
-            return f"cell-id={cell.get('id', '')}"
+            return _anchor(cell)
     return None
+
+
+def recording_cells(notebook: NotebookNode) -> dict[str, str]:
+    """{record: HTML id of the first cell that made it}."""
+    found: dict[str, str] = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            record = output.get("data", {}).get(records.MIME)
+            if isinstance(record, Mapping):
+                found.setdefault(str(record.get("name")), _anchor(cell))
+    return found
+
+
+def _anchor(cell: Mapping) -> str:
+    """As nbconvert's template gives it to a cell."""
+    return f"cell-id={cell.get('id', '')}"
 
 
 def body(notebook: NotebookNode, folder: str, siblings: Iterable[str] = ()) -> str:

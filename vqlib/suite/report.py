@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 RESULTS = "results.json"
+Cells = dict[str, dict[str, str]]  # {notebook: {record: HTML id of the cell that made it}}
 
 
 def write(
@@ -43,6 +44,7 @@ def write(
     notebooks = {r.notebook: nbformat.read(r.executed, as_version=4) for r in results}
     titles = {name: pages.title(notebook, name) for name, notebook in notebooks.items()}
     environment = _environment()
+    cells = {name: pages.recording_cells(notebook) for name, notebook in notebooks.items()}
     about = provenance(profile, first)
     for i, result in enumerate(results):
         notebook = notebooks[result.notebook]
@@ -60,12 +62,13 @@ def write(
         failures=[result for result in results if result.error],
         verdicts=_verdicts(results),
         pairs=tables.pairs(results),
+        cells=cells,
         figure=_figure(notebooks),
         titles=titles,
         provenance=about,
     )
     _save(folder / "index.html", index)
-    _save(folder / RESULTS, _json(results, about))
+    _save(folder / RESULTS, _json(results, about, cells))
     return folder
 
 
@@ -102,6 +105,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
+def megabytes(size: float | None) -> str:
+    """``312 MB``, ``0.25 MB``; a dash if it was not measured."""
+    if size is None:
+        return "–"
+    return f"{size:,.0f} MB".replace(",", "\u2009") if size >= 10 else f"{size:.2g} MB"
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -110,7 +120,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration}
+    environment.filters |= {"duration": duration, "megabytes": megabytes}
     environment.globals |= {
         "css": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         "code_css": Markup(pages.code_css()),
@@ -137,10 +147,17 @@ def _figure(notebooks: dict) -> dict[str, str] | None:
     return None
 
 
-def _json(results: Sequence[Result], about: dict[str, str]) -> str:
+def _json(results: Sequence[Result], about: dict[str, str], cells: Cells) -> str:
     def one(result: Result) -> dict:
         gates = [
-            {"record": v.record, "value": v.value, "gate": str(v.gate), "passed": v.passed}
+            {
+                "record": v.record,
+                "value": v.value,
+                "gate": str(v.gate),
+                "passed": v.passed,
+                "claim": v.claim,
+                "cell": cells[result.notebook].get(v.record, ""),
+            }
             for v in result.gates
         ]
         return {
@@ -148,7 +165,7 @@ def _json(results: Sequence[Result], about: dict[str, str]) -> str:
             "parameters": result.parameters,
             "records": result.records,
             "gates": gates,
-            "seconds": round(result.seconds, 3),
+            **{name: cost and round(cost, 3) for name, cost in result.cost.named().items()},
             "error": result.error,
         }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqlib.suite import records
+from vqlib.suite.costs import Cost
 from vqlib.suite.gates import Verdict
 
 
@@ -17,10 +18,15 @@ class Result:
     profile: str
     parameters: dict[str, object]
     records: dict[str, records.Number]
-    seconds: float
+    cost: Cost
     executed: Path
     error: str | None = None
-    gates: tuple[Verdict, ...] = ()
+    gates: tuple[Verdict, ...] = ()  #: those on records, then those on the budget
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.cost.seconds
 
 
 @dataclass(frozen=True)

@@ -196,13 +196,13 @@ def _judge(suite: Lineup, plan: Plan, path: Path, execution: executing.Execution
         mismatches = [str(problem)]
     if mismatches and error is None:  # after an error, missing records follow from it
         error = "\n".join(mismatches)
-    verdicts = suite.expected.judge(notebook, suite.profile, values)
+    verdicts = suite.expected.judge(notebook, suite.profile, values, execution.cost.named())
     return Result(
         plan.name,
         suite.profile,
         dict(plan.parameters),
         values,
-        execution.seconds,
+        execution.cost,
         path,
         error,
         tuple(verdicts),
