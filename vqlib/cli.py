@@ -10,13 +10,14 @@ import logging
 import os
 import sys
 import time
+import tomllib
 import traceback
 from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -33,7 +34,7 @@ Notebooks = Annotated[
     tyro.conf.Positional,
     tyro.conf.arg(metavar="[NOTEBOOK ...]", help_behavior_hint=""),
 ]
-Profile = Literal["quick", "full", "trial"]
+Bound = tyro.conf.UseAppendAction[tuple[str, ...]]
 Settings = Annotated[TrainConfig, tyro.conf.arg(name="")]  # each field is a flag of its own
 DEFAULTS = TrainConfig()
 
@@ -44,8 +45,11 @@ class Execution:
 
     notebooks: Notebooks = ()
     """Which notebooks: 01, a name or a path. Default: all."""
-    profile: Profile = "full"
-    """How much each notebook computes."""
+    profile: str | None = None
+    """How much each notebook computes: quick, full or trial. Default: full."""
+    set: Bound = ()
+    """NAME=VALUE for a parameter of the notebooks; wins over the profile. Can be given several
+    times."""
     jobs: int = 2
     """How many notebooks run at once."""
     timeout: float = 1800.0
@@ -56,13 +60,31 @@ class Execution:
         from vqlib import suite
 
         chosen = suite.find(self.notebooks) if self.notebooks else None
+        return {"notebooks": chosen, "profile": self.profile or "full", "out": out, **self.how()}
+
+    def foreign(self, out: Path, expected: Path | None) -> dict:
+        """As arguments of `suite.run`, for notebooks that are not the suite's."""
+        from vqlib.suite import foreign
+
+        paths = self.paths()
         return {
-            "notebooks": chosen,
-            "profile": self.profile,
+            "notebooks": paths,
+            "profile": self.profile and Path(self.profile),
+            "expected": expected or foreign.expected_beside(paths),
             "out": out,
-            "jobs": self.jobs,
-            "timeout": self.timeout,
+            **self.how(),
         }
+
+    def paths(self) -> list[Path]:
+        """The notebooks as paths. Raises SettingsError if there is none."""
+        if not self.notebooks:
+            raise SettingsError("expected the path of a notebook, got none")
+        return [Path(name) for name in self.notebooks]
+
+    def how(self) -> dict:
+        """How to execute, whatever it is. Raises SettingsError for a parameter without a value."""
+        bound = {"common": _bound(self.set)} if self.set else None
+        return {"overrides": bound, "jobs": self.jobs, "timeout": self.timeout}
 
 
 Chosen = Annotated[Execution, tyro.conf.arg(name="")]
@@ -90,18 +112,72 @@ def run(execution: Chosen = EVERYTHING, out: Path = Path("build")) -> int:
 
 
 @app.command
-def check(execution: Chosen = EVERYTHING, out: Path = Path("build/check")) -> int:
+def check(
+    execution: Chosen = EVERYTHING, out: Path = Path("build/check"), expected: Path | None = None
+) -> int:
     """Execute the notebooks and check the numbers they record against the gates.
 
-    Exit status 1 if a gate fails, 2 if a notebook could not run.
+    The notebooks are those of the suite, or any others, given by their paths. Beside the report
+    stand results.json and junit.xml. Exit status 1 if a gate fails, 2 if a notebook could not run.
 
     Args:
-        execution: What to execute, and how.
+        execution: What to execute, and how. For notebooks that are not the suite's, --profile is
+            a TOML file with the values of parameters.
         out: Folder for the executed notebooks and the report.
+        expected: The file of gates for notebooks that are not the suite's. Default: expected.toml
+            beside them.
     """
     from vqlib import suite
+    from vqlib.suite import lineup
 
+    if expected is not None or not all(map(lineup.is_of_a_suite, execution.notebooks)):
+        return _close(out, suite.check(**execution.foreign(out, expected)))
     return _close(out, suite.check(**execution.options(out)))
+
+
+@app.command
+def expect(execution: Chosen = EVERYTHING, out: Path | None = None) -> int:
+    """Write a first file of gates for notebooks that have none, from one execution of each.
+
+    Never overwrites a file. Exit status 2 if a notebook could not run or recorded nothing.
+
+    Args:
+        execution: What to execute, and how. --profile is a TOML file with the values of parameters.
+        out: The file to write. Default: expected.toml beside the notebooks.
+    """
+    from vqlib import suite
+    from vqlib.suite import expecting, foreign
+
+    paths = execution.paths()
+    place = out or foreign.expected_beside(paths)
+    profile = execution.profile and Path(execution.profile)
+    results = suite.expect(paths, place, profile=profile, progress=True, **execution.how())
+    _print_failures(results)
+    if any(result.error for result in results):
+        return 2
+    print("one execution is a start only; what you decide now:")
+    print(*(f"  - {line}" for line in expecting.DECIDE), "", place, sep="\n")
+    return 0
+
+
+@app.command
+def diff(
+    before: Annotated[Path, tyro.conf.Positional], after: Annotated[Path, tyro.conf.Positional]
+) -> int:
+    """Say what changed from one report to another, in verdicts and in numbers.
+
+    Exit status 1 if a gate or a notebook that passed no longer does, 2 if a report cannot be read.
+
+    Args:
+        before: The folder of a report, the folder that check or run wrote it into, or its
+            results.json.
+        after: The same, of the later report.
+    """
+    from vqlib.suite import difference
+
+    found = difference.between(before, after)
+    print(found)
+    return int(found.worse)
 
 
 @app.command
@@ -278,9 +354,26 @@ def diagnose(
 
 def _mapped(pairs: Sequence[str]) -> dict[str, str]:
     """{quantity: column} of "quantity=column". Raises SettingsError for anything else."""
+    return _split(pairs, "--map: expected QUANTITY=COLUMN")
+
+
+def _bound(pairs: Sequence[str]) -> dict[str, object]:
+    """{name: value} of "name=value", the value as in a profile; text needs no quotes."""
+    split = _split(pairs, "--set: expected NAME=VALUE")
+    return {name: _value(text) for name, text in split.items()}
+
+
+def _value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _split(pairs: Sequence[str], expected: str) -> dict[str, str]:
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
-        raise SettingsError(f"--map: expected QUANTITY=COLUMN, got {wrong[0]!r}")
+        raise SettingsError(f"{expected}, got {wrong[0]!r}")
     return dict(pair.split("=", 1) for pair in pairs)
 
 

@@ -94,9 +94,12 @@ def test_every_problem_gets_its_line(here, capsys):
     assert len(lines) == 2 and all(line.startswith("error: profile quick: ") for line in lines)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["run", "--profile", "quik"], ["runn"], ["run", "--outt", "x"]]
-)
+def test_a_profile_that_is_not_there_ends_with_2(here, capsys):
+    assert cli.main(["run", "--profile", "quik"]) == 2
+    assert "there is no profile `quik` - did you mean `quick`?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["runn"], ["run", "--outt", "x"]])
 def test_bad_flags_end_with_2(here, arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -55,6 +56,19 @@ def test_what_is_measured(results):
     assert 400 < results["02_memory"].cost.memory_mb < 650
     assert 20 < results["01_seconds"].cost.memory_mb < 350
     assert 0.3 <= results["04_output"].cost.output_mb < 0.301
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system keeps no peak")
+def test_a_peak_between_two_looks_is_not_missed():
+    code = "a = b'x' * 300_000_000; del a; print('freed', flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        process.stdout.readline()
+        meter = MemoryMeter()
+        with meter.follow(process.pid):
+            pass
+        process.communicate(b"\n")
+    assert meter.peak > 300_000_000
 
 
 def test_a_process_that_is_gone_has_no_memory():

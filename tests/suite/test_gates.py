@@ -44,6 +44,8 @@ def test_a_gate_at_its_bounds(bounds, good, bad):
         ({"min": 1, "max": 2}, "1 to 2"),
         ({"equals": 2, "tolerance": 0.5}, "= 2 ± 0.5"),
         ({"equals": 2, "tolerance": 0}, "= 2"),
+        ({"equals": True}, "= yes"),
+        ({"equals": False}, "= no"),
     ],
 )
 def test_a_gate_in_words(bounds, text):

@@ -152,14 +152,14 @@ def test_the_report_stands_and_nothing_else_is_left(ran):
 )
 def test_scrubbing_replaces_whole_names_only(tmp_path, text, hidden):
     notebook = nbformat.v4.new_notebook(metadata={"note": text.format(r=tmp_path)})
-    clean = executing.scrub(notebook, tmp_path / "notebooks" / "01_a.ipynb")
+    clean = executing.scrub(notebook, tmp_path)
     assert clean.metadata.note == hidden.format(r=tmp_path)
 
 
 def test_scrubbing_knows_an_environment_inside_the_repository(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     notebook = nbformat.v4.new_notebook(metadata={"note": f"{tmp_path}/.venv/lib {tmp_path}/a"})
-    clean = executing.scrub(notebook, tmp_path / "notebooks" / "01_a.ipynb")
+    clean = executing.scrub(notebook, tmp_path)
     assert clean.metadata.note == "<python>/lib ./a"
 
 

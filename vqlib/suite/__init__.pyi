@@ -1,4 +1,5 @@
 from .errors import SuiteError as SuiteError
+from .expecting import expect as expect
 from .gates import gates_without_control as gates_without_control
 from .lineup import find as find
 from .lineup import load_expected as load_expected
@@ -6,6 +7,7 @@ from .lineup import names as names
 from .results import ControlResult as ControlResult
 from .results import Result as Result
 from .run import check as check
+from .run import execute as execute
 from .run import run as run
 from .run import run_controls as run_controls
 from .run import status as status

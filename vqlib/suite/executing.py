@@ -35,11 +35,16 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """A notebook to execute: `name` is what it is called in the output."""
+    """A notebook to execute: `name` is what it is called in the output.
+
+    In the executed notebook the path of the folder `home` reads ``.``; None: the repository's, the
+    folder above the notebook's own.
+    """
 
     name: str
     source: Path
     parameters: Mapping[str, object]
+    home: Path | None = None
 
     @property
     def cells(self) -> int:
@@ -121,7 +126,8 @@ def _finish(
     plan: Plan, path: Path, seconds: float, memory: int | None, trouble: str | None
 ) -> Execution:
     reached = path if path.exists() else plan.source
-    notebook = scrub(nbformat.read(reached, as_version=4), plan.source)
+    home = plan.home or plan.source.resolve().parent.parent
+    notebook = scrub(nbformat.read(reached, as_version=4), home)
     nbformat.write(notebook, path)
     found = ([trouble] if trouble else []) + list(errors(notebook))
     memory_mb = None if memory is None else memory / MB
@@ -154,12 +160,12 @@ def _describe(output: Mapping, where: str) -> str:
     return f"{what} ({where})\n{traceback}".strip()
 
 
-def scrub(notebook: NotebookNode, source: Path) -> NotebookNode:
-    """The notebook without a path of this machine: papermill's, the repository's, Python's."""
+def scrub(notebook: NotebookNode, home: Path) -> NotebookNode:
+    """The notebook without a path of this machine: papermill's, that of `home`, Python's."""
     for key in ("input_path", "output_path", "environment_variables"):
         notebook.metadata.get("papermill", {}).pop(key, None)
     names = {
-        source.resolve().parent.parent: ".",
+        home.resolve(): ".",
         places.PARENT: ".",
         Path(sys.prefix): "<python>",
         Path(sys.base_prefix): "<python>",

@@ -62,6 +62,8 @@ class Gate:
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
     def __str__(self) -> str:
+        if isinstance(self.equals, bool):
+            return "= yes" if self.equals else "= no"
         if self.equals is not None:
             return f"= {self.equals:g}" + (f" ± {self.tolerance:g}" if self.tolerance else "")
         if self.min is None:
@@ -100,6 +102,7 @@ class Expected:
     claims: dict[tuple[str, str], str] = field(default_factory=dict)  #: (notebook, record) -> claim
     #: like `records`, for what the execution costs
     budgets: dict[str, dict[str, dict[str, Gate]]] = field(default_factory=dict)
+    name: str | None = "expected.toml"  #: the file; None: there is none yet, any record is welcome
 
     def judge(
         self,
@@ -122,6 +125,8 @@ class Expected:
 
     def mismatches(self, notebook: str, recorded: Iterable[str]) -> list[str]:
         """A sentence for each record that is missing or not listed."""
+        if self.name is None:
+            return []
         expected, recorded = self.records.get(notebook, {}), set(recorded)
         missing = [
             f"record `{name}` is expected, but was not made"
@@ -130,7 +135,7 @@ class Expected:
             if name not in recorded and (notebook, name) not in self.optional
         ]
         unexpected = [
-            f"record `{name}` was made, but expected.toml does not list it"
+            f"record `{name}` was made, but {self.name} does not list it"
             for name in sorted(recorded - set(expected))
         ]
         return missing + unexpected
@@ -169,7 +174,7 @@ def load(path: Path, notebooks: Iterable[str], profiles: Iterable[str]) -> Expec
         budgets[notebook] = _budget(notebook, limits, profiles, problems)
     if problems:
         raise SuiteError(f"{path.name}: {problem}" for problem in problems)
-    return Expected(records, tuple(controls), frozenset(optional), claims, budgets)
+    return Expected(records, tuple(controls), frozenset(optional), claims, budgets, path.name)
 
 
 def _table(table: dict, key: str, where: str, problems: list[str]) -> dict:

@@ -9,18 +9,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
-
 from vqlib.quantization.names import near
 from vqlib.suite import gates, profiles
+from vqlib.suite.cellcode import unread
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
 from vqlib.suite.gates import Expected
-from vqlib.suite.reads import unread
 from vqlib.training import places
 
 PATTERN = "[0-9][0-9]_*.ipynb"
@@ -28,17 +26,26 @@ PATTERN = "[0-9][0-9]_*.ipynb"
 
 @dataclass(frozen=True)
 class Lineup:
-    """A folder of notebooks, read and checked: what runs with which values, what must result."""
+    """Notebooks, read and checked: what runs with which values, and what must result.
+
+    `foreign`: they are not the suite's, but lie anywhere (see `vqlib.suite.foreign`).
+    """
 
     sources: dict[str, Path]
     values: dict[str, dict[str, object]]
     expected: Expected
     profile: str
     selected: list[str]
+    foreign: bool = False
 
     def plans(self) -> list[Plan]:
         """What a plain run executes."""
-        return [Plan(name, self.sources[name], self.values[name]) for name in self.selected]
+        return [self.plan(name, name, self.values[name]) for name in self.selected]
+
+    def plan(self, name: str, notebook: str, values: Mapping[str, object]) -> Plan:
+        """To execute `notebook` with `values`, called `name` in the output."""
+        source = self.sources[notebook]
+        return Plan(name, source, values, source.parent if self.foreign else None)
 
 
 def directory_of(notebooks: Sequence[Path] | None, directory: Path | None = None) -> Path:
@@ -81,6 +88,16 @@ def find(wanted: Sequence[str], directory: Path | None = None) -> list[Path]:
     return found
 
 
+def is_of_a_suite(name: str) -> bool:
+    """Whether `name` means a notebook of a suite: it is no path, or its folder has profiles."""
+    path = Path(name)
+    if path.suffix != ".ipynb":
+        return True
+    folder = directory_of([path] if path.exists() else None)
+    inside = (folder / path.name).exists() and path.match(PATTERN)
+    return inside and bool(profiles.available(folder))
+
+
 def _matches(name: str, known: Mapping[str, Path]) -> list[Path]:
     path = Path(name)
     if path.suffix == ".ipynb":
@@ -121,21 +138,38 @@ def load(
     unknown = [name for name in selected if name not in sources]
     if unknown:
         raise SuiteError(f"there is no notebook `{n}`{near(n, sources)}" for n in unknown)
-    parameters = _parameters(sources, set(selected))
+    tables = profiles.load(directory, profile)
+    parameters = read_parameters(sources, set(selected), profiles.declared)
+    expected = load_expected(directory)
+    return assemble(sources, selected, parameters, expected, profile, tables, overrides)
 
-    def resolve(tables, source):
-        values = profiles.resolve(tables, parameters, source=source, selected=set(selected))
+
+def assemble(
+    sources: Mapping[str, Path],
+    selected: Sequence[str],
+    parameters: Mapping[str, Mapping[str, object]],
+    expected: Expected,
+    profile: str,
+    tables: Mapping[str, Mapping[str, object]],
+    overrides: Mapping[str, Mapping[str, object]] | None,
+    *,
+    foreign: bool = False,
+) -> Lineup:
+    """What was read, put together: the profile's `tables`, `overrides` and controls are checked
+    against the `parameters` that the notebooks declare and read. Raises SuiteError."""
+
+    def resolve(given, source):
+        values = profiles.resolve(given, parameters, source=source, selected=set(selected))
         check_reads({sources[name]: values[name] for name in selected}, source)
         return values
 
-    values = resolve(profiles.load(directory, profile), f"profile {profile}")
+    values = resolve(tables, f"profile {profile}")
     for name, given in resolve(overrides or {}, "overrides").items():
         values[name].update(given)
-    expected = load_expected(directory)
     for control in expected.controls:
         planted = {control.notebook: control.parameters}
-        resolve(planted, f"expected.toml: control {control.name}")
-    return Lineup(sources, values, expected, profile, selected)
+        resolve(planted, f"{expected.name}: control {control.name}")
+    return Lineup(dict(sources), values, expected, profile, list(selected), foreign)
 
 
 def check_reads(bound: Mapping[Path, Mapping[str, object]], source: str) -> None:
@@ -145,19 +179,21 @@ def check_reads(bound: Mapping[Path, Mapping[str, object]], source: str) -> None
         "expected a parameter that the notebook uses"
         for path, values in bound.items()
         if values
-        for name in unread(nbformat.read(path, as_version=4), values)
+        for name in unread(profiles.read(path), values)
     ]
     if problems:
         raise SuiteError(problems)
 
 
-def _parameters(sources: Mapping[str, Path], selected: set[str]) -> dict[str, dict[str, object]]:
+def read_parameters(
+    sources: Mapping[str, Path], selected: set[str], declared: Callable[[Path], dict[str, object]]
+) -> dict[str, dict[str, object]]:
     """What each notebook declares; one that is not selected may still be half-written."""
     found, problems = {}, []
     for name, path in sources.items():
         found[name] = {}
         try:
-            found[name] = profiles.declared(path)
+            found[name] = declared(path)
         except SuiteError as error:
             problems += error.problems if name in selected else []
     if problems:

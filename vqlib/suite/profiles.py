@@ -34,15 +34,7 @@ def declared(path: Path) -> dict[str, object]:
     Raises SuiteError if the notebook cannot be read, does not have exactly one cell tagged
     ``parameters``, or if that cell holds anything but assignments of literals.
     """
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except Exception as error:  # nbformat lets many kinds through; all mean the same here
-        raise SuiteError(f"{path.name}: not a readable notebook: {error}") from None
-    tagged = [
-        cell
-        for cell in notebook.cells
-        if cell.cell_type == "code" and TAG in cell.metadata.get("tags", ())
-    ]
+    tagged = _tagged(read(path))
     if len(tagged) != 1:
         raise SuiteError(
             f"{path.name}: expected exactly one code cell tagged `{TAG}`, found {len(tagged)}"
@@ -50,15 +42,58 @@ def declared(path: Path) -> dict[str, object]:
     return _assignments(path.name, tagged[0].source)
 
 
+def declared_loosely(path: Path) -> dict[str, object]:
+    """As `declared`, of a notebook that owes us nothing: no such cell, or any code in it.
+
+    A parameter whose default is computed has the default None here, which any value fits.
+    """
+    tagged = _tagged(read(path))
+    if len(tagged) > 1:
+        raise SuiteError(
+            f"{path.name}: expected at most one code cell tagged `{TAG}`, found {len(tagged)}"
+        )
+    found: dict[str, object] = {}
+    for node in _parsed(path.name, tagged[0].source).body if tagged else ():
+        name = _target(node)
+        if name is not None:
+            try:
+                found[name] = ast.literal_eval(node.value)
+            except (ValueError, TypeError):
+                found[name] = None
+    return found
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """The notebook at `path`. Raises SuiteError if it is missing or cannot be read."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except FileNotFoundError:
+        raise SuiteError(f"{path}: there is no such file") from None
+    except Exception as error:  # nbformat lets many kinds through; all mean the same here
+        raise SuiteError(f"{path.name}: not a readable notebook: {error}") from None
+
+
+def _tagged(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and TAG in cell.metadata.get("tags", ())
+    ]
+
+
+def _parsed(notebook: str, source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        where = f"{notebook}: the cell tagged `{TAG}`"
+        raise SuiteError(f"{where}: line {error.lineno} is not Python: {error.msg}") from None
+
+
 def _assignments(notebook: str, source: str) -> dict[str, object]:
     where = f"{notebook}: the cell tagged `{TAG}`"
-    try:
-        tree = ast.parse(source)
-    except SyntaxError as error:
-        raise SuiteError(f"{where}: line {error.lineno} is not Python: {error.msg}") from None
     found: dict[str, object] = {}
     problems = []
-    for node in tree.body:
+    for node in _parsed(notebook, source).body:
         line = f"line {node.lineno}, `{ast.unparse(node).splitlines()[0]}`"
         name = _target(node)
         if name is None:
@@ -98,11 +133,16 @@ def load(directory: Path, profile: str) -> dict[str, dict[str, object]]:
     """
     if profile not in available(directory):
         raise SuiteError(f"there is no profile `{profile}`{near(profile, available(directory))}")
-    tables = read_toml(directory / "profiles" / f"{profile}.toml")
+    return tables_of(directory / "profiles" / f"{profile}.toml")
+
+
+def tables_of(path: Path) -> dict[str, dict[str, object]]:
+    """The tables of a profile's file. Raises SuiteError if it holds anything else."""
+    tables = read_toml(path)
     loose = [name for name, table in tables.items() if not isinstance(table, dict)]
     if loose:
         raise SuiteError(
-            f"profile {profile}: `{name}` is outside a table; expected [{COMMON}] or a "
+            f"profile {path.stem}: `{name}` is outside a table; expected [{COMMON}] or a "
             "notebook's name above it"
             for name in loose
         )

@@ -19,7 +19,7 @@ import nbformat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from vqlib.suite import pages, tables
+from vqlib.suite import cellcode, junit, pages, profiles, tables
 from vqlib.suite.kernels import cores
 from vqlib.training import places
 
@@ -28,16 +28,23 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 RESULTS = "results.json"
+HEADING = "Codebook collapse, before and after"
 Cells = dict[str, dict[str, str]]  # {notebook: {record: HTML id of the cell that made it}}
 
 
 def write(
-    results: Sequence[Result], folder: Path, *, profile: str, first: bool | None = None
+    results: Sequence[Result],
+    folder: Path,
+    *,
+    profile: str,
+    first: bool | None = None,
+    sources: Sequence[Path] | None = None,
 ) -> Path:
     """Write the report of `results` into `folder`, which must not exist; returns `folder`.
 
-    `first`: whether the cache of runs was empty before, if that is known. Beside the pages stands
-    ``results.json``, the same for programs.
+    `first`: whether the cache of runs was empty before, if that is known. `sources`: the notebooks,
+    if they are not the suite's. Beside the pages stand ``results.json``, the same for programs, and
+    ``junit.xml``, for the pages of a build server.
     """
     folder.mkdir(parents=True)
     (folder / "notebooks").mkdir()
@@ -45,7 +52,7 @@ def write(
     titles = {name: pages.title(notebook, name) for name, notebook in notebooks.items()}
     environment = _environment()
     cells = {name: pages.recording_cells(notebook) for name, notebook in notebooks.items()}
-    about = provenance(profile, first)
+    about = provenance(profile, first, sources)
     for i, result in enumerate(results):
         notebook = notebooks[result.notebook]
         text = environment.get_template("notebook.html.j2").render(
@@ -58,6 +65,7 @@ def write(
         )
         _save(folder / "notebooks" / f"{result.notebook}.html", text)
     index = environment.get_template("index.html.j2").render(
+        heading=HEADING if sources is None else _heading(titles),
         results=results,
         failures=[result for result in results if result.error],
         verdicts=_verdicts(results),
@@ -69,6 +77,7 @@ def write(
     )
     _save(folder / "index.html", index)
     _save(folder / RESULTS, _json(results, about, cells))
+    junit.write(results, folder / "junit.xml")
     return folder
 
 
@@ -80,15 +89,21 @@ def passed(folder: Path) -> bool:
         return False
 
 
-def provenance(profile: str, first: bool | None = None) -> dict[str, str]:
-    """What a number in the report depends on, as label -> text."""
+def provenance(
+    profile: str, first: bool | None = None, sources: Sequence[Path] | None = None
+) -> dict[str, str]:
+    """What a number in the report depends on, as label -> text.
+
+    `sources`: notebooks that are not the suite's; then their repository's commit counts, and the
+    packages that they import.
+    """
     now = datetime.datetime.now(datetime.UTC)
     about = {
         "Profile": profile,
         "Date": now.strftime("%Y-%m-%d %H:%M UTC"),
-        "Commit": _commit(),
+        "Commit": _commit(_checkout() if sources is None else sources[0].resolve().parent),
         "vqlib": _version("vqlib"),
-        "PyTorch": _version("torch"),
+        **({"PyTorch": _version("torch")} if sources is None else _imported(sources)),
         "Python": platform.python_version(),
         "System": f"{platform.system()} {platform.machine()}",
         "Cores": str(cores()),
@@ -174,13 +189,30 @@ def _json(results: Sequence[Result], about: dict[str, str], cells: Cells) -> str
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _commit() -> str:
-    """The commit of the checkout that vqlib runs from; empty if it is not a checkout."""
-    if not (places.PARENT / ".git").exists():
+def _heading(titles: dict[str, str]) -> str:
+    return next(iter(titles.values())) if len(titles) == 1 else f"{len(titles)} notebooks"
+
+
+def _imported(sources: Sequence[Path]) -> dict[str, str]:
+    """{distribution: version} of what the code of the notebooks imports by name."""
+    modules = set().union(*(cellcode.imports(profiles.read(path)) for path in sources))
+    known = metadata.packages_distributions()
+    names = {name for module in modules for name in known.get(module, ())}
+    return {name: _version(name) for name in sorted(names, key=str.lower)}
+
+
+def _checkout() -> Path | None:
+    """The checkout that vqlib runs from; an environment inside another repository is none."""
+    return places.PARENT if (places.PARENT / ".git").exists() else None
+
+
+def _commit(folder: Path | None) -> str:
+    """The commit of the repository that `folder` lies in; empty if there is none."""
+    if folder is None:
         return ""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(places.PARENT), *arguments]
+        command = ["git", "-C", str(folder), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
 

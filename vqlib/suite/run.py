@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from vqlib.suite import executing, lineup, records, report, tables
+from vqlib.suite import executing, foreign, lineup, records, report, tables
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
 from vqlib.suite.gates import Control
@@ -34,7 +34,7 @@ PASSED, GATE_FAILED, COULD_NOT_RUN = 0, 1, 2
 
 def run(
     notebooks: Sequence[Path] | None,
-    profile: str,
+    profile: str | Path | None,
     out: Path,
     *,
     overrides: Mapping[str, Mapping[str, object]] | None = None,
@@ -42,8 +42,12 @@ def run(
     progress: bool = True,
     directory: Path | None = None,
     timeout: float = TIMEOUT,
+    expected: Path | None = None,
 ) -> list[Result]:
     """Execute notebooks (None: all), `jobs` at once, and write ``out/report/index.html``.
+
+    With `expected`, a file of gates, the notebooks may lie anywhere, and `profile` is a file or
+    None (see `vqlib.suite.foreign`). Else they are the suite's, and `profile` is a name.
 
     `overrides` has the shape of a profile and wins over it: ``{"common": {...}, stem: {...}}``.
     `timeout` is in seconds for each notebook. Executed notebooks go to ``out/notebooks``. The
@@ -53,13 +57,19 @@ def run(
     `Result.gates`. Raises SuiteError, before anything runs, if the notebooks, the profile or
     expected.toml are malformed; KeyboardInterrupt after the kernels are stopped.
     """
-    suite = lineup.load(notebooks, profile, directory, overrides)
+    if expected is None:
+        suite = lineup.load(notebooks, profile, directory, overrides)
+    else:
+        suite = foreign.load(notebooks or (), expected, profile, overrides)
     out = Path(out)
-    first = not _runs_are_kept()
+    first = None if suite.foreign else not _runs_are_kept()
     with _scratch(out) as scratch:
         results = _execute(suite, suite.plans(), scratch, jobs, progress, timeout)
         results = _keep_notebooks(results, out / "notebooks")
-        new = report.write(results, scratch / "report", profile=profile, first=first)
+        sources = [suite.sources[name] for name in suite.selected] if suite.foreign else None
+        new = report.write(
+            results, scratch / "report", profile=suite.profile, first=first, sources=sources
+        )
         _keep_report(new, out / "report")
     return results
 
@@ -74,7 +84,17 @@ def check(notebooks: Sequence[Path] | None, profile: str, out: Path, **options) 
     if any(result.error for result in results):
         print(tables.failures_text(results), file=sys.stderr)
     print(tables.gates_text(results))
+    if tables.claims_text(results):
+        print(f"\n{tables.claims_text(results)}")
     return status(results, gates=True)
+
+
+def execute(
+    suite: Lineup, *, jobs: int = 1, progress: bool = False, timeout: float = TIMEOUT
+) -> list[Result]:
+    """Execute what `suite` selects, and keep nothing: `Result.executed` is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="vqlib-") as scratch:
+        return _execute(suite, suite.plans(), Path(scratch), jobs, progress, timeout)
 
 
 def status(results: Sequence[Result], *, gates: bool) -> int:
@@ -106,7 +126,7 @@ def run_controls(
         if control.notebook in suite.selected and _guarded(control, suite):
             values = suite.values[control.notebook] | control.parameters
             name = f"{control.notebook}--{control.name}"
-            planted[name] = (control, Plan(name, suite.sources[control.notebook], values))
+            planted[name] = (control, suite.plan(name, control.notebook, values))
     with _scratch(Path(out)) as scratch:
         plans = [plan for _, plan in planted.values()]
         results = _execute(suite, plans, scratch, jobs, progress, timeout)

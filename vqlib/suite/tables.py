@@ -116,7 +116,7 @@ def value_text(name: str, value: float | None) -> str:
 
 def gate_text(name: str, gate) -> str:
     """The gate in the record's own unit."""
-    if not is_percent(name):
+    if not is_percent(name) or isinstance(gate.equals, bool):
         return str(gate)
 
     def show(value):
@@ -131,6 +131,12 @@ def gate_text(name: str, gate) -> str:
     return f"{show(gate.min)} to {show(gate.max)}"
 
 
+def verdict_sentence(verdict) -> str:
+    """What a gate says of its value, exactly: ``x is 0.52; expected ≥ 0.65``."""
+    value = "not known" if verdict.value is None else f"{verdict.value:.6g}"
+    return f"{verdict.record} is {value}; expected {verdict.gate}"
+
+
 def verdict_text(passed: bool | None) -> str:
     """The outcome of a gate in a word."""
     return {True: "pass", False: "FAIL", None: "not run"}[passed]
@@ -139,7 +145,7 @@ def verdict_text(passed: bool | None) -> str:
 def before_after_text(results: Sequence[Result]) -> str:
     """The before/after table for a terminal; empty if there is no pair."""
     rows = [(p.label, p.before_text, p.after_text, p.change) for p in pairs(results)]
-    return _text(rows, ("before", "after", "change")) if rows else ""
+    return aligned(rows, ("before", "after", "change")) if rows else ""
 
 
 def gates_text(results: Sequence[Result]) -> str:
@@ -155,7 +161,7 @@ def gates_text(results: Sequence[Result]) -> str:
         for r in results
         for v in r.gates
     ]
-    return _text(rows, ("value", "gate", "result")) if rows else "no gate in this profile"
+    return aligned(rows, ("value", "gate", "result")) if rows else "no gate in this profile"
 
 
 def gates_summary(results: Sequence[Result]) -> str:
@@ -167,6 +173,16 @@ def gates_summary(results: Sequence[Result]) -> str:
     return _plain(f"{text}; red: {', '.join(red)}" if red else text)
 
 
+def claims_text(results: Sequence[Result]) -> str:
+    """What is in doubt: a line for each gate that fails and says which claim it guards."""
+    return "\n".join(
+        _plain(f"{result.notebook}: {verdict.record} guards the claim: {verdict.claim}")
+        for result in results
+        for verdict in result.gates
+        if verdict.passed is False and verdict.claim
+    )
+
+
 def failures_text(results: Sequence[Result]) -> str:
     """Each notebook that failed, with its traceback; empty if none did."""
     return "\n\n".join(
@@ -174,7 +190,7 @@ def failures_text(results: Sequence[Result]) -> str:
     )
 
 
-def _text(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
+def aligned(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
     """Aligned: what names a row flush left and without a header, the ``columns`` flush right."""
     plain = pd.DataFrame([[_plain(cell) for cell in row] for row in rows])
     table = plain.set_index(list(plain.columns[: -len(columns)]))

@@ -1,4 +1,4 @@
-"""vqlib.suite.reads: what counts as a read of a parameter, and what does not."""
+"""vqlib.suite.cellcode: what counts as a read of a parameter, and what does not."""
 
 import nbformat
 import pytest
@@ -7,7 +7,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tests import NOTEBOOKS
 from tests.suite.tiny_suite import parameters
 from vqlib.suite import profiles
-from vqlib.suite.reads import unread
+from vqlib.suite.cellcode import unread
 
 DEEP = """\
 def outer():

@@ -1,10 +1,11 @@
-"""Which parameters a notebook never reads: binding one of them changes nothing.
+"""What the code of a notebook says before it runs: which parameters it never reads, its imports.
 
-A value that papermill injects takes effect only in code that runs after it: in a later cell, or in
-a function that an earlier cell defined and that looks the name up when it is called. What counts
-as a read is a global name that is loaded (in an f-string, a default or a nested function too), a
-name that is mentioned in a magic or a shell line, and ``@name`` in a string, as pandas' ``query``
-has it. A plain assignment on the top level ends the search, for the value is gone then.
+Binding a parameter that is never read changes nothing. A value that papermill injects takes effect
+only in code that runs after it: in a later cell, or in a function that an earlier cell defined and
+that looks the name up when it is called. What counts as a read is a global name that is loaded (in
+an f-string, a default or a nested function too), a name that is mentioned in a magic or a shell
+line, and ``@name`` in a string, as pandas' ``query`` has it. A plain assignment on the top level
+ends the search, for the value is gone then.
 
 Code that looks names up by itself (``globals()``, ``eval``, ``%run -i``) may read any.
 """
@@ -30,6 +31,18 @@ def unread(notebook: NotebookNode, names: Iterable[str]) -> list[str]:
     if any(_looks_up(tree) for tree, _ in statements):
         return []
     return [name for name in names if not _is_read(name, statements)]
+
+
+def imports(notebook: NotebookNode) -> set[str]:
+    """The top-level names of the modules that the code cells import."""
+    found = set()
+    for tree, _ in _statements(notebook):
+        for node in ast.walk(tree) if isinstance(tree, ast.AST) else ():
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found
 
 
 def _statements(notebook: NotebookNode) -> Iterator[tuple[ast.stmt | str, bool]]:

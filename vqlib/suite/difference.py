@@ -1,0 +1,143 @@
+"""What changed between two reports: in verdicts, in numbers, and in what the numbers depend on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vqlib.suite import report, tables
+from vqlib.suite.costs import Cost
+from vqlib.suite.errors import SuiteError
+
+NOTICED = 0.10  # a cost that moves by less is no news
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that is not the same in both reports, as text."""
+
+    notebook: str
+    what: str
+    before: str
+    after: str
+    note: str = ""  #: "WORSE" for a verdict, the relative change for a number
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All that changed; what is the same in both reports is left out."""
+
+    verdicts: Sequence[Change]
+    numbers: Sequence[Change]
+    context: Sequence[Change]
+
+    @property
+    def worse(self) -> bool:
+        """Whether something that passed no longer does."""
+        return any(change.note for change in self.verdicts)
+
+    def __str__(self) -> str:
+        parts = {
+            "verdicts": self.verdicts,
+            "numbers": self.numbers,
+            "what they depend on": self.context,
+        }
+        return "\n\n".join(f"{name}: {_text(changes)}" for name, changes in parts.items())
+
+
+def between(before: Path, after: Path) -> Difference:
+    """Compare two reports, each given as its folder, the folder around it, or its results.json.
+
+    Raises SuiteError if one of them is not there or is no report.
+    """
+    old, new = _read(before), _read(after)
+    verdicts, numbers = [], []
+    context = list(_context("", old["provenance"], new["provenance"]))
+    for name in dict.fromkeys([*old["notebooks"], *new["notebooks"]]):
+        pair = old["notebooks"].get(name), new["notebooks"].get(name)
+        if None in pair:
+            here = ["not there" if one is None else "there" for one in pair]
+            note = "" if pair[0] is None else "WORSE"
+            verdicts.append(Change(name, "the notebook", *here, note))
+            continue
+        verdicts += _verdicts(name, *pair)
+        numbers += _numbers(name, *pair)
+        context += _context(name, *(one["parameters"] for one in pair))
+    return Difference(verdicts, numbers, context)
+
+
+def _read(place: Path) -> dict:
+    """The content of results.json, with notebooks and gates by name."""
+    tried = [place, place / report.RESULTS, place / "report" / report.RESULTS]
+    file = next((path for path in tried if path.is_file()), None)
+    if file is None:
+        raise SuiteError(f"{place}: expected a report, found no {report.RESULTS} in it")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content["notebooks"] = {one["notebook"]: one for one in content["notebooks"]}
+        for one in content["notebooks"].values():
+            one["gates"] = {gate["record"]: gate for gate in one["gates"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SuiteError(f"{file}: not the results of a report: {error!r}") from None
+    return content
+
+
+def _verdicts(notebook: str, old: dict, new: dict) -> Iterator[Change]:
+    """Whether it ran, and each gate."""
+    if bool(old["error"]) != bool(new["error"]):
+        ran = ["failed" if one["error"] else "ran" for one in (old, new)]
+        yield Change(notebook, "the notebook", *ran, "WORSE" if new["error"] else "")
+    for record in dict.fromkeys([*old["gates"], *new["gates"]]):
+        gates = [one["gates"].get(record) for one in (old, new)]
+        passed = [gate is not None and gate["passed"] is True for gate in gates]
+        before, after = map(_verdict, gates)
+        if before != after:
+            yield Change(
+                notebook, record, before, after, "WORSE" if passed == [True, False] else ""
+            )
+
+
+def _verdict(gate: dict | None) -> str:
+    return "no gate" if gate is None else f"{tables.verdict_text(gate['passed'])} ({gate['gate']})"
+
+
+def _numbers(notebook: str, old: dict, new: dict) -> Iterator[Change]:
+    """Each record that differs, then the costs that differ by more than `NOTICED`."""
+    for record in dict.fromkeys([*old["records"], *new["records"]]):
+        a, b = old["records"].get(record), new["records"].get(record)
+        if a != b:
+            yield Change(notebook, record, _exact(a), _exact(b), _relative(a, b))
+    for cost in Cost.__dataclass_fields__:
+        a, b = old.get(cost), new.get(cost)
+        if a and b and abs(b - a) > NOTICED * a:
+            yield Change(notebook, cost, f"{a:.3g}", f"{b:.3g}", _relative(a, b))
+
+
+def _exact(value: float | None) -> str:
+    """With enough digits to see a small change."""
+    if value is None:
+        return NONE
+    return tables.value_text("", value) if isinstance(value, bool) else f"{value:.6g}"
+
+
+def _relative(a: float | None, b: float | None) -> str:
+    if a is None or b is None or not a or isinstance(a, bool) or isinstance(b, bool):
+        return ""
+    return tables.Pair("", "", a, b).change
+
+
+def _context(notebook: str, old: dict, new: dict) -> Iterator[Change]:
+    """Provenance or parameters; the date always differs."""
+    for name in dict.fromkeys([*old, *new]):
+        if name != "Date" and old.get(name) != new.get(name):
+            yield Change(notebook, name, str(old.get(name, NONE)), str(new.get(name, NONE)))
+
+
+def _text(changes: Sequence[Change]) -> str:
+    if not changes:
+        return "no change"
+    rows = [(c.notebook, c.what, c.before, c.after, c.note) for c in changes]
+    return "\n" + tables.aligned(rows, ("before", "after", ""))
