@@ -113,7 +113,10 @@ def run(execution: Chosen = EVERYTHING, out: Path = Path("build")) -> int:
 
 @app.command
 def check(
-    execution: Chosen = EVERYTHING, out: Path = Path("build/check"), expected: Path | None = None
+    execution: Chosen = EVERYTHING,
+    out: Path = Path("build/check"),
+    expected: Path | None = None,
+    controls: bool = False,
 ) -> int:
     """Execute the notebooks and check the numbers they record against the gates.
 
@@ -126,13 +129,21 @@ def check(
         out: Folder for the executed notebooks and the report.
         expected: The file of gates for notebooks that are not the suite's. Default: expected.toml
             beside them.
+        controls: Also execute each planted fault of the file of gates, without --set; exit status
+            1 if a gate that it must turn red stays green.
     """
     from vqlib import suite
-    from vqlib.suite import lineup
+    from vqlib.suite import lineup, tables
 
-    if expected is not None or not all(map(lineup.is_of_a_suite, execution.notebooks)):
-        return _close(out, suite.check(**execution.foreign(out, expected)))
-    return _close(out, suite.check(**execution.options(out)))
+    ours = expected is None and all(map(lineup.is_of_a_suite, execution.notebooks))
+    options = execution.options(out) if ours else execution.foreign(out, expected)
+    status = suite.check(**options)
+    if controls and status != 2:
+        options.pop("overrides")
+        missed = suite.run_controls(**options)
+        print(f"\n{tables.controls_text(missed)}")
+        status = max(status, int(bool(missed)))
+    return _close(out, status)
 
 
 @app.command

@@ -57,10 +57,7 @@ def run(
     `Result.gates`. Raises SuiteError, before anything runs, if the notebooks, the profile or
     expected.toml are malformed; KeyboardInterrupt after the kernels are stopped.
     """
-    if expected is None:
-        suite = lineup.load(notebooks, profile, directory, overrides)
-    else:
-        suite = foreign.load(notebooks or (), expected, profile, overrides)
+    suite = _load(notebooks, profile, directory, overrides, expected)
     out = Path(out)
     first = None if suite.foreign else not _runs_are_kept()
     with _scratch(out) as scratch:
@@ -106,7 +103,7 @@ def status(results: Sequence[Result], *, gates: bool) -> int:
 
 
 def run_controls(
-    profile: str,
+    profile: str | Path | None,
     out: Path,
     *,
     notebooks: Sequence[Path] | None = None,
@@ -114,13 +111,14 @@ def run_controls(
     progress: bool = True,
     directory: Path | None = None,
     timeout: float = TIMEOUT,
+    expected: Path | None = None,
 ) -> list[ControlResult]:
     """Execute every planted fault of expected.toml; returns the gates that did not go red.
 
     A control is left out if none of its gates exists in `profile`. The executed notebooks go
-    to ``out/controls``. Raises as `run` does.
+    to ``out/controls``. Takes `expected` and raises as `run` does.
     """
-    suite = lineup.load(notebooks, profile, directory)
+    suite = _load(notebooks, profile, directory, None, expected)
     planted = {}
     for control in suite.expected.controls:
         if control.notebook in suite.selected and _guarded(control, suite):
@@ -136,6 +134,12 @@ def run_controls(
         for result in results
         for missed in _not_red(planted[result.notebook][0], result, suite)
     ]
+
+
+def _load(notebooks, profile, directory, overrides, expected) -> Lineup:
+    if expected is None:
+        return lineup.load(notebooks, profile, directory, overrides)
+    return foreign.load(notebooks or (), expected, profile, overrides)
 
 
 def _guarded(control: Control, suite: Lineup) -> list[str]:

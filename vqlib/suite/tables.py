@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 if TYPE_CHECKING:
-    from vqlib.suite.results import Result
+    from vqlib.suite.results import ControlResult, Result
 
 WORDS = {
     "val": "validation",
@@ -181,6 +181,15 @@ def claims_text(results: Sequence[Result]) -> str:
         for verdict in result.gates
         if verdict.passed is False and verdict.claim
     )
+
+
+def controls_text(missed: Sequence[ControlResult]) -> str:
+    """What the planted faults did not break, a line each."""
+    lines = [
+        f"{m.notebook}: the fault {m.control} should turn {m.record} red: {m.reason}"
+        for m in missed
+    ]
+    return "\n".join(map(_plain, lines)) or "each planted fault turned its gates red"
 
 
 def failures_text(results: Sequence[Result]) -> str:
