@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vqlib.suite import report, tables
+from vqlib.suite import tables
 from vqlib.suite.costs import Cost
 from vqlib.suite.errors import SuiteError
+from vqlib.suite.results import RESULTS
 
 NOTICED = 0.10  # a cost that moves by less is no news
 NONE = "–"
@@ -71,10 +72,10 @@ def between(before: Path, after: Path) -> Difference:
 
 def _read(place: Path) -> dict:
     """The content of results.json, with notebooks and gates by name."""
-    tried = [place, place / report.RESULTS, place / "report" / report.RESULTS]
+    tried = [place, place / RESULTS, place / "report" / RESULTS]
     file = next((path for path in tried if path.is_file()), None)
     if file is None:
-        raise SuiteError(f"{place}: expected a report, found no {report.RESULTS} in it")
+        raise SuiteError(f"{place}: expected a report, found no {RESULTS} in it")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         content["notebooks"] = {one["notebook"]: one for one in content["notebooks"]}

@@ -21,13 +21,13 @@ from markupsafe import Markup
 
 from vqlib.suite import cellcode, junit, pages, profiles, tables
 from vqlib.suite.kernels import cores
+from vqlib.suite.results import RESULTS
 from vqlib.training import places
 
 if TYPE_CHECKING:
     from vqlib.suite.results import Result
 
 TEMPLATES = Path(__file__).parent / "templates"
-RESULTS = "results.json"
 HEADING = "Codebook collapse, before and after"
 Cells = dict[str, dict[str, str]]  # {notebook: {record: HTML id of the cell that made it}}
 

@@ -9,6 +9,8 @@ from vqlib.suite import records
 from vqlib.suite.costs import Cost
 from vqlib.suite.gates import Verdict
 
+RESULTS = "results.json"  # in the folder of a report
+
 
 @dataclass(frozen=True)
 class Result:
