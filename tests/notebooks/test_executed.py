@@ -30,3 +30,9 @@ def test_each_planted_fault_turns_its_gates_red(results, tmp_path):
 def test_each_gate_is_broken_by_some_planted_fault():
     expected = suite.load_expected(NOTEBOOKS)
     assert suite.gates_without_control(expected) == []
+
+
+def test_each_gate_says_which_claim_it_guards():
+    expected = suite.load_expected(NOTEBOOKS)
+    gated = {(nb, name) for nb, gates in expected.records.items() for name in gates if gates[name]}
+    assert gated and gated == set(expected.claims)
