@@ -1,7 +1,9 @@
 """Notebooks outside the suite: any path, gates and values in files of their own."""
 
 import json
+import re
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import nbformat
@@ -120,6 +122,38 @@ def test_the_values_of_set_are_those_of_a_profile():
         "f": "two words",
         "g": "x=y",
     }
+
+
+CONTROL = """
+["my churn".controls.{name}]
+parameters = {{ factor = {factor} }}
+must_fail = ["churn/auc"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("factor", "status", "says"),
+    [
+        (0.5, 0, "each planted fault turned its gates red"),
+        (0.9, 1, "the fault mild should turn churn/auc red: 0.72 still passes ≥ 0.7"),
+    ],
+)
+def test_planted_faults_are_planted_on_request(here, factor, status, says, capsys):
+    gates = EXPECTED.replace("mine", "default") + CONTROL.format(name="mild", factor=factor)
+    Path("deep/er/expected.toml").write_text(gates, encoding="utf-8")
+    assert check() == 0
+    assert check("--controls", "--set", "factor=1.1") == status
+    assert says in capsys.readouterr().out
+    assert check("--controls", "--set", "factor=0.1") == 1
+
+
+def test_a_name_that_is_no_plain_address_has_links_that_work(here):
+    write_notebook(here, "50% #2?", "record('a', 1)")
+    Path("expected.toml").write_text('["50% #2?".records]\na = {max = 1}\n', encoding="utf-8")
+    assert cli.main(["check", "50% #2?.ipynb", "--out", "out"]) == 0
+    front = Path("out/report/index.html").read_text(encoding="utf-8")
+    links = {link.partition("#")[0] for link in re.findall(r'href="(notebooks/[^"]*)"', front)}
+    assert [unquote(link) for link in links] == ["notebooks/50% #2?.html"]
 
 
 def test_a_notebook_without_parameters_or_profiles_beside_it(here):
