@@ -7,7 +7,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tests import NOTEBOOKS
 from tests.suite.tiny_suite import parameters
 from vqlib.suite import profiles
-from vqlib.suite.cellcode import unread
+from vqlib.suite.cellcode import read_too_early, unread
 
 DEEP = """\
 def outer():
@@ -103,6 +103,12 @@ def test_only_code_after_the_parameters_counts_or_what_it_calls():
     assert unread(notebook(declared="n = 1\nm = n + 1"), ["n"]) == ["n"]
     assert unread(notebook("f()", before=["def f():\n    return n"]), ["n"]) == []
     assert unread(notebook("f()", before=["def f(n):\n    return n"]), ["n"]) == ["n"]
+
+
+def test_a_line_of_the_parameters_cell_that_reads_comes_too_early():
+    cell = "n = 1\nk = 2\nhalf = (n /\n  2)\ndef f():\n    return k"
+    assert read_too_early(notebook(declared=cell), ["n", "k"]) == {"n": "half = n / 2"}
+    assert read_too_early(notebook("print(n)"), ["n"]) == {}
 
 
 def test_an_earlier_injection_counts_as_none():

@@ -24,7 +24,7 @@ def here(tmp_path, monkeypatch):
     """A notebook in a folder of its own, executed in this process."""
     monkeypatch.setattr(executing, "execute", execute_here)
     monkeypatch.chdir(tmp_path)
-    cell = parameters("import math\nfactor = 1.0\nhalf = factor / 2\nidle = 3")
+    cell = parameters("import math\nfactor = 1.0\ntwo = 2\nhalf = two / 4\nidle = 3")
     write_notebook(tmp_path / "deep" / "er", "my churn", cell, *CHURN, title="Who leaves?")
     return tmp_path
 
@@ -103,6 +103,7 @@ def test_what_a_notebook_imports_is_its_provenance(here):
         ("factor=big", "`factor` = 'big' is a str; expected a float"),
         ("factor", "--set: expected NAME=VALUE, got 'factor'"),
         ("half=3", "`half` is set, but nothing"),  # computed: any value would fit
+        ("two=3", "`two` is set, but `half = two / 4` in the parameters cell has read it before"),
     ],
 )
 def test_a_parameter_that_cannot_act_is_refused_by_name(here, bound, says, capsys):

@@ -33,6 +33,22 @@ def unread(notebook: NotebookNode, names: Iterable[str]) -> list[str]:
     return [name for name in names if not _is_read(name, statements)]
 
 
+def read_too_early(notebook: NotebookNode, names: Iterable[str]) -> dict[str, str]:
+    """{name: line} of those of `names` that the parameters cell itself reads.
+
+    Such a line has run, with the default, before the parameter is set.
+    """
+    found: dict[str, str] = {}
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and PARAMETERS in cell.metadata.get("tags", ()):
+            for tree in _parsed(cell.source):
+                if isinstance(tree, ast.stmt):
+                    table = symtable.symtable(ast.unparse(tree), "cell", "exec")
+                    line = ast.unparse(tree).splitlines()[0]
+                    found |= {name: line for name in names if _loads(table, name)}
+    return found
+
+
 def imports(notebook: NotebookNode) -> set[str]:
     """The top-level names of the modules that the code cells import."""
     found = set()
@@ -55,12 +71,15 @@ def _statements(notebook: NotebookNode) -> Iterator[tuple[ast.stmt | str, bool]]
         tags = cell.metadata.get("tags", ())
         if cell.cell_type != "code" or INJECTED in tags:
             continue
-        try:
-            plain = TransformerManager().transform_cell(cell.source)
-            yield from ((statement, after) for statement in ast.parse(plain).body)
-        except SyntaxError:
-            yield cell.source, after
+        yield from ((statement, after) for statement in _parsed(cell.source))
         after = after or PARAMETERS in tags
+
+
+def _parsed(source: str) -> list[ast.stmt] | list[str]:
+    try:
+        return ast.parse(TransformerManager().transform_cell(source)).body
+    except SyntaxError:
+        return [source]
 
 
 def _is_read(name: str, statements: Iterable[tuple[ast.stmt | str, bool]]) -> bool:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqlib.quantization.names import near
-from vqlib.suite import gates, profiles
-from vqlib.suite.cellcode import unread
+from vqlib.suite import cellcode, gates, profiles
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
 from vqlib.suite.gates import Expected
@@ -173,14 +172,22 @@ def assemble(
 
 
 def check_reads(bound: Mapping[Path, Mapping[str, object]], source: str) -> None:
-    """Raises SuiteError naming every bound parameter that its notebook never reads."""
-    problems = [
-        f"{source}: {path.stem}: `{name}` is set, but nothing after the parameters cell reads it; "
-        "expected a parameter that the notebook uses"
-        for path, values in bound.items()
-        if values
-        for name in unread(profiles.read(path), values)
-    ]
+    """Raises SuiteError naming every bound parameter that its notebook never reads, or reads
+    before it is set."""
+    problems = []
+    for path, values in bound.items():
+        if values:
+            notebook, where = profiles.read(path), f"{source}: {path.stem}:"
+            problems += [
+                f"{where} `{name}` is set, but nothing after the parameters cell reads it; "
+                "expected a parameter that the notebook uses"
+                for name in cellcode.unread(notebook, values)
+            ]
+            problems += [
+                f"{where} `{name}` is set, but `{line}` in the parameters cell has read it before; "
+                "expected that line in a later cell"
+                for name, line in cellcode.read_too_early(notebook, values).items()
+            ]
     if problems:
         raise SuiteError(problems)
 
