@@ -183,8 +183,11 @@ def sweep(
     try:
         with _engine(backend, scheduler):
             experiments.check(asked.arms.values())
-            sweepfile.claim(folder, asked)  # last: what is refused leaves no folder behind
-            table = experiments.sweep(asked.arms, asked.seeds, backend=backend, progress=progress)
+            with sweepfile.claimed(folder, asked):  # last: what is refused leaves no folder behind
+                table = experiments.sweep(
+                    asked.arms, asked.seeds, backend=backend, progress=progress
+                )
+                comparison = sweeps.write(table, asked.reference, folder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -195,7 +198,6 @@ def sweep(
             file=sys.stderr,
         )
         return 130
-    comparison = sweeps.write(table, asked.reference, folder)
     if len(comparison):
         print(f"{sweeps.text(comparison)}\n\ncompared with: {asked.reference}")
     failed = table[table["problem"] != ""]
