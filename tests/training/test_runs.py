@@ -1,6 +1,7 @@
 """vqlib.runs: a run in a folder comes back as it was; a folder is claimed once."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -99,8 +100,10 @@ def test_an_absent_or_empty_folder_is_free_and_stays_untouched(tmp_path):
 
 def test_a_folder_that_holds_anything_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    for taken in (tmp_path, tmp_path / "notes.txt"):
-        with pytest.raises(FileExistsError, match=r"is not empty and is not overwritten.*--resume"):
+    with pytest.raises(FileExistsError, match=r"is not empty and is not overwritten.*--resume"):
+        claim(tmp_path, tiny(), resume=False)
+    for taken in (tmp_path / "notes.txt", Path("/dev/null")):
+        with pytest.raises(FileExistsError, match=f"{taken} is a file; expected a folder"):
             claim(taken, tiny(), resume=False)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 

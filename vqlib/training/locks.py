@@ -35,6 +35,8 @@ def alone(folder: Path) -> Iterator[None]:
     Raises FolderInUse, also inside another such block.
     """
     place = Path(folder).resolve()
+    if place.exists() and not place.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; expected a folder")
     made = [path for path in (place, *place.parents) if not path.exists()]
     lock = _taken(place, folder)
     try:

@@ -243,6 +243,8 @@ def claim(folder: Path | None, config: TrainConfig, resume: bool):
             raise ValueError("resume needs out_dir, the folder of the run to resume")
         return None
     if not resume:
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder} is a file; expected a folder; choose another out_dir")
         if folder.exists() and not _is_free(folder, config):
             raise FileExistsError(
                 f"{folder} is not empty and is not overwritten; choose another out_dir, or "
@@ -268,8 +270,6 @@ def claim(folder: Path | None, config: TrainConfig, resume: bool):
 
 def _is_free(folder: Path, config: TrainConfig) -> bool:
     """Whether a folder is empty, but for what a run of ``config`` left that was killed early."""
-    if not folder.is_dir():
-        return False
     there = [p for p in folder.iterdir() if p.name != locks.NAME and not checkpoints.is_part(p)]
     if [path.name for path in there] != ["config.json"]:
         return not there

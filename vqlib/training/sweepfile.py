@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from vqlib.quantization.names import near
 from vqlib.quantization.ranges import SettingsError, hints
@@ -41,7 +41,6 @@ from vqlib.training.config import TrainConfig
 
 KEYS = ("seeds", "reference", "base", "arms", "grid")
 SETTINGS = [name for name in hints(TrainConfig) if name != "seed"]
-TEXTS = {name for name, hint in hints(TrainConfig).items() if str in (hint, *get_args(hint))}
 RECORD = "sweep.json"
 
 
@@ -173,7 +172,4 @@ def _crossed(arms: Mapping[str, dict], grid: Mapping[str, list]) -> Iterator[tup
 
 
 def _config(settings: Mapping[str, Any]) -> TrainConfig:
-    for name, value in settings.items():
-        if name in TEXTS and not isinstance(value, str):
-            raise SettingsError(f"{name} must be a text, got {value!r}", name)
     return TrainConfig(**({"threads": 1} | settings))
