@@ -15,7 +15,8 @@ test: $(VENV)/ready
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 lab: $(VENV)/ready
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/01_reproduce_collapse.ipynb \
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --MappingKernelManager.transport_encryption=auto \
+		--LabApp.default_url=/lab/tree/notebooks/01_reproduce_collapse.ipynb \
 		$(if $(filter 0,$(shell id -u)),--allow-root)
 
 playground: $(VENV)/ready

@@ -9,7 +9,16 @@ import pytest
 
 pytest.importorskip("voila")
 
+from tests import ROOT
 from vqlib.playground import page
+
+
+def test_kernels_are_encrypted_for_their_ports_are_open_to_all_users():
+    assert page.settings().MappingKernelManager.transport_encryption == "auto"
+    makefile = (ROOT / "Makefile").read_text()
+    assert "--MappingKernelManager.transport_encryption=auto" in makefile
+    specs = page.ThisPython()
+    assert "curve" in specs.get_kernel_spec("python3").metadata["supported_encryption"]
 
 
 def test_the_browser_is_given_a_private_file_and_not_the_token(tmp_path, monkeypatch):

@@ -95,6 +95,7 @@ def settings() -> Config:
     config.VoilaConfiguration.strip_sources = True
     config.VoilaConfiguration.show_tracebacks = True
     config.VoilaConfiguration.kernel_spec_manager_class = ThisPython
+    config.MappingKernelManager.transport_encryption = "auto"  # ports are open to all users
     return config
 
 
