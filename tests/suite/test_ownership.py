@@ -90,8 +90,10 @@ def test_what_a_killed_run_has_moved_in_is_still_ours(here, monkeypatch, capsys)
             raise SystemExit(9)
         whole(source, target)
 
-    def changed(plan, *arguments, **more):
-        return execute_here(plan.__class__(plan.name, plan.source, {"x": 2}), *arguments, **more)
+    def changed(plan, path, *arguments, **more):
+        execution = execute_here(plan, path, *arguments, **more)
+        path.write_text(path.read_text() + "\n\n")  # another result
+        return execution
 
     monkeypatch.setattr(executing, "execute", changed)
     monkeypatch.setattr(os, "replace", dies)  # signed, and not yet moved in
