@@ -1,10 +1,11 @@
-# run · test · lab · playground · bench · clean
+# run · test · torture · lab · playground · bench · clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROFILE ?= full
+KILLS ?= 20
 
-.PHONY: run test lab playground bench clean
+.PHONY: run test torture lab playground bench clean
 
 run: $(VENV)/ready
 	$(BIN)/vqlib run --profile $(PROFILE) --out build
@@ -14,8 +15,12 @@ test: $(VENV)/ready
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
+torture: $(VENV)/ready
+	$(BIN)/python -m tests.torture.kills --kills $(KILLS)
+
 lab: $(VENV)/ready
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/01_reproduce_collapse.ipynb \
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --MappingKernelManager.transport_encryption=auto \
+		--LabApp.default_url=/lab/tree/notebooks/01_reproduce_collapse.ipynb \
 		$(if $(filter 0,$(shell id -u)),--allow-root)
 
 playground: $(VENV)/ready

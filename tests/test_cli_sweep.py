@@ -49,7 +49,7 @@ def test_it_writes_a_table_a_comparison_and_a_figure(here, capsys):
     assert "compared with: off" in out and "too few seeds for an interval" in out
     folder = here / "build" / "sweeps" / "arms"
     files = {file.name for file in folder.iterdir()}
-    assert files - {".sweep.lock"} == {
+    assert files - {".vqlib.lock"} == {
         *("sweep.json", "table.csv", "comparison.csv", "comparison.png")
     }
     table = pd.read_csv(folder / "table.csv")

@@ -22,6 +22,7 @@ from typing import Annotated
 import tyro
 
 from vqlib import extras
+from vqlib.quantization.names import printable
 from vqlib.quantization.ranges import SettingsError, whole
 from vqlib.training.config import TrainConfig
 
@@ -218,10 +219,10 @@ def train(
         with _told(verbose):
             done = trainer.train(settings, folder, resume=resume, progress=progress)
     except trainer.TrainingDiverged as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(error)
         return 1
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(error)
         return 2
     except KeyboardInterrupt as stop:
         print(str(stop) or _where_it_stands(folder), file=sys.stderr)
@@ -230,7 +231,7 @@ def train(
         if out_dir is None and folder is not None:
             with suppress(OSError):
                 folder.rmdir()  # only if nothing was written
-    print(f"{done}\n\n{folder}")
+    print(printable(f"{done}\n\n{folder}"))
     return 0
 
 
@@ -270,10 +271,13 @@ def sweep(
     try:
         with _engine(backend, scheduler):
             experiments.check(asked.arms.values())
-            sweepfile.claim(folder, asked)  # last: what is refused leaves no folder behind
-            table = experiments.sweep(asked.arms, asked.seeds, backend=backend, progress=progress)
+            with sweepfile.claimed(folder, asked):  # last: what is refused leaves no folder behind
+                table = experiments.sweep(
+                    asked.arms, asked.seeds, backend=backend, progress=progress
+                )
+                comparison = sweeps.write(table, asked.reference, folder)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(error)
         return 2
     except KeyboardInterrupt:
         print(
@@ -282,7 +286,6 @@ def sweep(
             file=sys.stderr,
         )
         return 130
-    comparison = sweeps.write(table, asked.reference, folder)
     if len(comparison):
         print(f"{sweeps.text(comparison)}\n\ncompared with: {asked.reference}")
     failed = table[table["problem"] != ""]
@@ -357,7 +360,7 @@ def diagnose(
             with open(html, "x", encoding="utf-8") as page:
                 page.write(f"<!doctype html><meta charset='utf-8'>{found._repr_html_()}\n")
     except (diagnosis.HistoryError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(error)
         return 2
     print(found.to_json() if json else found)
     return int(found.verdict == "critical")
@@ -495,6 +498,16 @@ def _told(verbose: bool):
         logger.setLevel(level)
 
 
+def _complain(error: object) -> None:
+    """One line; no control character of a file's name reaches the terminal."""
+    print(f"error: {printable(str(error))}", file=sys.stderr)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch has no error of its own for it on a CPU."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)
+
+
 def _where_it_stands(folder: Path | None) -> str:
     if folder is None or not (folder / "checkpoint.safetensors").is_file():
         return "interrupted before anything was saved"
@@ -531,22 +544,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except SuiteError as error:
         for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return 2
-    except (SettingsError, extras.NotInstalled) as error:
-        print(f"error: {error}", file=sys.stderr)
+            _complain(problem)
         return 2
     except BrokenPipeError:  # whoever read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (SettingsError, extras.NotInstalled, OSError) as error:
+        _complain(error)
+        return 2
     except KeyboardInterrupt:
         print(
             "interrupted: the kernels are stopped, and earlier results are untouched",
             file=sys.stderr,
         )
         return 130
-    except Exception:  # Python's own exit status 1 would read as a failed gate
-        traceback.print_exc()
+    except Exception as error:  # Python's own exit status 1 would read as a failed gate
+        if _out_of_memory(error):
+            _complain("out of memory; a smaller batch, codebook or model needs less")
+        else:
+            traceback.print_exc()
         return 2
     return int(status or 0)
 

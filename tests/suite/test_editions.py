@@ -1,5 +1,8 @@
 """The student's and the instructor's notebooks, and whose files are never overwritten."""
 
+import os
+from pathlib import Path
+
 import nbformat
 import pytest
 
@@ -93,6 +96,31 @@ def test_nobodys_work_is_overwritten(made, spoil, said):
     with pytest.raises(SuiteError, match=said) as refused:
         editions.write(NOTEBOOKS, "student", made)
     assert "expected" in str(refused.value) and NOTEBOOKS[-1].name in str(refused.value)
+    assert contents(made) == before
+
+
+def test_solutions_do_not_replace_the_students_notebooks(made, capsys):
+    before = contents(made)
+    with pytest.raises(SuiteError, match="is of the student's edition") as refused:
+        editions.write(NOTEBOOKS, "instructor", made)
+    assert "lessons --instructor" in str(refused.value)
+    assert contents(made) == before
+    assert cli.main(["lessons", "--student", str(made), "--instructor", str(made)]) == 2
+    assert contents(made) == before
+
+
+def test_what_a_kill_leaves_does_not_block_the_retry(made, monkeypatch):
+    before = contents(made)
+
+    def dies(source, target):
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(os, "replace", dies)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # nothing is tidied up by SIGKILL
+        editions.write(NOTEBOOKS, "student", made)
+    assert len(contents(made)) == len(before) + 1
+    editions.write(NOTEBOOKS, "student", made)
     assert contents(made) == before
 
 

@@ -13,8 +13,9 @@ import pytest
 from tests import ROOT
 from tests.suite.tiny_suite import RECORD, execute_here, parameters, write_notebook, write_settings
 from vqlib import suite
-from vqlib.suite import executing, kernels, lineup, report
+from vqlib.suite import executing, kernels, lineup, ownership, report
 from vqlib.suite.errors import SuiteError
+from vqlib.training import locks
 
 EXPECTED = """
 [01_good.records]
@@ -74,6 +75,12 @@ def ran(tmp_path_factory):
     directory = make_suite(root)
     results = suite.run(None, "quick", root / "build", directory=directory, progress=False)
     return root, {result.notebook: result for result in results}
+
+
+def names(folder: Path) -> list[str]:
+    """What a person sees in a folder."""
+    own = {locks.NAME, ownership.NOTE}
+    return sorted(path.name for path in folder.iterdir() if path.name not in own)
 
 
 def executed(ran, name) -> str:
@@ -140,7 +147,7 @@ def test_no_path_of_this_machine_is_left(ran):
 
 def test_the_report_stands_and_nothing_else_is_left(ran):
     build = ran[0] / "build"
-    assert sorted(path.name for path in build.iterdir()) == ["notebooks", "report"]
+    assert names(build) == ["notebooks", "report"]
     front = (build / "report" / "index.html").read_text(encoding="utf-8")
     assert "5 of 7 notebooks failed" in front and "hidden in the widget" in front
     assert len(list((build / "report" / "notebooks").glob("*.html"))) == 7
@@ -184,7 +191,7 @@ def test_controls_have_to_turn_their_gates_red(tmp_path):
     assert missed[1].reason == (
         "the notebook failed before the gate could: AssertionError (in cell In [4])"
     )
-    kept = sorted(path.name for path in (tmp_path / "out" / "controls").iterdir())
+    kept = names(tmp_path / "out" / "controls")
     assert kept == [f"01_a--{name}.ipynb" for name in ("crash", "green", "red")]
 
 
@@ -229,6 +236,7 @@ def test_ctrl_c_stops_even_a_stubborn_kernel_and_keeps_the_earlier_report(tmp_pa
     earlier = tmp_path / "build" / "report" / "index.html"
     earlier.parent.mkdir(parents=True)
     earlier.write_text("earlier", encoding="utf-8")
+    ownership.sign_all(earlier.parent)
     code = (
         "import sys, vqlib.suite.run; sys.modules['vqlib.suite.run'].GRACE = 0.3; "
         "from vqlib import cli; "
@@ -254,7 +262,7 @@ def test_ctrl_c_stops_even_a_stubborn_kernel_and_keeps_the_earlier_report(tmp_pa
     assert runner.returncode == 130 and "interrupted" in printed, printed
     assert all(gone(int(pid)) for pid in pids.read_text().split())
     assert earlier.read_text(encoding="utf-8") == "earlier"
-    assert [path.name for path in (tmp_path / "build").iterdir()] == ["report"]
+    assert names(tmp_path / "build") == ["report"]
 
 
 # what needs no kernel
@@ -440,4 +448,4 @@ def test_a_report_that_cannot_be_written_leaves_the_earlier_one(here, monkeypatc
     with pytest.raises(OSError, match="disk full"):
         run(here)
     assert (build / "report" / "index.html").read_bytes() == before
-    assert sorted(path.name for path in build.iterdir()) == ["notebooks", "report"]
+    assert names(build) == ["notebooks", "report"]

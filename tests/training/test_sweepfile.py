@@ -7,13 +7,18 @@ import pytest
 
 from vqlib import TrainConfig
 from vqlib.training import sweepfile
-from vqlib.training.sweepfile import SweepProblems, claim, plan
+from vqlib.training.sweepfile import SweepProblems, claimed, plan
 
 ONE_THREAD = TrainConfig(threads=1)
 
 
 def read(text: str) -> sweepfile.Sweep:
     return plan(tomllib.loads(text))
+
+
+def claim(folder, sweep) -> None:
+    with claimed(folder, sweep):
+        pass
 
 
 def test_the_example_in_the_modules_docstring():

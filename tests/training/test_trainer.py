@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tests.training.tiny_training import assert_same_run, copies, quiet, same_bits, tiny
 from vqlib import Run, TrainingDiverged, train
 from vqlib.quantization import usage
-from vqlib.training import checkpoints, data, history
+from vqlib.training import checkpoints, data, history, locks
 from vqlib.training.history import COLUMNS
 from vqlib.training.model import tokenize
 from vqlib.training.trainer import Trainer
@@ -34,7 +34,7 @@ def interrupt_at(step):
 
 
 def folder_bytes(folder) -> dict:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != locks.NAME}
 
 
 # --- the same bits ---

@@ -2,11 +2,13 @@
 
 Voila runs a notebook of a few cells in a kernel and shows what they display. The kernel is always
 this interpreter, even if another ``python3`` is registered, and a token keeps other people on a
-shared machine out of it.
+shared machine out of it. The browser gets it from a private file: a command line is everybody's.
 """
 
 from __future__ import annotations
 
+import atexit
+import html
 import os
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_core.paths import jupyter_runtime_dir
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from traitlets import default
@@ -26,6 +29,10 @@ from vqlib.training import places
 
 TITLE = "A codebook you can watch die"
 TEMPLATE = Path(__file__).with_name("templates") / "page"
+LEADS_TO = """\
+<!doctype html><meta charset="utf-8"><meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0;url={0}"><a href="{0}">The playground</a>
+"""
 WORLD = """\
 Dots are encoder outputs, drawn anew in each step. Their cloud drifts, as an encoder's outputs do
 while it learns. The codes follow by moving average, and those left behind die: a cross marks a code
@@ -70,8 +77,14 @@ class Page(Voila):
         self.template_paths.insert(0, str(TEMPLATE))
 
     def launch_browser(self) -> None:
-        """Open the page in the person's browser."""
-        webbrowser.open(self.display_url)
+        """Open the page in the person's browser, by a file that only this person can read."""
+        folder = Path(jupyter_runtime_dir())
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, file = tempfile.mkstemp(prefix="vqlib-page-", suffix=".html", dir=folder)
+        atexit.register(Path(file).unlink, missing_ok=True)
+        with open(handle, "w", encoding="utf-8") as leads:
+            leads.write(LEADS_TO.format(html.escape(self.display_url)))
+        webbrowser.open(Path(file).as_uri())
 
 
 def settings() -> Config:
@@ -82,6 +95,7 @@ def settings() -> Config:
     config.VoilaConfiguration.strip_sources = True
     config.VoilaConfiguration.show_tracebacks = True
     config.VoilaConfiguration.kernel_spec_manager_class = ThisPython
+    config.MappingKernelManager.transport_encryption = "auto"  # ports are open to all users
     return config
 
 

@@ -51,7 +51,7 @@ def _usual(z: Tensor) -> bool:
     if z.device.type != "cpu" or z.numel() == 0 or torch.compiler.is_compiling():
         return False
     squares = z.detach().square().sum(dim=-1)
-    return 1e-20 < squares.min().item() and squares.max().item() < 1e30
+    return squares.min().item() > 1e-20 and squares.max().item() < 1e30
 
 
 def assigned_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:

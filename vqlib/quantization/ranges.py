@@ -84,7 +84,7 @@ def switch(field: str, value: Any) -> bool:
 
 
 def check_fields(settings: Any) -> None:
-    """Check a dataclass's fields that are annotated with a `Range`, a Literal or bool.
+    """Check a dataclass's fields that are annotated with a `Range`, a Literal, bool or str.
 
     Numbers become plain ones, in a frozen dataclass too. Raises SettingsError.
     """
@@ -100,6 +100,8 @@ def check_fields(settings: Any) -> None:
             one_of(name, value, get_args(hint))
         elif hint is bool:
             switch(name, value)
+        elif str in (hint, *get_args(hint)) and not isinstance(value, get_args(hint) or str):
+            raise SettingsError(f"{name} must be a text, got {value!r}", name)
 
 
 @cache

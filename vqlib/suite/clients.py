@@ -16,6 +16,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 
+MOST_OUTPUT = 20_000_000  # characters of a notebook; what a lesson shows takes a tenth
 START = 60  # seconds a kernel may take until it first answers
 NUDGE = 5.0
 SILENCE = 60.0
@@ -26,10 +27,15 @@ class Unanswered(DeadKernelError):
     """The kernel lives but took no notice of a request."""
 
 
+class Flooded(DeadKernelError):
+    """The notebook prints more than anybody reads, or a browser can show."""
+
+
 class Client(PapermillNotebookClient):
-    """Executes the cells; raises Unanswered if the kernel ignores one."""
+    """Executes the cells; raises Unanswered if the kernel ignores one, Flooded if it says much."""
 
     meter = None  # a costs.MemoryMeter that follows the kernel
+    printed = 0  # characters of output so far
     asked = 0.0
     answered = True
     nudged = False
@@ -60,14 +66,19 @@ class Client(PapermillNotebookClient):
         try:
             return super().execute_cell(cell, cell_index, **kwargs)
         except DeadKernelError as error:
+            if self.printed > MOST_OUTPUT:
+                raise Flooded(f"cell {cell_index}") from error
             if self.ignored():
                 raise Unanswered(f"cell {cell_index} was ignored for {SILENCE:g} s") from error
             raise
 
-    def process_message(self, *args, **kwargs):
+    def process_message(self, msg, *args, **kwargs):
         """A message about the running cell, the first of which says that the kernel is busy."""
         self.answered = True
-        return super().process_message(*args, **kwargs)
+        self.printed += _size(msg)
+        if self.printed > MOST_OUTPUT:
+            return None  # dropped; the kernel is given up at the next look
+        return super().process_message(msg, *args, **kwargs)
 
     def ignored(self) -> bool:
         """Whether the running cell's request has been met with silence for too long."""
@@ -81,9 +92,16 @@ class Client(PapermillNotebookClient):
         if not self.answered and not self.nudged and time.monotonic() - self.asked > NUDGE:
             self.nudged = True
             self.kc.kernel_info()
-        if self.ignored():
+        if self.ignored() or self.printed > MOST_OUTPUT:
             raise DeadKernelError
         await super()._async_check_alive()
+
+
+def _size(msg: dict) -> int:
+    """Characters that a message adds to the notebook."""
+    content = msg.get("content", {})
+    shown = [content.get("text", ""), *(content.get("data") or {}).values()]
+    return sum(len(part) for part in shown if isinstance(part, str))
 
 
 class VqlibEngine(Engine):

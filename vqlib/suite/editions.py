@@ -17,6 +17,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from vqlib.suite.errors import SuiteError
+from vqlib.training.checkpoints import clear, write_text
 
 Edition = Literal["student", "instructor"]
 MARK = "vqlib_edition"  # in a notebook's metadata: which edition, and what we wrote
@@ -44,19 +45,20 @@ def write(notebooks: Iterable[Path], kind: Edition, folder: Path) -> list[Path]:
     """Write an edition of ``notebooks`` into ``folder``, under their names.
 
     Raises SuiteError, before anything is written, if that would overwrite a file that was not
-    made here, or one that somebody has edited since.
+    made here, is of another edition, or was edited by somebody since.
     """
     made = {}
     for path in notebooks:
         made[folder / path.name] = edition(nbformat.read(path, as_version=4), kind)
-    problems = [problem for path in made if (problem := _in_the_way(path))]
+    problems = [problem for path in made if (problem := _in_the_way(path, kind))]
     if folder.exists() and not folder.is_dir():
         problems = [f"{folder} is a file; expected a folder, or a name that is not taken"]
     if problems:
         raise SuiteError(problems)
     folder.mkdir(parents=True, exist_ok=True)
+    clear(folder)
     for path, notebook in made.items():
-        nbformat.write(notebook, path)
+        write_text(path, nbformat.writes(notebook) + "\n")  # whole, or not at all
     return list(made)
 
 
@@ -74,11 +76,11 @@ def _solve(cells: list[NotebookNode]) -> None:
             stub = None
 
 
-def _in_the_way(path: Path) -> str | None:
+def _in_the_way(path: Path, kind: Edition) -> str | None:
     """Why ``path`` must not be written, or None."""
     if not path.exists():
         return None
-    expected = "expected a new folder, or unedited notebooks of `vqlib lessons`"
+    expected = f"expected a new folder, or unedited notebooks of `vqlib lessons --{kind}`"
     try:
         there = nbformat.read(path, as_version=4)
     except Exception:  # nbformat lets many kinds through; all mean that it is not ours
@@ -86,6 +88,8 @@ def _in_the_way(path: Path) -> str | None:
     mark = there.metadata.get(MARK)
     if not mark:
         return f"{path} exists and was not made by `vqlib lessons`; {expected}"
+    if mark.get("edition") != kind:
+        return f"{path} is of the {mark.get('edition')}'s edition; {expected}"
     if mark.get("written") != _digest(there):
         return f"{path} was edited after it was made; {expected}"
     return None

@@ -18,6 +18,8 @@ class SuiteError(ValueError):
 def read_toml(path: Path) -> dict:
     """The tables of a TOML file. Raises SuiteError if it is missing or malformed."""
     try:
+        if path.exists() and not path.is_file():  # a pipe, say, which nobody may ever fill
+            raise SuiteError(f"{path}: expected a file")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SuiteError(f"{path}: there is no such file") from None
@@ -25,3 +27,5 @@ def read_toml(path: Path) -> dict:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise SuiteError(f"{path}: nested too deep") from None

@@ -111,6 +111,8 @@ def execute(
         pass  # `errors` says it better
     except CellTimeoutError:
         trouble = f"timed out: not finished after {timeout:g} s"
+    except clients.Flooded:
+        trouble = f"prints more than {clients.MOST_OUTPUT:,} characters"
     except clients.Unanswered as error:
         trouble = f"the kernel did not answer in two attempts: {error}"
     except DeadKernelError:

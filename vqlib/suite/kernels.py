@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import uuid
 from pathlib import Path
 
 import zmq
@@ -67,6 +68,8 @@ class Kernels:
 
             def __init__(self, **kwargs):
                 super().__init__(**kwargs)
+                # not in Jupyter's folder, where it would stay if this process were killed
+                self.connection_file = str(scratch.resolve() / f"kernel-{uuid.uuid4()}.json")
                 if zmq.has("curve"):  # what a kernel prints is nobody else's on this machine
                     self.transport_encryption = "auto"
 

@@ -2,13 +2,14 @@
 
 `vqlib.suite.lineup` says what a folder of notebooks looks like; every mistake in it is found
 before the first kernel starts. The output of a run goes into a scratch folder beside the results
-and takes their place only when it is complete.
+and takes their place only when it is complete. What somebody else wrote is never replaced.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,17 +20,21 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from vqlib.suite import executing, foreign, lineup, records, report, tables
+from vqlib.quantization.ranges import Range, number
+from vqlib.suite import executing, foreign, lineup, ownership, records, report, tables
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
 from vqlib.suite.gates import Control
 from vqlib.suite.kernels import Kernels
 from vqlib.suite.lineup import Lineup
 from vqlib.suite.results import ControlResult, Result
+from vqlib.training import locks
 
 GRACE = 5.0  # seconds between asking a kernel to stop and ending it
 TIMEOUT = 1800.0
 PASSED, GATE_FAILED, COULD_NOT_RUN = 0, 1, 2
+PREVIOUS = "report.previous"
+SCRATCH = ".vqlib-run-"  # and 8 characters
 
 
 def run(
@@ -51,22 +56,26 @@ def run(
 
     `overrides` has the shape of a profile and wins over it: ``{"common": {...}, stem: {...}}``.
     `timeout` is in seconds for each notebook. Executed notebooks go to ``out/notebooks``. The
-    last report in which nothing failed stays beside a new one as ``out/report.previous``.
+    last report in which nothing failed stays beside a new one as ``out/report.previous``. What
+    stands there and is not ours, or was edited since, is refused and not overwritten.
 
     A notebook that fails carries `Result.error` and the others finish; a gate that fails is in
     `Result.gates`. Raises SuiteError, before anything runs, if the notebooks, the profile or
-    expected.toml are malformed; KeyboardInterrupt after the kernels are stopped.
+    expected.toml are malformed, or if `out` holds files of somebody else or is in use;
+    KeyboardInterrupt after the kernels are stopped.
     """
     suite = _load(notebooks, profile, directory, overrides, expected)
     out = Path(out)
     first = None if suite.foreign else not _runs_are_kept()
-    with _scratch(out) as scratch:
-        results = _execute(suite, suite.plans(), scratch, jobs, progress, timeout)
+    plans = suite.plans()
+    with _scratch(out, {"notebooks": plans, "report": None, PREVIOUS: None}) as scratch:
+        results = _execute(suite, plans, scratch, jobs, progress, timeout)
         results = _keep_notebooks(results, out / "notebooks")
         sources = [suite.sources[name] for name in suite.selected] if suite.foreign else None
         new = report.write(
             results, scratch / "report", profile=suite.profile, first=first, sources=sources
         )
+        ownership.sign_all(new)
         _keep_report(new, out / "report")
     return results
 
@@ -125,8 +134,8 @@ def run_controls(
             values = suite.values[control.notebook] | control.parameters
             name = f"{control.notebook}--{control.name}"
             planted[name] = (control, suite.plan(name, control.notebook, values))
-    with _scratch(Path(out)) as scratch:
-        plans = [plan for _, plan in planted.values()]
+    plans = [plan for _, plan in planted.values()]
+    with _scratch(Path(out), {"controls": plans}) as scratch:
         results = _execute(suite, plans, scratch, jobs, progress, timeout)
         _keep_notebooks(results, Path(out) / "controls")
     return [
@@ -165,6 +174,7 @@ def _execute(suite, plans, scratch, jobs, progress, timeout) -> list[Result]:
     """Execute `plans` in a pool of threads, each of which drives a kernel of its own."""
     if jobs < 1:
         raise SuiteError(f"jobs must be at least 1, got {jobs}")
+    number("timeout", timeout, Range(0, above=True))
     kernels = Kernels(scratch)
     folder = scratch / "notebooks"
     folder.mkdir()
@@ -241,15 +251,34 @@ def _runs_are_kept() -> bool:
 
 
 @contextlib.contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder on the same file system as `out`, gone afterwards."""
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".run-", dir=out) as scratch:
-        yield Path(scratch)
+def _scratch(out: Path, replaced: Mapping[str, Sequence[Plan] | None]) -> Iterator[Path]:
+    """A folder on the same file system as `out`, gone afterwards; `out` is held meanwhile.
+
+    `replaced`: the folders of `out` in which a notebook of each plan (None: everything) will be
+    replaced. Raises SuiteError if that is not ours, or if somebody else holds `out`.
+    """
+
+    def refuse_others() -> None:
+        for folder, plans in replaced.items():
+            names = None if plans is None else [f"{plan.name}.ipynb" for plan in plans]
+            ownership.refuse_others(out / folder, names)
+
+    refuse_others()  # without a lock: nothing is left in others' folders
+    try:
+        with locks.alone(out):
+            refuse_others()
+            for left in out.iterdir():  # by those that were killed
+                if re.fullmatch(rf"{re.escape(SCRATCH)}\w{{8}}", left.name):
+                    shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=out) as scratch:
+                yield Path(scratch)
+    except locks.FolderInUse as error:
+        raise SuiteError(str(error)) from None
 
 
 def _keep_notebooks(results: Sequence[Result], folder: Path) -> list[Result]:
     folder.mkdir(parents=True, exist_ok=True)
+    ownership.sign(folder, {result.executed.name: result.executed for result in results})
     kept = []
     for result in results:
         path = folder / result.executed.name
@@ -260,7 +289,7 @@ def _keep_notebooks(results: Sequence[Result], folder: Path) -> list[Result]:
 
 def _keep_report(new: Path, place: Path) -> None:
     """Swap a complete report in; the last one without a failure stays as ``.previous``."""
-    previous = place.with_name(place.name + ".previous")
+    previous = place.with_name(PREVIOUS)
     if place.exists():
         if report.passed(place) or not previous.exists():
             shutil.rmtree(previous, ignore_errors=True)

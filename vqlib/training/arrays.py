@@ -33,6 +33,11 @@ _VAL_KEYS = ("val", "x_val", "val_images", "test", "x_test", "test_images")
 _IDX_IMAGES = re.compile(r"(train|t10k)-images[.-]idx3-ubyte(\.gz)?$")
 _CIFAR_TRAIN = re.compile(r"data_batch_\d\.bin$")
 _CIFAR_RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
+# RuntimeError: it is encrypted. NotImplementedError: compressed in a way that zipfile does not know
+_BAD_NPZ = (
+    *(ValueError, EOFError, OSError, TypeError, RuntimeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 SCAN_ITEMS = 2**22  # floats checked at a time: bounds the memory of a scan
 
 
@@ -167,6 +172,8 @@ def _single(path: Path) -> np.ndarray:
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     name = path.name.lower()
+    if not path.is_file():  # a pipe, say, which nobody may ever fill
+        raise ValueError(f"{path} is no file; expected {ACCEPTED}")
     if name.endswith(".npy"):
         return _read_npy(path), None
     if name.endswith(".npz"):
@@ -194,7 +201,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                 raise ValueError("it holds no array")
             val = next((k for k in _VAL_KEYS if k in keys), None) if train in _TRAIN_KEYS else None
             return archive[train], None if val is None else archive[val]
-    except (ValueError, EOFError, OSError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except _BAD_NPZ as error:
         raise ValueError(f"{path} cannot be read as a .npz of arrays: {error}") from error
 
 

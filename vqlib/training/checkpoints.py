@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +18,15 @@ from vqlib import extras
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)  # it can only be read by setting it
 
+PART = ".part"  # the end of a temporary file's name
+_NAME_OF_PART = re.compile(rf"\.[\w.-]+\.\w{{8}}{re.escape(PART)}")
+
 
 @contextmanager
 def atomic(path: Path):
     """A temporary path beside ``path``, which takes its place only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -34,18 +39,58 @@ def atomic(path: Path):
         temporary.unlink(missing_ok=True)
 
 
+def is_part(path: Path) -> bool:
+    """Whether it is a temporary file of `atomic`: if nobody writes now, one that was killed."""
+    return bool(_NAME_OF_PART.fullmatch(path.name))
+
+
+def clear(folder: Path) -> None:
+    """Remove what killed writers left in a folder in which nobody writes now."""
+    for path in folder.iterdir():
+        if is_part(path):
+            path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_json(path: Path) -> dict:
+    """The object in a JSON file. Raises OSError, or ValueError if there is anything else in it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: expected an object, found {str(found)[:40]}")
+    return found
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor], info: dict | None = None) -> None:
-    """Save named tensors and JSON-able ``info`` in the safetensors format."""
+    """Save named tensors and JSON-able ``info`` in the safetensors format, with their digest.
+
+    Raises OSError if they cannot be written; what was at ``path`` is then as before.
+    """
     with extras.named():
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    info = (info or {}) | {"digest": _digest(plain, info or {})}
     with atomic(path) as temporary:
-        save_file(plain, temporary, metadata={"info": json.dumps(info or {})})
+        try:
+            save_file(plain, temporary, metadata={"info": json.dumps(info)})
+        except SafetensorError as error:  # a full disk, say
+            raise OSError(f"{path} could not be written: {error}") from None
+
+
+def _digest(tensors: dict[str, Tensor], info: dict) -> str:
+    """Hex digest of every bit of them."""
+    found = hashlib.blake2b(json.dumps(info).encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -57,7 +102,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     with _opened(path) as (file, info):
-        return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118, no dict
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
+    digest = info.pop("digest", None)
+    if digest is not None and digest != _digest(tensors, info):  # None: an older version's
+        raise ValueError(f"{path} is damaged: it does not hold what was written")
+    return tensors, info
 
 
 def read_info(path: Path) -> dict:
@@ -73,9 +122,16 @@ def _opened(path: Path):
         from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, framework="pt") as file:
-            yield file, json.loads((file.metadata() or {})["info"])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            yield file, _object((file.metadata() or {})["info"])
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a checkpoint of vqlib: {error}") from error
+
+
+def _object(text: str) -> dict:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"its info is {text[:40]}")
+    return found
 
 
 def flatten(**parts: dict[str, Tensor]) -> dict[str, Tensor]:

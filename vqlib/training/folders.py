@@ -13,7 +13,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vqlib.quantization.names import printable
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever a file is called, no other decoder is started
+MOST_PIXELS = 2**25  # decoded of one picture at each step: bounds time and memory
 VAL_FOLDERS = ("val", "valid", "validation", "test")  # the first that exists is used
 
 
@@ -140,14 +144,21 @@ class FolderPictures(Dataset):
             why = f"{type(error).__name__}: {error}"
             # Of two threads that meet the same file only the one whose text is stored warns.
             if self._unreadable.setdefault(name, why) is why:
-                warnings.warn(f"skipped {self.root / name}, unreadable: {why}", stacklevel=3)
+                text = f"skipped {self.root / name}, unreadable: {why}"
+                warnings.warn(printable(text), stacklevel=3)
             return None
 
 
 def decode(path: Path, size: int) -> Tensor:
     """A picture file -> float32 (3, size, size) in [0, 1]: upright, centre-cropped, no alpha."""
-    with Image.open(path) as image:
+    if path.exists() and not path.is_file():  # a pipe, say, which nobody may ever fill
+        raise OSError("it is no file")
+    with Image.open(path, formats=FORMATS) as image:
         image.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded near the size needed
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(
+                f"it is {image.width} x {image.height} pixels; expected at most {MOST_PIXELS:,}"
+            )
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # 16 bits of grey, which a plain conversion would clip
             image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from vqlib.training import checkpoints
+from vqlib.quantization.ranges import SettingsError
+from vqlib.training import checkpoints, locks
 from vqlib.training.config import TrainConfig
 from vqlib.training.model import VQVAE, build_model
 
@@ -92,12 +96,13 @@ class Run:
         folder = Path(folder)
         if not (folder / "summary.json").is_file():
             raise FileNotFoundError(f"{folder} holds no finished run (no summary.json)")
-        config = TrainConfig.from_dict(json.loads((folder / "config.json").read_text()))
+        config = read_config(folder)
         tensors, info = checkpoints.read_tensors(folder / "run.safetensors")
-        model = build_model(config, info["channels"], info.get("dims", 2))
-        model.load_state_dict(checkpoints.unflatten(tensors, "model"))
+        with fitting(folder / "run.safetensors"):
+            model = build_model(config, info["channels"], info.get("dims", 2))
+            model.load_state_dict(checkpoints.unflatten(tensors, "model"))
         history = read_history(folder / "history.csv")
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = checkpoints.read_json(folder / "summary.json")
         return cls(config, history, summary, model.eval(), checkpoints.unflatten(tensors, "trace"))
 
 
@@ -155,13 +160,50 @@ class Trace:
 
 
 def read_history(file: Path) -> pd.DataFrame:
-    """What `write_history` wrote, to the last bit."""
-    return pd.read_csv(file, **_EXACT)
+    """What `write_history` wrote, to the last bit. Raises ValueError for anything else."""
+    try:
+        rows = pd.read_csv(file, **_EXACT)
+    except (ValueError, OverflowError) as error:  # pandas' errors are ValueErrors
+        raise ValueError(f"{file} is no history: {error}") from None
+    if missing := {"step", "split"} - set(rows.columns):
+        raise ValueError(f"{file} is no history: it has no column {', '.join(sorted(missing))}")
+    return rows
 
 
 def write_history(folder: Path, history: pd.DataFrame) -> None:
     with checkpoints.atomic(folder / "history.csv") as temporary:
         history.to_csv(temporary, index=False)
+
+
+def check_history(folder: Path, history: pd.DataFrame) -> None:
+    """Raises ValueError if ``folder``'s history.csv was not written by this very run.
+
+    ``history``: of the run's checkpoint, with which the file will be replaced. The file may end
+    earlier, and later rows are of a last validation or of a divergence.
+    """
+    file = folder / "history.csv"
+    if not file.is_file():
+        return
+    there = read_history(file)
+    ours = history[history["step"] <= there["step"].max()].reset_index(drop=True)
+    rows, more = there.iloc[: len(ours)], there.iloc[len(ours) :]
+    last = ours["step"].max() if len(ours) else 0
+    later = (more["step"] > last) | ((more["step"] == last) & (more["split"] == "val"))
+    known = [c for c in history.columns if c in there]  # an older version wrote fewer columns
+    strange = set(there.columns) - set(known)
+    if strange or not _equal(rows[known], ours[known]) or not later.all():
+        raise ValueError(
+            f"{file} was changed by hand, or is of another run, and is not overwritten; move it "
+            "away to resume"
+        )
+
+
+def _equal(one: pd.DataFrame, two: pd.DataFrame) -> bool:
+    try:
+        pd.testing.assert_frame_equal(one, two, check_exact=True, check_dtype=False)
+    except AssertionError:
+        return False
+    return True
 
 
 def begin(folder: Path, config: TrainConfig, *, finished: bool) -> None:
@@ -172,27 +214,47 @@ def begin(folder: Path, config: TrainConfig, *, finished: bool) -> None:
     _write_config(folder, config)
 
 
+@contextmanager
+def claimed(folder: Path | None, config: TrainConfig, resume: bool):
+    """Hold ``folder`` for this run; gives what `claim` does.
+
+    Raises FolderInUse, and what `claim` raises. Settings or data that turn out unusable leave no
+    folder to clear away.
+    """
+    if folder is None or not (folder / locks.NAME).is_file():
+        state = claim(folder, config, resume)  # without a lock: nothing is left in others' folders
+    if folder is None:
+        yield state
+        return
+    with locks.alone(folder):
+        state = claim(folder, config, resume)
+        checkpoints.clear(folder)
+        yield state
+
+
 def claim(folder: Path | None, config: TrainConfig, resume: bool):
     """Check that ``folder`` is free for this run (None), or return the checkpoint to resume from.
 
-    Writes nothing: settings or data that turn out unusable leave no folder to clear away.
+    A run that was killed before its first checkpoint begins again, with or without ``resume``.
+    Writes nothing.
     """
     if folder is None:
         if resume:
             raise ValueError("resume needs out_dir, the folder of the run to resume")
         return None
-    settings = folder / "config.json"
     if not resume:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder} is a file; expected a folder; choose another out_dir")
+        if folder.exists() and not _is_free(folder, config):
             raise FileExistsError(
                 f"{folder} is not empty and is not overwritten; choose another out_dir, or "
                 "resume the run in it with --resume"
             )
         return None
-    if not settings.is_file():
+    if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"nothing to resume: {folder} holds no config.json")
     # a setting that an older version did not know has its default
-    before = TrainConfig.from_dict(json.loads(settings.read_text())).to_dict()
+    before = read_config(folder).to_dict()
     # a longer run begins like a shorter one, unless its cooldown begins later
     free = set() if config.cooldown_steps else {"steps", "epochs"}
     changed = {
@@ -203,12 +265,56 @@ def claim(folder: Path | None, config: TrainConfig, resume: bool):
     if changed:
         text = ", ".join(f"{n} was {old!r}, is {new!r}" for n, (old, new) in changed.items())
         raise ValueError(f"a run resumes with the settings it began with; changed: {text}")
-    tensors, info = checkpoints.read_tensors(folder / "checkpoint.safetensors")
-    if "step" not in info:
-        raise ValueError(
-            f"{folder / 'checkpoint.safetensors'} holds no training that can be resumed"
-        )
+    return _checkpoint(folder, config)
+
+
+def _is_free(folder: Path, config: TrainConfig) -> bool:
+    """Whether a folder is empty, but for what a run of ``config`` left that was killed early."""
+    there = [p for p in folder.iterdir() if p.name != locks.NAME and not checkpoints.is_part(p)]
+    if [path.name for path in there] != ["config.json"]:
+        return not there
+    try:
+        return read_config(folder) == config
+    except (OSError, ValueError):
+        return False
+
+
+def _checkpoint(folder: Path, config: TrainConfig):
+    """(tensors, info) to resume from; None if the run was killed before it wrote any."""
+    file = folder / "checkpoint.safetensors"
+    if not file.exists() and not {"summary.json", "run.safetensors"} & set(os.listdir(folder)):
+        return None
+    tensors, info = checkpoints.read_tensors(file)
+    if not isinstance(info.get("step"), int) or not isinstance(info.get("seconds"), float):
+        raise ValueError(f"{file} holds no training that can be resumed")
+    if info.get("config", identity(config)) != identity(config):
+        raise ValueError(f"{file} is of another run than config.json beside it")
     return tensors, info
+
+
+def identity(config: TrainConfig) -> str:
+    """Hex digest of what a run is, but for its length."""
+    values = {n: v for n, v in config.to_dict().items() if n not in ("steps", "epochs")}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """The settings of the run in ``folder``. Raises OSError or ValueError."""
+    file = folder / "config.json"
+    try:
+        return TrainConfig.from_dict(checkpoints.read_json(file))
+    except SettingsError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+@contextmanager
+def fitting(what: object):
+    """Turns the errors of a state that is whole but of another model into a ValueError."""
+    try:
+        yield
+    except (KeyError, RuntimeError, TypeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{what} does not fit the settings beside it: {reason}") from None
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:

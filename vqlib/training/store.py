@@ -1,26 +1,23 @@
 """RunStore: the runs that a person has made, each in a folder of its own, never overwritten.
 
-The folder's name is the run's. A lock beside it says whether a process trains in it now; the
-system drops the lock of a process that died, and what is left shows as interrupted.
+The folder's name is the run's. A lock in it says whether a process trains in it now; the system
+drops the lock of a process that died, and what is left shows as interrupted.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from vqlib.quantization.names import near
-from vqlib.training import checkpoints
+from vqlib.training import checkpoints, locks
 from vqlib.training.config import TrainConfig
 from vqlib.training.places import runs_dir
-from vqlib.training.runs import Run, TrainingDiverged, read_history
+from vqlib.training.runs import Run, TrainingDiverged, read_config, read_history
 from vqlib.training.trainer import Trainer, train
 from vqlib.watching.columns import COLUMNS
 
@@ -98,7 +95,8 @@ class RunStore:
 
     def runs(self) -> list[Kept]:
         """All runs, in the order in which they were begun or last gone on with."""
-        settings = {p: p.stat().st_mtime_ns for p in self.folder.glob("*/config.json")}
+        files = (p for p in self.folder.glob("*/config.json") if p.is_file())
+        settings = {p: p.stat().st_mtime_ns for p in files}
         return [self.find(p.parent.name) for p in sorted(settings, key=lambda p: (settings[p], p))]
 
     def find(self, name: str) -> Kept:
@@ -148,51 +146,29 @@ class RunStore:
             RunInUse: somebody trains in it now. TrainingDiverged and others: from `training.train`.
         """
         folder, resume = self.path(name), config is None
-        with self._alone(name):
-            try:
-                config = config or self._config(folder)
-                return train(
-                    config, folder, resume=resume, progress=False, callbacks=list(callbacks)
-                )
-            except TrainingDiverged as error:
-                summary = error.run.summary | {"problem": str(error)}
+        try:
+            config = config or read_config(folder)
+            return train(config, folder, resume=resume, progress=False, callbacks=list(callbacks))
+        except TrainingDiverged as error:
+            summary = error.run.summary | {"problem": str(error)}
+            with locks.alone(folder):
                 replace(error.run, summary=summary).save(folder)
-                raise
-            finally:
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()  # refused before it began
-
-    @contextmanager
-    def _alone(self, name: str):
-        lock = self._lock(name)
-        try:
-            lock.acquire(timeout=0.1, poll_interval=0.02)  # somebody may only be looking
-        except Timeout:
-            raise RunInUse(
-                f"the run {name!r} is being trained in another panel or kernel"
-            ) from None
-        try:
-            yield
+            raise
+        except locks.FolderInUse as error:
+            text = f"the run {name!r} is being trained in another panel or kernel"
+            who = f" (process {error.holder})" if error.holder else ""
+            raise RunInUse(text + who) from None
         finally:
-            lock.release()
-
-    def _lock(self, name: str) -> FileLock:
-        return FileLock(self.folder / f".{name}.lock")
-
-    def _under_way(self, name: str) -> bool:
-        try:
-            with self._alone(name):
-                return False
-        except RunInUse:
-            return True
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()  # refused before it began
 
     def _look(self, name: str, folder: Path) -> Kept:
-        config, steps = self._config(folder), None
-        if self._under_way(name):
+        config, steps = read_config(folder), None
+        if locks.is_held(folder):
             return Kept(name, "under way", config, self._checkpoint_step(name), config.steps)
         if (folder / "summary.json").is_file():
-            summary = json.loads((folder / "summary.json").read_text())
-            step, problem = summary["steps"], summary.get("problem", "")
+            summary = checkpoints.read_json(folder / "summary.json")
+            step, problem = int(summary["steps"]), str(summary.get("problem", ""))
             steps = config.steps or config.epochs * summary["steps_per_epoch"]
             state = "diverged" if problem else "stopped" if summary.get("stopped") else "finished"
             return Kept(name, state, config, step, steps, summary, problem)
@@ -203,8 +179,4 @@ class RunStore:
 
     def _checkpoint_step(self, name: str) -> int:
         file = self._checkpoint(name)
-        return checkpoints.read_info(file)["step"] if file.is_file() else 0
-
-    @staticmethod
-    def _config(folder: Path) -> TrainConfig:
-        return TrainConfig.from_dict(json.loads((folder / "config.json").read_text()))
+        return int(checkpoints.read_info(file)["step"]) if file.is_file() else 0

@@ -27,21 +27,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
-
-from filelock import FileLock
+from typing import Any
 
 from vqlib.quantization.names import near
 from vqlib.quantization.ranges import SettingsError, hints
-from vqlib.training.checkpoints import write_text
+from vqlib.training import locks
+from vqlib.training.checkpoints import clear, read_json, write_text
 from vqlib.training.config import TrainConfig
 
 KEYS = ("seeds", "reference", "base", "arms", "grid")
 SETTINGS = [name for name in hints(TrainConfig) if name != "seed"]
-TEXTS = {name for name, hint in hints(TrainConfig).items() if str in (hint, *get_args(hint))}
 RECORD = "sweep.json"
 
 
@@ -100,36 +99,42 @@ def plan(tables: Mapping[str, Any]) -> Sweep:
     return Sweep(configs, seeds, reference)
 
 
-def claim(folder: Path, sweep: Sweep) -> None:
-    """Take ``folder`` for this sweep, or find it taken by the very same.
+@contextmanager
+def claimed(folder: Path, sweep: Sweep) -> Iterator[None]:
+    """Hold ``folder`` for this sweep, which is the first in it or the very same as before.
 
-    Raises FileExistsError, and writes nothing, if it holds anything else.
+    Raises FolderInUse if another process sweeps in it now; FileExistsError, and writes nothing,
+    if it holds anything else.
     """
     record = {
         "arms": {name: config.to_dict() for name, config in sweep.arms.items()},
         "seeds": sweep.seeds,
         "reference": sweep.reference,
     }
+    if not (folder / locks.NAME).is_file():
+        _check(folder, record)  # without a lock: nothing is left in others' folders
+    with locks.alone(folder):
+        _check(folder, record)
+        clear(folder)
+        write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+        yield
+
+
+def _check(folder: Path, record: dict) -> None:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".sweep.lock"):
-        if (folder / RECORD).is_file():
-            try:
-                same = json.loads((folder / RECORD).read_text(encoding="utf-8")) == record
-            except ValueError:
-                same = False
-            if not same:
-                raise FileExistsError(
-                    f"{folder} holds another sweep and is not overwritten; choose another --out. "
-                    "Runs that both have in common are not trained again"
-                )
-        elif any(not path.name.startswith(".") for path in folder.iterdir()):
+    if (folder / RECORD).is_file():
+        try:
+            same = read_json(folder / RECORD) == record
+        except ValueError:
+            same = False
+        if not same:
             raise FileExistsError(
-                f"{folder} is not empty and is not overwritten; choose another --out"
+                f"{folder} holds another sweep and is not overwritten; choose another --out. "
+                "Runs that both have in common are not trained again"
             )
-        else:
-            write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty and is not overwritten; choose another --out")
 
 
 def _table(tables: Mapping, name: str, problems: list[str], prefix: str = "") -> dict:
@@ -167,7 +172,4 @@ def _crossed(arms: Mapping[str, dict], grid: Mapping[str, list]) -> Iterator[tup
 
 
 def _config(settings: Mapping[str, Any]) -> TrainConfig:
-    for name, value in settings.items():
-        if name in TEXTS and not isinstance(value, str):
-            raise SettingsError(f"{name} must be a text, got {value!r}", name)
     return TrainConfig(**({"threads": 1} | settings))

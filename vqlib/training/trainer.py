@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from vqlib.quantization.quantizer import NonFiniteInput
-from vqlib.training import checkpoints, data, runs
+from vqlib.training import checkpoints, data, locks, runs
 from vqlib.training.config import TrainConfig, steps_of
 from vqlib.training.history import PROBE_PICTURES, Recorder, final_values, measure, state_of
 from vqlib.training.model import STRIDE
@@ -47,16 +47,17 @@ def train(
     Raises:
         ValueError, FileNotFoundError: unusable settings or data, before training starts.
         FileExistsError: ``out_dir`` holds a run and ``resume`` is false.
+        FolderInUse: an OSError: another process trains in ``out_dir``.
         TrainingDiverged: the loss or its gradient is not finite.
         KeyboardInterrupt: after Ctrl-C, once the step is done and the checkpoint written.
     """
     config = config or TrainConfig()
     folder = None if out_dir is None else Path(out_dir)
-    state = runs.claim(folder, config, resume)
-    with cpu_threads(config.threads):
+    with runs.claimed(folder, config, resume) as state, cpu_threads(config.threads):
         trainer = Trainer(config, folder, callbacks)
         if state is not None:
             trainer.load_state(*state)
+            runs.check_history(folder, trainer.recorder.history())
         if folder is not None:
             runs.begin(folder, config, finished=trainer.step == trainer.steps)
         return trainer.run(progress)
@@ -236,12 +237,14 @@ class Trainer:
             trace=self.trace.stacked(),
         )
         info = {"step": self.step, "seconds": self.seconds, "checksum": self.data.checksum}
+        info["config"] = runs.identity(self.config)
         return {name: t.detach().cpu().clone() for name, t in tensors.items()}, info
 
     def load_state(self, tensors: dict[str, Tensor], info: dict) -> None:
         """Go back to a `state`.
 
-        Raises ValueError if the data has changed since, or the run is past its last step.
+        Raises ValueError if the data has changed since, the run is past its last step, or the
+        state is of another model.
         """
         if info["checksum"] != self.data.checksum:
             raise ValueError(
@@ -253,15 +256,17 @@ class Trainer:
                 f"the checkpoint is of step {info['step']}, past the last one asked for, "
                 f"{self.steps}; resume with at least as many steps"
             )
-        self.model.load_state_dict(checkpoints.unflatten(tensors, "model"))
-        checkpoints.load_optimizer(self.optimizer, checkpoints.unflatten(tensors, "optimizer"))
-        self.recorder.load_state_dict(checkpoints.unflatten(tensors, "recorder"))
-        self.trace = Trace(checkpoints.unflatten(tensors, "trace"))
+        with runs.fitting("the checkpoint"):
+            self.model.load_state_dict(checkpoints.unflatten(tensors, "model"))
+            checkpoints.load_optimizer(self.optimizer, checkpoints.unflatten(tensors, "optimizer"))
+            self.recorder.load_state_dict(checkpoints.unflatten(tensors, "recorder"))
+            self.trace = Trace(checkpoints.unflatten(tensors, "trace"))
         self.step, self.seconds = info["step"], info["seconds"]
 
     def _write(self, state: tuple[dict[str, Tensor], dict]) -> None:
         if self.folder is None:
             return
+        locks.confirm(self.folder)
         checkpoints.write_tensors(self.folder / "checkpoint.safetensors", *state)
         if time.perf_counter() >= self.history_due:  # a long history takes long to write
             start = time.perf_counter()

@@ -19,6 +19,8 @@ MOST_COLUMNS = 10_000  # a log has tens of them
 UNSAID = "train"  # the split of what names none
 LISTED = 12  # names shown in a message
 MOST_LEVELS = 64  # codebooks of one model
+MOST_TABLES = 256  # codebooks that are diagnosed, each of which takes its time
+LONGEST_SHOWN = 60  # characters of a cell in a message
 FEW_CODES = 3  # fewer entries a cell are of codebooks, not of codes
 EXAMPLE = 'A CSV of two lines would do: "step,used_codes", then "100,97"'
 FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/|\bof\b)\s*(\d+)\s*")
@@ -79,6 +81,10 @@ def understand(
     levels = list(dict.fromkeys(c.means.level or "" for c in use))
     if len(levels) > 1:  # a figure without a level is of all codebooks together
         levels = [level for level in levels if level]
+        if len(levels) > MOST_TABLES:
+            raise HistoryError(
+                f"{name} tells of {len(levels):,} codebooks; expected at most {MOST_TABLES}"
+            )
         columns = [c for c in columns if c.means.level is not None or c not in use]
     kept = [c for c in columns if c.means.quantity in COLUMNS or c.means.quantity in KNOWN]
     tables = {level: _tidy(kept, level, steps, splits) for level in levels}
@@ -227,7 +233,7 @@ def _counter(values: pd.Series, column: str, name: str) -> pd.Series:
     if _holds_text(values):  # "[3]", "100/5000"
         texts = values.map(lambda v: _plain_digits(v.strip(" []")) if isinstance(v, str) else v)
         numbers = texts.map(lambda v: _fraction(v)[0] if _fraction(v) else v)
-    found = pd.to_numeric(numbers, errors="coerce").astype(float)
+    found = _floats(numbers)
     wrong = found.isna() & numbers.notna() & (numbers.astype(str).str.strip() != "")
     wrong |= np.isinf(found) | (found < 0) | _no_numbers(values)
     if wrong.any():
@@ -237,7 +243,7 @@ def _counter(values: pd.Series, column: str, name: str) -> pd.Series:
         expected = "a number" if np.isnan(found[row]) else expected
         raise HistoryError(
             f"{name}, row {row + 1}, column `{column}`: expected {expected}, "
-            f"found {_plain(values.iloc[row])!r}"
+            f"found {_shown(values.iloc[row])}"
         )
     return found
 
@@ -265,7 +271,7 @@ def _splits(
             row = int(said.isna().to_numpy().argmax())
             raise HistoryError(
                 f'{name}, row {row + 1}, column `{column}`: expected "train" or "val", '
-                f"found {_plain(table[column].iloc[row])!r}"
+                f"found {_shown(table[column].iloc[row])}"
             )
         return said, [] if column == "split" else [f"split <- {column}"]
     if any(m.split for m in meanings.values()):
@@ -388,10 +394,7 @@ def _of_fractions(column, m: Meaning, values, fractions, name) -> list[Column]:
 
 
 def _numbers(values: pd.Series, column: str, name: str) -> pd.Series:
-    try:
-        numbers = pd.to_numeric(values, errors="coerce").astype(float)
-    except (OverflowError, TypeError, ValueError):
-        numbers = pd.Series(np.nan, index=values.index)
+    numbers = _floats(values)
     empty = values.isna() | values.astype(str).str.strip().str.lower().isin(
         ["", "nan", "none", "null", "-", "n/a"]
     )
@@ -400,9 +403,24 @@ def _numbers(values: pd.Series, column: str, name: str) -> pd.Series:
         row = int(np.argmax(wrong.to_numpy()))
         raise HistoryError(
             f"{name}, row {row + 1}, column `{column}`: expected a number, "
-            f"found {_plain(values.iloc[row])!r}"
+            f"found {_shown(values.iloc[row])}"
         )
     return numbers
+
+
+def _floats(values: pd.Series) -> pd.Series:
+    """NaN for what is no number, or one that no float can hold."""
+    try:
+        return pd.to_numeric(values, errors="coerce").astype(float)
+    except (OverflowError, TypeError, ValueError):  # one cell spoils all: each alone
+        return values.map(_float).astype(float)
+
+
+def _float(value) -> float:
+    try:
+        return float(value)
+    except (OverflowError, TypeError, ValueError):
+        return np.nan
 
 
 def _plain_digits(text: str) -> str:
@@ -437,8 +455,9 @@ def _list(value) -> list | None:
     return None
 
 
-def _plain(value):
-    return value.item() if hasattr(value, "item") else value
+def _shown(value) -> str:
+    text = repr(value.item() if hasattr(value, "item") else value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _settings(columns: list[Column], size: int | None) -> dict:

@@ -68,6 +68,7 @@ OF_DEVICE = re.compile(
 )
 CELLS = re.compile(r"\s*[│┃|]([^│┃|]+)[│┃|]([^│┃|]+)[│┃|]\s*")  # "| usage | 0.5 |"
 LONGEST = 10_000  # characters of a line; a longer one is data
+MOST_LINES = 1_000_000  # of which each takes its time
 COUNTERS = ("step", "epoch")
 NO_COUNTER = "the number before the names"
 VALIDATES = VAL | {"validate", "validating", "evaluate", "evaluating"}
@@ -118,8 +119,13 @@ def read_console(text: str, given: Mapping[str, str] | None = None) -> pd.DataFr
         given: {quantity: name}, the user's own map: these names are read, whatever they mean.
 
     Raises:
-        HistoryError: a line names the same use twice, and nothing tells the two apart.
+        HistoryError: a line names the same use twice, and nothing tells the two apart; or there
+            are more than `MOST_LINES`.
     """
+    if (count := text.count("\n")) > MOST_LINES:
+        raise HistoryError(
+            f"has {count:,} lines; expected at most {MOST_LINES:,} of what a training printed"
+        )
     roles = {name: meaning(target) for target, name in (given or {}).items()}
     lines, notes = _of_one_rank(_plain(text))
     said = _of_one_owner([pairs for line in lines if (pairs := _pairs(line, roles))], roles)

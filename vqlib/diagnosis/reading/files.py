@@ -6,7 +6,10 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
+import select
+import stat
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +22,7 @@ from vqlib.diagnosis.reading.console import printed_names, read_console
 from vqlib.diagnosis.reading.names import meaning
 
 LARGEST = 2**29  # bytes, unpacked
+PATIENCE = 30  # seconds until a pipe says something
 DEEPEST = 4  # levels of a JSON document at which a history is looked for
 SNIFFED = 50  # lines by which a table is told from a log
 KINDS = {
@@ -58,7 +62,7 @@ def read_file(path: Path, given: Mapping[str, str] | None = None) -> pd.DataFram
     Raises HistoryError for what cannot be read; nothing in a file is ever executed.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_opened) as file:
             content = file.read(LARGEST + 1)  # once: it may be a pipe
     except FileNotFoundError:
         raise HistoryError(f"{path}: there is no such file") from None
@@ -66,6 +70,23 @@ def read_file(path: Path, given: Mapping[str, str] | None = None) -> pd.DataFram
         reason = getattr(error, "strerror", None) or error
         raise HistoryError(f"{path} cannot be read: {reason}") from None
     return parsed(content, path, given)
+
+
+def _opened(path: str, flags: int) -> int:
+    """As `os.open`, but a pipe into which nobody writes is no wait without end."""
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    kind = os.fstat(handle).st_mode
+    try:
+        if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+            raise OSError("it is a device; expected a log")
+        if stat.S_ISFIFO(kind):
+            if not select.select([handle], [], [], PATIENCE)[0]:
+                raise OSError(f"nothing came out of this pipe in {PATIENCE} s")
+            os.set_blocking(handle, True)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
 
 
 def parsed(content: bytes, path: Path, given: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -212,7 +233,10 @@ def _tells(name: str) -> bool:
 
 
 def _records(rows: list[dict]) -> pd.DataFrame:
-    return pd.DataFrame([_flat(row) for row in rows])
+    flat = [_flat(row) for row in rows]
+    if len(set().union(*flat)) > MOST_COLUMNS:
+        raise HistoryError(f"has more than {MOST_COLUMNS:,} names; expected a log")
+    return pd.DataFrame(flat)
 
 
 def _flat(record: dict, before: str = "") -> dict:

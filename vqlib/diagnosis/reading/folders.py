@@ -40,6 +40,8 @@ def read_folder(folder: Path) -> tuple[pd.DataFrame, dict, str]:
 
 
 def _json(path: Path) -> dict:
+    if not path.is_file():
+        return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
