@@ -429,6 +429,41 @@ def test_the_last_good_report_survives_any_number_of_failing_runs(here):
     assert good(build / "report") and good(build / "report.previous")
 
 
+def compared(here, waits: str):
+    """02_b compares; 01_a runs the code ``waits``, which records ``seen``."""
+    pair = "record('before/n', 1.0)\nrecord('after/n', 2.0)"
+    write_notebook(here, "02_b", parameters("y = 'n'"), pair)
+    write_notebook(here, "01_a", parameters("x = 1"), waits)
+    text = '[01_a.records]\n"seen" = {}\n[02_b.records]\n"before/n" = {}\n"after/n" = {}\n'
+    return write_settings(here, text)
+
+
+def test_what_is_compared_is_shown_while_the_rest_is_coming(here):
+    place = here.parent / "build" / "report"
+    waits = f"""
+import json, pathlib, time
+said, page = pathlib.Path({str(place / "results.json")!r}), ""
+for _ in range(300):
+    if said.exists():
+        page = pathlib.Path({str(place / "index.html")!r}).read_text()
+        break
+    time.sleep(0.1)
+now = json.loads(said.read_text())
+early = now["coming"] == ["01_a"] and not now["passed"] and "1 of 2 notebooks are done" in page
+record('seen', early and "Before and after" in page)"""
+    results = run(compared(here, waits))
+    assert results[0].records == {"seen": True} and not results[0].error
+    assert good(place) and "are done" not in (place / "index.html").read_text()
+    assert not (place.parent / "report.previous").exists()  # what was shown early is no report
+
+
+def test_an_early_report_replaces_no_good_one(here):
+    place = here.parent / "build" / "report"
+    run(compared(here, "record('seen', True)"))
+    run(compared(here, "import time; time.sleep(1); assert False"))
+    assert not good(place) and good(place.parent / "report.previous")
+
+
 def test_a_red_gate_makes_no_good_report(here):
     run(here, **{"01_a": {"x": 6}})
     assert not good(here.parent / "build" / "report")

@@ -39,12 +39,14 @@ def write(
     profile: str,
     first: bool | None = None,
     sources: Sequence[Path] | None = None,
+    coming: Sequence[str] = (),
 ) -> Path:
     """Write the report of `results` into `folder`, which must not exist; returns `folder`.
 
     `first`: whether the cache of runs was empty before, if that is known. `sources`: the notebooks,
-    if they are not the suite's. Beside the pages stand ``results.json``, the same for programs, and
-    ``junit.xml``, for the pages of a build server.
+    if they are not the suite's. `coming`: those that are still to be executed. Beside the pages
+    stand ``results.json``, the same for programs, and ``junit.xml``, for the pages of a build
+    server.
     """
     folder.mkdir(parents=True)
     (folder / "notebooks").mkdir()
@@ -67,6 +69,7 @@ def write(
     index = environment.get_template("index.html.j2").render(
         heading=HEADING if sources is None else _heading(titles),
         results=results,
+        coming=coming,
         failures=[result for result in results if result.error],
         verdicts=_verdicts(results),
         pairs=tables.pairs(results),
@@ -76,17 +79,26 @@ def write(
         provenance=about,
     )
     _save(folder / "index.html", index)
-    _save(folder / RESULTS, _json(results, about, cells))
+    _save(folder / RESULTS, _json(results, about, cells, coming))
     junit.write(results, folder / "junit.xml")
     return folder
 
 
 def passed(folder: Path) -> bool:
-    """Whether the report in `folder` has no failed notebook and no failed gate."""
+    """Whether the report in `folder` is whole, and has no failed notebook and no failed gate."""
+    return _said(folder).get("passed") is True
+
+
+def whole(folder: Path) -> bool:
+    """Whether the report in `folder` awaited no notebook when it was written."""
+    return not _said(folder).get("coming")
+
+
+def _said(folder: Path) -> dict:
     try:
-        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))["passed"] is True
-    except (OSError, ValueError, KeyError):
-        return False
+        return dict(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def provenance(
@@ -162,7 +174,7 @@ def _figure(notebooks: dict) -> dict[str, str] | None:
     return None
 
 
-def _json(results: Sequence[Result], about: dict[str, str], cells: Cells) -> str:
+def _json(results: Sequence[Result], about: dict[str, str], cells: Cells, coming) -> str:
     def one(result: Result) -> dict:
         gates = [
             {
@@ -185,7 +197,12 @@ def _json(results: Sequence[Result], about: dict[str, str], cells: Cells) -> str
         }
 
     good = all(result.error is None and all(v.passed for v in result.gates) for result in results)
-    content = {"passed": good, "provenance": about, "notebooks": [one(r) for r in results]}
+    content = {
+        "passed": good and not coming,
+        "coming": list(coming),
+        "provenance": about,
+        "notebooks": [one(r) for r in results],
+    }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 

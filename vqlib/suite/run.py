@@ -13,7 +13,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from vqlib.quantization.ranges import Range, number
 from vqlib.suite import executing, foreign, lineup, ownership, records, report, tables
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
-from vqlib.suite.gates import Control
+from vqlib.suite.gates import Control, Expected
 from vqlib.suite.kernels import Kernels
 from vqlib.suite.lineup import Lineup
 from vqlib.suite.results import ControlResult, Result
@@ -69,14 +70,19 @@ def run(
     first = None if suite.foreign else not _runs_are_kept()
     plans = suite.plans()
     with _scratch(out, {"notebooks": plans, "report": None, PREVIOUS: None}) as scratch:
-        results = _execute(suite, plans, scratch, jobs, progress, timeout)
-        results = _keep_notebooks(results, out / "notebooks")
         sources = [suite.sources[name] for name in suite.selected] if suite.foreign else None
-        new = report.write(
-            results, scratch / "report", profile=suite.profile, first=first, sources=sources
-        )
-        ownership.sign_all(new)
-        _keep_report(new, out / "report")
+
+        def show(results: list[Result]) -> None:
+            done = {result.notebook for result in results}
+            coming = [plan.name for plan in plans if plan.name not in done]
+            about = {"profile": suite.profile, "first": first, "sources": sources}
+            new = report.write(results, scratch / "report", coming=coming, **about)
+            ownership.sign_all(new)
+            _keep_report(new, out / "report")
+
+        results = _execute(suite, plans, scratch, jobs, progress, timeout, show_early=show)
+        results = _keep_notebooks(results, out / "notebooks")
+        show(results)
     return results
 
 
@@ -170,14 +176,20 @@ def _not_red(control: Control, result: Result, suite: Lineup) -> Iterator[Contro
         yield ControlResult(control.notebook, control.name, record, reason)
 
 
-def _execute(suite, plans, scratch, jobs, progress, timeout) -> list[Result]:
-    """Execute `plans` in a pool of threads, each of which drives a kernel of its own."""
+def _execute(
+    suite, plans, scratch, jobs, progress, timeout, show_early: Callable | None = None
+) -> list[Result]:
+    """Execute `plans` in a pool of threads, each of which drives a kernel of its own.
+
+    `show_early` is called with the results so far, once a comparison is among them.
+    """
     if jobs < 1:
         raise SuiteError(f"jobs must be at least 1, got {jobs}")
     number("timeout", timeout, Range(0, above=True))
     kernels = Kernels(scratch)
     folder = scratch / "notebooks"
     folder.mkdir()
+    done, showing = {}, threading.Lock()
     bar = tqdm(
         total=sum(plan.cells for plan in plans),
         unit="cell",
@@ -187,27 +199,48 @@ def _execute(suite, plans, scratch, jobs, progress, timeout) -> list[Result]:
     )
 
     def one(plan: Plan) -> Result:
-        done = 0
+        cells = 0
 
         def on_cell() -> None:
-            nonlocal done
-            done += 1
+            nonlocal cells
+            cells += 1
             bar.update()
 
         path = folder / f"{plan.name}.ipynb"
         execution = executing.execute(plan, path, kernels, timeout=timeout, on_cell=on_cell)
-        bar.update(plan.cells - done)  # a notebook that failed has nothing more to do
-        return _judge(suite, plan, path, execution)
+        bar.update(plan.cells - cells)  # a notebook that failed has nothing more to do
+        result = _judge(suite, plan, path, execution)
+        with showing:
+            done[plan.name] = result
+            so_far = [done[p.name] for p in plans if p.name in done]
+            early = show_early is not None and len(so_far) < len(plans)
+            if early and tables.pairs(so_far) and not kernels.stopping.is_set():
+                with contextlib.suppress(OSError):  # the last report will say what is wrong
+                    show_early(so_far)
+        return result
 
     with bar, ThreadPoolExecutor(jobs) as pool:
-        # the last lessons take longest: begun first, they leave no core idle at the end
-        futures = [pool.submit(one, plan) for plan in reversed(plans)][::-1]
+        futures = {plan.name: pool.submit(one, plan) for plan in _begun(plans, suite.expected)}
         try:
-            wait(futures)
+            wait(futures.values())
         except BaseException:
-            _stop(futures, kernels)
+            _stop(list(futures.values()), kernels)
             raise
-        return [future.result() for future in futures]
+        return [futures[plan.name].result() for plan in plans]
+
+
+def _begun(plans: Sequence[Plan], expected: Expected) -> list[Plan]:
+    """In which order they begin: first what compares before and after, as it is shown early.
+
+    Then the last lessons, which take longest: they leave no core idle at the end.
+    """
+
+    def compares(plan: Plan) -> bool:
+        made = expected.records.get(plan.source.stem, ())
+        return any(name.startswith("before/") for name in made)
+
+    first = [plan for plan in plans if compares(plan)]
+    return first + [plan for plan in reversed(plans) if plan not in first]
 
 
 def _stop(futures: Sequence[Future], kernels: Kernels) -> None:
@@ -288,10 +321,10 @@ def _keep_notebooks(results: Sequence[Result], folder: Path) -> list[Result]:
 
 
 def _keep_report(new: Path, place: Path) -> None:
-    """Swap a complete report in; the last one without a failure stays as ``.previous``."""
+    """Swap a report in; the last one without a failure stays as ``.previous``."""
     previous = place.with_name(PREVIOUS)
     if place.exists():
-        if report.passed(place) or not previous.exists():
+        if report.passed(place) or (report.whole(place) and not previous.exists()):
             shutil.rmtree(previous, ignore_errors=True)
             os.replace(place, previous)
         else:
