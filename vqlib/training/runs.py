@@ -53,7 +53,7 @@ class Run:
         s = self.summary
         lines = [
             f"{s['steps']} steps on {s['data']} in {s['seconds']:.0f} s ({s['device']}, "
-            f"{s['threads']} thread(s)), {self.config.codebook_size} codes",
+            f"{_workers(s)}), {self.config.codebook_size} codes",
             "",
             table.T.to_string(),
             "",
@@ -110,6 +110,12 @@ _SHOWN = {
     "recon_loss": ("Reconstruction MSE", "{:.4g}"),
     "window_tokens": ("Tokens counted", "{:,.0f}"),
 }
+
+
+def _workers(summary: dict) -> str:
+    processes = summary.get("processes", 1)  # an older version knew one
+    of_each = f"{summary['threads']} thread(s)"
+    return of_each if processes == 1 else f"{processes} processes with {of_each} each"
 
 
 def _shown(values: pd.Series, show: str) -> str:
