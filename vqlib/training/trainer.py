@@ -107,6 +107,12 @@ class Trainer:
         self.tokens = config.batch_size * math.prod(side // STRIDE for side in self.data.size)
         dims = len(self.data.size)
         self.model = runs.build_model(config, self.data.channels, dims).to(self.device)
+        if process()[1] > 1 and self.model.quantizer.one_process:
+            raise SettingsError(
+                f"variant {config.variant!r} learns from the batch of one process; got "
+                f"{process()[1]} processes",
+                "variant",
+            )
         if self.data.scaling is not None:
             for name, values in self.data.scaling._asdict().items():
                 getattr(self.model, name).copy_(torch.from_numpy(values)[:, None])
@@ -140,9 +146,11 @@ class Trainer:
                     raise self._diverged(good)
                 self.seconds = time.perf_counter() - start
                 self._after_step(bar)
+                stopped = self.stopped  # read once: a thread may stop it
                 if self.told is not None:  # together, all do what any of them wished before
-                    self.stopped, interrupted = self.told
-                end = self.stopped or self.step == self.steps  # read once: a thread may stop it
+                    stopped, interrupted = self.told
+                    self.stopped |= stopped
+                end = stopped or self.step == self.steps
                 due = end or self.step % self.config.checkpoint_every == 0 or interrupted
                 state = self.state() if due else good
                 if end and not self._validation():
