@@ -3,6 +3,8 @@
 import hashlib
 import os
 import signal
+import time
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -128,25 +130,35 @@ def half(folder: Path) -> None:
     quiet(tiny(**FROZEN), folder / "half", callbacks=stop)
 
 
+@contextmanager
+def group(place: Path, rank: int, ranks: int, timeout: float):
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{place}/meet {ranks} {timeout}",
+        rank=rank,
+        world_size=ranks,
+        timeout=timedelta(seconds=timeout),
+    )
+    yield
+    dist.destroy_process_group()
+
+
 def work(rank: int, folder: str) -> None:
     """One of three processes; the third has left when two work together."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     place = Path(folder)
-    for ranks in (3, 2):
-        if rank < ranks:
-            dist.init_process_group(
-                "gloo",
-                init_method=f"file://{folder}/meet{ranks}",
-                rank=rank,
-                world_size=ranks,
-                timeout=timedelta(seconds=60),
-            )
-            found = everything(place)
-            if ranks == 3:
-                half(place)
-            else:
-                found["resumed"] = followed(place / "half", resume=True)
-                quiet(tiny(**LONG), place / "never cut")
-            torch.save(found, place / f"{ranks}-{rank}.pt")
-            dist.destroy_process_group()
+    with group(place, rank, 3, timeout=60):
+        found = everything(place)
+        half(place)
+    torch.save(found, place / f"3-{rank}.pt")
+    if rank == 2:
+        return
+    with group(place, rank, 2, timeout=60):
+        found = everything(place)
+        found["resumed"] = followed(place / "half", resume=True)
+        quiet(tiny(**LONG), place / "never cut")
+    with group(place, rank, 2, timeout=2):
+        hang = on_last(lambda trainer: time.sleep(5), 3)
+        found["hung"] = error_of(quiet, tiny(), callbacks=[hang])
+    torch.save(found, place / f"2-{rank}.pt")
