@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from tests.training.tiny_training import TINY, quiet, tiny
 from vqlib.quantization.distributed import process
+from vqlib.training import parallel
 from vqlib.training.trainer import Trainer
 
 # the encoder stands still soon: what k processes do to a codebook can be compared with what one
@@ -113,6 +114,16 @@ def messages() -> list[str]:
     return [event.name for event in seen.events() if event.name.startswith("gloo:")]
 
 
+def gradient() -> float:
+    """Of a loss that is infinite on the last rank alone, though its own gradient is finite."""
+    rank, ranks = process()
+    layer = torch.nn.Linear(1, 1)
+    wrapped = parallel.wrapped(layer)  # a name, or it is gone before the backward pass
+    out = wrapped(torch.ones(1)).sum()
+    parallel.backward(out + (torch.inf if rank == ranks - 1 else 0.0), 1 / ranks)
+    return float(layer.weight.grad)
+
+
 def everything(folder: Path) -> dict:
     ranks = process()[1]
     return {
@@ -121,6 +132,7 @@ def everything(folder: Path) -> dict:
         "refused": refused(folder),
         "ended": ended(folder / str(ranks)),
         "messages": messages(),
+        "gradient": gradient(),
     }
 
 

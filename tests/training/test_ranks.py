@@ -1,5 +1,6 @@
 """Several processes train one model: alike to the bit, as one would, and never hanging."""
 
+import math
 import os
 import random
 import signal
@@ -15,7 +16,7 @@ import torch
 from tests import ROOT
 from tests.training import ranks
 from tests.training.tiny_training import same_bits
-from vqlib import Run, cli
+from vqlib import Run, cli, diagnose
 from vqlib.training import checkpoints, parallel
 
 WORLDS = (2, 3)
@@ -76,7 +77,7 @@ def test_ranks_with_uneven_parts_train_what_one_process_trains(world, together, 
     assert len(one["trace"]["reset_events"]) > 15 and len(one["states"]) == 50
     each = [found["trained"] for found in together[world]]
     assert_as_one(each, one)
-    assert [found["summary"]["processes"] for found in each] == [world] * world
+    assert [found["summary"]["ranks"] for found in each] == [world] * world
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -94,12 +95,19 @@ def test_the_first_rank_writes_what_all_have(world, together, folder):
     assert f"{world} processes with 1 thread(s) each" in str(run)
 
 
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_diagnosis_knows_that_all_tokens_are_counted(world, together, folder):
+    for source in (Run.load(folder / f"trained{world}"), folder / f"trained{world}"):
+        evidence = diagnose(source)["threshold-above-share"].evidence
+        assert [e.value for e in evidence if "N/K" in e.name] == [17 * 4 / 32]
+
+
 def test_another_number_of_ranks_goes_on(together, alone):
     resumed = [found["resumed"] for found in together[2]]
     one, before = alone["trained"], together[3][0]["trained"]
     assert len(resumed[0]["states"]) == len(one["states"]) - ranks.STOPPED
     assert_as_one(resumed, one)
-    assert before["summary"]["processes"] == 3
+    assert before["summary"]["ranks"] == 3
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -128,6 +136,11 @@ def test_all_end_together_when_one_stops_diverges_or_is_interrupted(world, toget
     assert first["interrupted"].startswith("KeyboardInterrupt: stopped after step 6 of 12; saved")
     kept = folder / str(world) / "interrupted" / "checkpoint.safetensors"
     assert checkpoints.read_info(kept)["step"] == 6
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_loss_that_is_infinite_on_one_rank_is_seen_in_the_gradient_of_all(world, together):
+    assert all(math.isnan(found["gradient"]) for found in together[world])
 
 
 def test_cards_talk_by_nccl_and_cpus_by_gloo():

@@ -113,9 +113,9 @@ _SHOWN = {
 
 
 def _workers(summary: dict) -> str:
-    processes = summary.get("processes", 1)  # an older version knew one
+    ranks = summary.get("ranks", 1)  # an older version knew one
     of_each = f"{summary['threads']} thread(s)"
-    return of_each if processes == 1 else f"{processes} processes with {of_each} each"
+    return of_each if ranks == 1 else f"{ranks} processes with {of_each} each"
 
 
 def _shown(values: pd.Series, show: str) -> str:

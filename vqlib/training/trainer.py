@@ -358,7 +358,7 @@ class Trainer:
             "skipped_pictures": len(self.data.skipped),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
-            "processes": process()[1],
+            "ranks": process()[1],
             "torch": torch.__version__,
             "seconds": round(self.seconds, 3),
             "total_resets": int(self.recorder.ledger.times.sum()),
