@@ -100,7 +100,7 @@ def reject(problems: list[float]) -> None:
         return
     where = f" on rank {rank} of {len(problems)}" if len(problems) > 1 else ""
     if problems[rank] == EMPTY:
-        raise ValueError(f"z holds no tokens{where}; expected some on every rank")
+        raise ValueError(f"z holds no tokens{where}; expected at least one")
     raise NonFiniteInput(
         f"z holds NaN or infinity{where}; it was rejected before it could reach the codebook"
     )
@@ -289,6 +289,11 @@ class NormEMAQuantizer(nn.Module):
 
         Alone, also reject a batch with a problem; ranks tell it with their sums.
         """
+        if many() and self.one_process:
+            raise ValueError(
+                f"{type(self).__name__} learns from the batch of one process; got "
+                f"{process()[1]} processes"
+            )
         problem = problem_of(x)
         found, steps = torch.stack([problem, self.steps]).tolist()  # one look at the device
         if not many():
@@ -312,14 +317,8 @@ class NormEMAQuantizer(nn.Module):
             raise ValueError(f"z must be floating point, got {z.dtype}")
         if z.dim() < 1 or z.shape[-1] != self.dim:
             raise ValueError(f"z must have shape (..., {self.dim}), got {tuple(z.shape)}")
-        together = self.training and many()
-        if z.numel() == 0 and not together:  # together, all ranks hear of it
+        if z.numel() == 0 and not (self.training and many()):  # together, all must hear of it
             raise ValueError(f"z holds no tokens: shape {tuple(z.shape)}")
-        if together and self.one_process:
-            raise ValueError(
-                f"{type(self).__name__} learns from the batch of one process; got "
-                f"{process()[1]} processes"
-            )
         if self.codebook.dtype != torch.float32:
             raise TypeError(
                 f"the codebook is {self.codebook.dtype}, and a moving average needs float32: "
