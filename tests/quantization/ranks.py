@@ -36,10 +36,13 @@ RESETS = {
 
 
 def batch(step: int, few: bool = False) -> Tensor:
-    """(B, 2, 2, DIM): one place in the first quarter, equal tokens in all, a drift over steps."""
+    """(B, 2, 2, DIM): one place in the first third, equal tokens in all, a drift over steps.
+
+    The place is wide: of two codes in a narrow one, rounding chooses.
+    """
     generator = torch.Generator().manual_seed(step)
     z = torch.randn(PICTURES, 2, 2, DIM, generator=generator) * torch.linspace(1, 0.2, DIM)
-    z[: PICTURES // 3] = torch.ones(DIM) + 0.05 * z[: PICTURES // 3]
+    z[: PICTURES // 3] = torch.ones(DIM) + 0.3 * z[: PICTURES // 3]
     z[[0, 6, 12, 15], 0, 0] = z[0, 0, 0]
     if few:
         z = z[:, 1:, 1:]
