@@ -24,7 +24,13 @@ ROOMS = (
 )
 DRAWS = {"suite", "playground", "lessons"}
 SHOWING_ONLY = {"matplotlib", "seaborn", "ipywidgets", "IPython", "papermill", "nbconvert"}
-ALIASES = {"__init__", "usage", "history", "experiments"}  # names at the top that scripts use
+ALIASES = {
+    "__init__",
+    "__main__",
+    "usage",
+    "history",
+    "experiments",
+}  # names at the top that scripts use
 BESIDE = {"extras"}  # of no room: every room may import it, and it imports none
 
 

@@ -23,7 +23,7 @@ import tyro
 
 from vqlib import extras
 from vqlib.quantization.names import printable
-from vqlib.quantization.ranges import SettingsError, whole
+from vqlib.quantization.ranges import Range, SettingsError, number, whole
 from vqlib.training.config import TrainConfig
 
 ABOUT = "Watch a VQ codebook collapse, find out why, and bring it back."
@@ -199,11 +199,13 @@ def train(
     resume: bool = False,
     progress: bool = True,
     verbose: bool = False,
+    rank_timeout: float = 600.0,
 ) -> int:
     """Train a VQ-VAE and see how much of its codebook it uses.
 
     Exit status 1 if the loss stops being finite, 2 if the settings or the data cannot be used.
-    Ctrl-C saves the run and says how to resume it.
+    Ctrl-C saves the run and says how to resume it. Started by torchrun, several processes train
+    one model together.
 
     Args:
         settings: Everything that determines the run.
@@ -211,27 +213,44 @@ def train(
         resume: Resume the run in out_dir. The result is the same as without the stop, bit for bit.
         progress: Show a progress bar.
         verbose: Print a line for each reset.
+        rank_timeout: Seconds that a process waits for the others before it gives up.
     """
-    from vqlib.training import trainer
+    from vqlib.training import parallel
 
-    folder = out_dir if out_dir or resume else _new_folder()
+    number("rank_timeout", rank_timeout, Range(0, 10**6, above=True))
+    try:
+        with parallel.group(settings.resolved_device(), rank_timeout), parallel.lost_told():
+            return _train(settings, out_dir, resume, progress, verbose)
+    except (ValueError, parallel.RankLost) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _train(settings, out_dir: Path | None, resume: bool, progress: bool, verbose: bool) -> int:
+    """The first of several processes speaks for all of what they agree on."""
+    from vqlib.training import parallel, trainer
+
+    folder = out_dir if out_dir or resume else parallel.on_first(_new_folder)
     try:
         with _told(verbose):
             done = trainer.train(settings, folder, resume=resume, progress=progress)
     except trainer.TrainingDiverged as error:
-        _complain(error)
+        if parallel.first():
+            _complain(error)
         return 1
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, parallel.RankLost) as error:
         _complain(error)
         return 2
     except KeyboardInterrupt as stop:
-        print(str(stop) or _where_it_stands(folder), file=sys.stderr)
+        if parallel.first():
+            print(str(stop) or _where_it_stands(folder), file=sys.stderr)
         return 130
     finally:
-        if out_dir is None and folder is not None:
+        if out_dir is None and folder is not None and parallel.first():
             with suppress(OSError):
                 folder.rmdir()  # only if nothing was written
-    print(printable(f"{done}\n\n{folder}"))
+    if parallel.first():
+        print(printable(f"{done}\n\n{folder}"))
     return 0
 
 
@@ -471,8 +490,8 @@ def selftest(runs: int = 20) -> int:
 def _new_folder() -> Path:
     """A folder in build/runs that no other run has, however many start at once."""
     stamp = time.strftime("%Y-%m-%d_%H%M%S")
-    for number in count(1):
-        folder = Path("build/runs", stamp if number == 1 else f"{stamp}_{number}")
+    for n in count(1):
+        folder = Path("build/runs", stamp if n == 1 else f"{stamp}_{n}")
         with suppress(FileExistsError):
             folder.mkdir(parents=True)
             return folder

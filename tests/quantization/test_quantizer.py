@@ -630,9 +630,9 @@ def test_two_ranks_with_half_a_batch_each_learn_what_one_learns_from_it_all(two_
 
 
 @on_one_worker
-def test_two_ranks_start_at_the_kmeans_of_the_whole_batch_from_the_first_ones_draw(two_processes):
+def test_two_ranks_start_at_the_kmeans_of_the_whole_batch(two_processes):
     x = [unit(v) for v in inputs().tolist()]  # the first rank's half comes first
-    draw = torch.randperm(len(x) // 2, generator=make(seed=0).generator)[:CODES].tolist()
+    draw = torch.randperm(len(x), generator=make(seed=0).generator)[:CODES].tolist()
     codebook, cluster_size = naive_kmeans(x, draw)
     for step in range(5):
         codebook, cluster_size, *_ = naive_step(inputs(step), codebook, cluster_size, 0.9, 0.25)

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
+from vqlib.quantization.distributed import Shard, picked, shard
 from vqlib.quantization.quantizer import NormEMAQuantizer, Quantized, on_sphere
 from vqlib.quantization.reset import DeadCodeReset, Reset
 from vqlib.quantization.search import nearest
@@ -167,9 +168,11 @@ def _as(kind: type[DeadCodeReset], reset: DeadCodeReset | None) -> DeadCodeReset
 class WithReplacement(DeadCodeReset):
     """Draws donors with replacement, however many there are."""
 
-    def _draw(self, n, x, indices, cluster_size, generator) -> Tensor:
+    def _draw(self, n, x, indices, cluster_size, generator, whole: Shard) -> Tensor:
         pool, _ = self._pool(indices, cluster_size)
-        return pool[torch.randint(len(pool), (n,), generator=generator).to(pool.device)]
+        part = shard(len(pool), pool.device)
+        drawn = torch.randint(part.size, (n,), generator=generator).to(pool.device)
+        return picked(pool + whole.first, drawn, part)
 
 
 class DrawsWithReplacement(NormEMAQuantizer):

@@ -44,6 +44,8 @@ class Conscience(SplitsMostUsed):
 class Whitened(SplitsMostUsed):
     """Each feature is brought to mean 0 and variance 1 before the sphere, as batch norm does."""
 
+    one_process = True
+
     def __init__(self, *args, **keywords):
         super().__init__(*args, **keywords)
         self.norm = nn.BatchNorm1d(self.dim, affine=False)

@@ -1,7 +1,4 @@
-"""Interventions: quantizers that change one arrow of the guide's cycle, to test it as a cause.
-
-Experiments for one process: what they change is not summed over ranks.
-"""
+"""Interventions: quantizers that change one arrow of the guide's cycle, to test it as a cause."""
 
 from __future__ import annotations
 
@@ -9,13 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vqlib.quantization.distributed import same_draws
 from vqlib.quantization.quantizer import (
     NormEMAQuantizer,
     assigned_sums,
     spherical_kmeans,
     where_directed,
 )
-from vqlib.quantization.search import nearest
+from vqlib.quantization.search import nearest, nearest_inputs
 
 LEADING = 10  # one code in so many leads
 SWAP_AT = 25  # step after which leaders and trailers change places
@@ -31,8 +29,9 @@ class RandomCounts(NormEMAQuantizer):
 
     def _update(self, x: Tensor, bins: Tensor, sums: Tensor) -> None:
         super()._update(x, bins, sums)
+        same_draws(self.generator, x.device)
         random = torch.rand(self.codebook_size, generator=self.generator)
-        self.cluster_size.copy_(random * 2 * len(x) / self.codebook_size)
+        self.cluster_size.copy_(random * 2 * int(bins.sum()) / self.codebook_size)
 
 
 class ZeroedCounts(NormEMAQuantizer):
@@ -86,7 +85,7 @@ class UnusedPulled(NormEMAQuantizer):
         super()._update(x, bins, sums)
         unused = bins == 0
         rows = self.codebook[unused]
-        moved = rows.lerp(x[nearest(rows, x)], 1 - self.decay)
+        moved = rows.lerp(nearest_inputs(rows, x)[1], 1 - self.decay)
         self.codebook[unused] = F.normalize(moved, dim=-1)
 
 
@@ -124,7 +123,7 @@ class GradientCodebook(NormEMAQuantizer):
 
     def _update(self, x: Tensor, bins: Tensor, sums: Tensor) -> None:
         self.cluster_size.lerp_(bins, 1 - self.decay)
-        rate = (1 - self.decay) * bins * self.codebook_size / len(x)
+        rate = (1 - self.decay) * bins * self.codebook_size / int(bins.sum())
         means = sums / bins.clamp(min=1)[:, None]
         moved = self.codebook.lerp(means, rate.clamp(max=1)[:, None])
         moved = where_directed(moved, F.normalize(moved, dim=-1), self.codebook)
@@ -140,6 +139,8 @@ class RandomInputs(NormEMAQuantizer):
 
 class UnbalancedStart(NormEMAQuantizer):
     """Starts at k-means of one corner of the first batch: the eighth closest to one input."""
+
+    one_process = True
 
     def _start(self, x: Tensor) -> tuple[Tensor, Tensor]:
         one = x[int(torch.randint(len(x), (1,), generator=self.generator))]

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqlib.quantization.compiling import uncompiled
-from vqlib.quantization.distributed import from_first_rank, sum_over_ranks
+from vqlib.quantization.distributed import (
+    from_first_rank,
+    many,
+    of_each_rank,
+    picked,
+    process,
+    same_draws,
+    shard,
+    sum_over_ranks,
+)
 from vqlib.quantization.ranges import Range, number, whole
 from vqlib.quantization.reset import DeadCodeReset, Reset
 from vqlib.quantization.search import nearest
@@ -54,11 +63,47 @@ def _usual(z: Tensor) -> bool:
     return squares.min().item() > 1e-20 and squares.max().item() < 1e30
 
 
-def assigned_sums(x: Tensor, indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
-    """Per code, over all ranks: how many inputs it took (K,) float, and their sum (K, D)."""
-    bins = x.new_zeros(codebook_size).index_add_(0, indices, x.new_ones(len(x)))
-    sums = x.new_zeros(codebook_size, x.shape[1]).index_add_(0, indices, x)
-    return sum_over_ranks(bins), sum_over_ranks(sums)
+def assigned_sums(
+    x: Tensor, indices: Tensor, codebook_size: int, problem: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Per code, over all ranks: how many inputs it took (K,) float, and their sum (K, D).
+
+    One message. A ``problem`` of this rank's batch goes with it, and all ranks `reject` it.
+    """
+    rank, ranks = process()
+    size = codebook_size * x.shape[1]
+    message = x.new_zeros(size + codebook_size + ranks)
+    sums = message[:size].view(codebook_size, -1).index_add_(0, indices, x)
+    bins = message[size:-ranks].index_add_(0, indices, x.new_ones(len(x)))
+    if problem is not None:
+        message[size + codebook_size + rank] = problem
+    sum_over_ranks(message)
+    if problem is not None:
+        reject(message[-ranks:].tolist())
+    return bins, sums
+
+
+NOT_FINITE, EMPTY = 1, 2
+
+
+def problem_of(x: Tensor) -> Tensor:
+    """What is wrong with a batch ``x`` (N, D), as a scalar: 0 (nothing), NOT_FINITE or EMPTY."""
+    if not len(x):
+        return torch.tensor(EMPTY, device=x.device)
+    return (~x.isfinite()).any().long() * NOT_FINITE
+
+
+def reject(problems: list[float]) -> None:
+    """Raise, on every rank alike, if the batch of any has a problem; ``problems``: one a rank."""
+    rank = next((rank for rank, problem in enumerate(problems) if problem), None)
+    if rank is None:
+        return
+    where = f" on rank {rank} of {len(problems)}" if len(problems) > 1 else ""
+    if problems[rank] == EMPTY:
+        raise ValueError(f"z holds no tokens{where}; expected at least one")
+    raise NonFiniteInput(
+        f"z holds NaN or infinity{where}; it was rejected before it could reach the codebook"
+    )
 
 
 def spherical_kmeans(
@@ -67,18 +112,20 @@ def spherical_kmeans(
     """K-means on the unit sphere: means (K, D) and their counts (K,) at the last assignment.
 
     Starts at randomly drawn inputs; means are renormalised each iteration and an empty
-    cluster keeps its mean. Ranks start alike and share their sums, so they end alike.
+    cluster keeps its mean. ``x`` (N, D) is this rank's part of the inputs of all ranks.
     """
-    drawn = torch.randperm(len(x), generator=generator)[:codebook_size]
+    same_draws(generator, x.device)
+    part = shard(len(x), x.device)
+    drawn = torch.randperm(part.size, generator=generator)[:codebook_size]
     if len(drawn) < codebook_size:
         warnings.warn(
-            f"the first batch has {len(x)} tokens for {codebook_size} codes: k-means starts "
+            f"the first batch has {part.size} tokens for {codebook_size} codes: k-means starts "
             "with duplicate codes; a first batch of at least as many tokens avoids it",
             stacklevel=2,
         )
-        more = torch.randint(len(x), (codebook_size - len(drawn),), generator=generator)
+        more = torch.randint(part.size, (codebook_size - len(drawn),), generator=generator)
         drawn = torch.cat([drawn, more])
-    means = from_first_rank(x[drawn.to(x.device)].contiguous())
+    means = picked(x, drawn.to(x.device), part)
     for _ in range(iterations):
         _, sums = assigned_sums(x, nearest(x, means), codebook_size)
         means = where_directed(sums, F.normalize(sums, dim=-1), means)
@@ -109,9 +156,10 @@ class NormEMAQuantizer(nn.Module):
 
     ``cluster_size`` never enters step 6: it is a statistic that only the reset reads.
     The returned vectors are looked up before step 6. Evaluation changes nothing.
-    Bins and sums are summed over torch.distributed ranks, and rank 0's draws are
-    everybody's. In a compiled model, learning is one graph break. It learns in ``forward``:
-    keep it outside regions that activation checkpointing runs twice.
+    Over torch.distributed ranks it learns as one process does from all their batches, one
+    after the other; rank 0's seed counts. A step without a reset sends one message. In a
+    compiled model, learning is one graph break. It learns in ``forward``: keep it outside
+    regions that activation checkpointing runs twice.
 
     Args:
         codebook_size: K. dim: D. decay: of both moving averages, in [0, 1].
@@ -137,6 +185,7 @@ class NormEMAQuantizer(nn.Module):
     codebook: Tensor
     cluster_size: Tensor
     steps: Tensor
+    one_process = False  #: whether a subclass learns from its own process's batch alone
 
     def __init__(
         self,
@@ -173,7 +222,8 @@ class NormEMAQuantizer(nn.Module):
         """Quantize ``z`` (..., dim), any float type; in training mode also learn from it.
 
         Raises:
-            ValueError: wrong last dimension, no tokens, or an integer type.
+            ValueError: wrong last dimension, no tokens (in training: on any rank), or an
+                integer type; or several processes train a subclass that is for one.
             NonFiniteInput: NaN or infinity in a training batch, on any rank; nothing was
                 changed.
             TypeError: the buffers are not float32.
@@ -209,7 +259,8 @@ class NormEMAQuantizer(nn.Module):
         step = self._begin(x)
         indices = self._nearest(x)
         codes = self.codebook[indices]
-        bins, sums = assigned_sums(x, indices, self.codebook_size)
+        problem = problem_of(x) if many() else None  # all ranks must hear of it, or some would wait
+        bins, sums = assigned_sums(x, indices, self.codebook_size, problem)
         self._update(x, bins, sums)
         self.steps += 1
         self.last_reset = self._reset(step, x, indices, bins)
@@ -234,15 +285,21 @@ class NormEMAQuantizer(nn.Module):
         self.codebook.copy_(where_directed(sums, moved, self.codebook))
 
     def _begin(self, x: Tensor) -> int:
-        """Reject a batch that is not finite; on the first, set the codebook. The step's number."""
-        # one look at the device for both; all ranks see the same, or some would wait without end
-        broken = sum_over_ranks((~x.isfinite()).any().long())
-        broken, steps = torch.stack([broken, self.steps]).tolist()
-        if broken:
-            raise NonFiniteInput(
-                "z holds NaN or infinity; it was rejected before it could reach the codebook"
+        """On the first batch, set the codebook. The step's number.
+
+        Alone, also reject a batch with a problem; ranks tell it with their sums.
+        """
+        if many() and self.one_process:
+            raise ValueError(
+                f"{type(self).__name__} learns from the batch of one process; got "
+                f"{process()[1]} processes"
             )
+        problem = problem_of(x)
+        found, steps = torch.stack([problem, self.steps]).tolist()  # one look at the device
+        if not many():
+            reject([found])
         if steps == 0:
+            reject(of_each_rank(problem).tolist())
             codebook, counts = self._start(x)
             self.codebook.copy_(codebook)
             self.cluster_size.copy_(counts)
@@ -260,7 +317,7 @@ class NormEMAQuantizer(nn.Module):
             raise ValueError(f"z must be floating point, got {z.dtype}")
         if z.dim() < 1 or z.shape[-1] != self.dim:
             raise ValueError(f"z must have shape (..., {self.dim}), got {tuple(z.shape)}")
-        if z.numel() == 0:
+        if z.numel() == 0 and not (self.training and many()):  # together, all must hear of it
             raise ValueError(f"z holds no tokens: shape {tuple(z.shape)}")
         if self.codebook.dtype != torch.float32:
             raise TypeError(

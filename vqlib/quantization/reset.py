@@ -15,7 +15,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from vqlib.quantization.distributed import from_first_rank
+from vqlib.quantization.distributed import (
+    Shard,
+    many,
+    of_each_rank,
+    picked,
+    process,
+    same_draws,
+    shard,
+    sum_over_ranks,
+)
 from vqlib.quantization.ranges import Range, SettingsError, check_fields
 
 logger = logging.getLogger("vqlib")
@@ -36,7 +45,9 @@ class Reset(NamedTuple):
     """What one step reset. ``str()`` gives the log line."""
 
     codes: Tensor  #: (n,) int64, the codes that were dead
-    donors: Tensor  #: (n,) int64, the token of the flattened batch that each was moved to
+    donors: (
+        Tensor  #: (n,) int64, the token that each was moved to, of the flattened batch of all ranks
+    )
     threshold: float  #: hits a step below which a code was dead
 
     def __str__(self) -> str:
@@ -151,59 +162,130 @@ class DeadCodeReset:
             x: (n, D) unit vectors, this rank's batch. indices: (n,) their codes.
             tokens: N, tokens of this step over all ranks.
             generator: a CPU generator, so that a seed draws the same on every device.
+
+        Over ranks it does what one process does with all their tokens, one rank's after the
+        other; the messages are as long as the dead codes' rows, and do not grow with N.
         """
         threshold, refill = self.limits(len(codebook), tokens)
         dead = (cluster_size < threshold).nonzero().flatten()
         if len(dead) == 0:
             return None
-        donors = self._draw(len(dead), x, indices, cluster_size, generator)
-        # Every rank must write the same rows: the first one's draw counts.
-        rows = from_first_rank(x[donors].contiguous())
-        donors = from_first_rank(donors)
-        codebook[dead] = rows
+        same_draws(generator, x.device)
+        whole = shard(len(x), x.device)
+        donors = self._draw(len(dead), x, indices, cluster_size, generator, whole)
+        codebook[dead] = picked(x, donors, whole)
         cluster_size[dead] = refill
         reset = Reset(dead, donors, threshold)
-        logger.info("%s", reset)
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("codes: %s", dead.tolist())
+        if process()[0] == 0:
+            logger.info("%s", reset)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("codes: %s", dead.tolist())
         return reset
 
-    def _draw(self, n, x, indices, cluster_size, generator) -> Tensor:
-        """(n,) tokens of the batch for n dead codes."""
+    def _draw(self, n, x, indices, cluster_size, generator, whole: Shard) -> Tensor:
+        """(n,) tokens of the batch of all ranks for n dead codes; ``whole``: where x is in it."""
         pool, weight = self._pool(indices, cluster_size)
-        if not self.distinct:
-            return _sample(n, pool, weight, generator)
-        rest = torch.ones_like(indices, dtype=torch.bool)
-        rest[pool] = False
-        rest = rest.nonzero().flatten()
-        order = torch.cat(
-            [_sample(len(pool), pool, weight, generator), _sample(len(rest), rest, None, generator)]
-        )
-        different = _first_of_each(order, x)
-        return different[torch.arange(n, device=x.device) % len(different)]
+        if self.distinct:
+            return _different(n, x, pool, weight, generator, whole)
+        return _sample(n, pool, weight, generator, whole)
 
     def _pool(self, indices, cluster_size) -> tuple[Tensor, Tensor | None]:
-        """Tokens that may donate, and their weights (None: all alike)."""
+        """This rank's tokens that may donate, and their weights (None: all alike)."""
         everything = torch.arange(len(indices), device=indices.device)
         if self.donors == "batch":
             return everything, None
-        bins = torch.bincount(indices, minlength=len(cluster_size))
+        bins = sum_over_ranks(torch.bincount(indices, minlength=len(cluster_size)))
         if self.donors == "usage":  # a code's tokens share its long-run count between them
             return everything, (cluster_size / bins.clamp(min=1))[indices].clamp(min=1e-12)
         best = bins.topk(min(self.top if self.donors == "top" else 1, len(bins))).indices
         return torch.isin(indices, best).nonzero().flatten(), None
 
 
-def _sample(n: int, pool: Tensor, weight: Tensor | None, generator) -> Tensor:
-    """n members of ``pool``: without replacement if there are enough, otherwise with it."""
-    enough = len(pool) >= n
-    if weight is not None:
-        drawn = torch.multinomial(weight.cpu(), n, replacement=not enough, generator=generator)
+def _sample(n: int, pool: Tensor, weight: Tensor | None, generator, whole: Shard) -> Tensor:
+    """n members of all ranks' pools: without replacement if there are enough, otherwise with it."""
+    part = shard(len(pool), pool.device)
+    enough = part.size >= n
+    if weight is None:
+        drawn = (
+            torch.randperm(part.size, generator=generator)[:n]
+            if enough
+            else torch.randint(part.size, (n,), generator=generator)
+        ).to(pool.device)
     elif enough:
-        drawn = torch.randperm(len(pool), generator=generator)[:n]
-    else:
-        drawn = torch.randint(len(pool), (n,), generator=generator)
-    return pool[drawn.to(pool.device)]
+        drawn = _highest(n, _race(weight, part, generator), part)
+    else:  # fewer tokens than dead codes, so their weights may travel
+        weights = picked(weight, torch.arange(part.size, device=pool.device), part).cpu()
+        drawn = torch.multinomial(weights, n, replacement=True, generator=generator)
+    return picked(pool + whole.first, drawn.to(pool.device), part)
+
+
+def _race(weight: Tensor, part: Shard, generator) -> Tensor:
+    """Scores of this rank's tokens: the n highest of all ranks are a draw without replacement.
+
+    Each token's clock rings after an exponential time at the rate of its weight; the score is
+    1 / time. Bit for bit what torch.multinomial draws.
+    """
+    times = torch.empty(part.size).exponential_(generator=generator)
+    own = times[part.first : part.first + len(weight)]
+    return (weight.cpu() / own).to(weight.device)
+
+
+def _highest(n: int, score: Tensor, part: Shard) -> Tensor:
+    """Places (n,) of the n highest scores of all ranks, the highest first."""
+    best = score.topk(min(n, len(score)))
+    if not many():
+        return best.indices
+    mine = score.new_full((n, 2), -math.inf, dtype=torch.float64)
+    mine[: len(best.indices)] = torch.stack([best.values.double(), best.indices + part.first], 1)
+    scores, places = of_each_rank(mine).flatten(0, 1).unbind(1)
+    return places[scores.topk(n).indices].long()
+
+
+def _different(n: int, x: Tensor, pool: Tensor, weight, generator, whole: Shard) -> Tensor:
+    """n tokens of all ranks' with n vectors while there are as many: of the pool, then the rest."""
+    rest = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    rest[pool] = False
+    rest = rest.nonzero().flatten()
+    turn = torch.empty(len(x), dtype=torch.float64, device=x.device)
+    turn[pool], size = _turns(pool, weight, generator)
+    turn[rest] = size + _turns(rest, None, generator)[0]
+    tokens = _first_of_each(turn.argsort(), x)[:n]
+    if many():
+        tokens = _first_over_ranks(n, turn[tokens], x[tokens], tokens + whole.first)
+    return tokens[torch.arange(n, device=x.device) % len(tokens)]
+
+
+def _turns(pool: Tensor, weight: Tensor | None, generator) -> tuple[Tensor, int]:
+    """When each of this rank's ``pool`` is drawn, if all ranks' pools are drawn empty; their size.
+
+    The one with the lowest number first.
+    """
+    part = shard(len(pool), pool.device)
+    if weight is not None:
+        return -_race(weight, part, generator).double(), part.size
+    turns = torch.randperm(part.size, generator=generator).argsort().to(pool.device)
+    return turns[part.first : part.first + len(pool)].double(), part.size
+
+
+def _first_over_ranks(n: int, turn: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+    """`_first_of_each` of all ranks' candidates: at most n of each, whose vectors are ``rows``.
+
+    Vectors are compared by a number of 64 bits each, so that only the chosen ones travel.
+    """
+    mine = torch.full((n, 3), math.inf, dtype=torch.float64, device=rows.device).view(torch.int64)
+    mine[: len(tokens)] = torch.stack([turn.view(torch.int64), _hashes(rows), tokens], 1)
+    turn, hashes, tokens = of_each_rank(mine).flatten(0, 1).unbind(1)
+    turn = turn.contiguous().view(torch.float64)
+    order = turn.argsort()[: int(turn.isfinite().sum())]
+    return tokens[_first_of_each(order, hashes[:, None])]
+
+
+def _hashes(rows: Tensor) -> Tensor:
+    """(n,) int64, the same for equal ``rows`` (n, D) and, but for a rare chance, only for them."""
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randint(2**62, (rows.shape[1],), generator=generator) * 2 + 1
+    bits = (rows + 0.0).contiguous().view(torch.int32).long()  # -0 becomes 0
+    return (bits * factors.to(rows.device)).sum(dim=-1)
 
 
 def _first_of_each(order: Tensor, x: Tensor) -> Tensor:

@@ -14,16 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqlib.quantization.compiling import uncompiled
+from vqlib.quantization.distributed import same_draws, shard
 from vqlib.quantization.quantizer import NormEMAQuantizer, Quantized, on_sphere, spherical_kmeans
 from vqlib.quantization.reset import Reset
-from vqlib.quantization.search import nearest
+from vqlib.quantization.search import nearest_inputs
 
 
 class Restarting(NormEMAQuantizer):
-    """Dead codes are moved by `_move`; a `DeadCodeReset` says who is dead, and how often.
-
-    For one process: draws are not shared between ranks.
-    """
+    """Dead codes are moved by `_move`; a `DeadCodeReset` says who is dead, and how often."""
 
     def _reset(self, step: int, x: Tensor, indices: Tensor, bins: Tensor) -> Reset | None:
         if self.reset is None or step % self.reset.every:
@@ -48,11 +46,11 @@ class KMeansRestart(Restarting):
 
     def _move(self, alive: Tensor, x: Tensor, threshold: float, refill: float) -> Reset | None:
         dead = (~alive).nonzero().flatten()
-        if len(dead) > len(x):
+        if len(dead) > shard(len(x), x.device).size:
             return None
         means, _ = spherical_kmeans(x, len(dead), self.generator, self.ITERATIONS)
-        donors = nearest(means, x)
-        self.codebook[dead], self.cluster_size[dead] = x[donors], refill
+        donors, rows = nearest_inputs(means, x)
+        self.codebook[dead], self.cluster_size[dead] = rows, refill
         return Reset(dead, donors, threshold)
 
 
@@ -70,12 +68,13 @@ class SplitsMostUsed(Restarting):
         if not len(dead):
             return None
         split = self.cluster_size.argsort(descending=True, stable=True)[: len(dead)]
+        same_draws(self.generator, x.device)
         step_apart = torch.randn(len(dead), self.dim, generator=self.generator).to(x)
         twins = self.codebook[split] + self.APART * F.normalize(step_apart, dim=-1)
         self.codebook[dead] = F.normalize(twins, dim=-1)
         self.cluster_size[split] /= 2
         self.cluster_size[dead] = self.cluster_size[split]
-        return Reset(dead, nearest(self.codebook[split], x), threshold)
+        return Reset(dead, nearest_inputs(self.codebook[split], x)[0], threshold)
 
 
 class Anchored(NormEMAQuantizer):
@@ -85,6 +84,7 @@ class Anchored(NormEMAQuantizer):
     drawn by similarity: an unused code is replaced, a code of average use is left alone.
     """
 
+    one_process = True
     SHARPNESS = 20.0  # of the softmax over cosines from which an anchor is drawn
     LEAST = 1e-3  # a pull below this is none
 
@@ -169,6 +169,7 @@ class Balanced(NormEMAQuantizer):
     In evaluation a token takes its nearest code.
     """
 
+    one_process = True
     SHARPNESS, ITERATIONS = 20.0, 5
 
     def _nearest(self, x: Tensor) -> Tensor:
@@ -188,6 +189,7 @@ class EntropyLoss(NormEMAQuantizer):
     2023, arXiv:2310.05737, equation 5). It reaches the encoder only: codes follow the average.
     """
 
+    one_process = True
     WEIGHT, SHARPNESS, TOKENS = 0.1, 20.0, 1024
 
     def forward(self, z: Tensor) -> Quantized:
@@ -231,6 +233,7 @@ class MatchedMoments(Learned):
     beside the codebook loss of van den Oord et al. 2017 (arXiv:1711.00937).
     """
 
+    one_process = True
     WEIGHT, RIDGE = 0.5, 1e-4
 
     def forward(self, z: Tensor) -> Quantized:
@@ -269,6 +272,7 @@ class Gumbel(Learned):
     DALL-E (Ramesh et al. 2021, arXiv:2102.12092). In evaluation a token takes its nearest code.
     """
 
+    one_process = True
     SHARPNESS, EVEN = 10.0, 5e-3  # of the cosines; weight of KL(mean choice, uniform)
     FIRST, LAST, STEPS = 1.0, 0.1, 200  # temperature, and steps in which it falls
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vqlib.quantization.distributed import many, of_each_rank, picked, shard
+
 # A tile holds TILE similarities, but at least ROWS tokens by WIDTH codes: with fewer tokens the
 # product packs the codebook too often, and many small tiles suffer most when cores are busy.
 # That is at most 16 MiB. On a card, rows are as many as CARD_TILE similarities allow: 256 MiB.
@@ -62,3 +64,19 @@ def _winners(x: Tensor, codebook: Tensor, tile: Tensor, block: int) -> Tensor:
             index = torch.where(peak > best, found, index)
             best = torch.maximum(peak, best)
     return index
+
+
+def nearest_inputs(codes: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """For each of ``codes`` (n, D) the nearest input of the batch of all ranks.
+
+    ``x`` (N, D) is this rank's part. Returns the inputs' places in the whole batch (n,), and
+    the inputs (n, D).
+    """
+    found = nearest(codes, x)
+    if not many():
+        return found, x[found]
+    part = shard(len(x), x.device)
+    rank = of_each_rank((codes * x[found]).sum(dim=-1)).max(dim=0).indices
+    everyone = of_each_rank(found + part.first)
+    places = everyone.gather(0, rank[None])[0]
+    return places, picked(x, places, part)

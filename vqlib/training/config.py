@@ -37,7 +37,7 @@ class TrainConfig:
     val_fraction: Annotated[float, Range(0, 0.9, above=True)] = 0.1
     """Share of dataset_dir held out for validation, if the data has no split of its own."""
     batch_size: Annotated[int, Range(1, 2**20)] = 32
-    """Number of pictures in a training step."""
+    """Number of pictures in a training step, over all processes."""
     epochs: Annotated[int, Range(1, 10**9)] = 1
     """Passes over the training pictures. Ignored if steps is given."""
     steps: Annotated[int | None, Range(1, 10**12)] = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqlib.quantization import geometry, usage
+from vqlib.quantization.distributed import many, sum_over_ranks
 from vqlib.quantization.ledger import ResetLedger, horizon_of
 from vqlib.quantization.quantizer import on_sphere
 from vqlib.training.config import TrainConfig
@@ -36,6 +38,33 @@ def survival_horizon(config: TrainConfig, tokens: int) -> int:
 def _grace(config: TrainConfig, tokens: int) -> float:
     reset = config.reset()
     return reset.grace(config.decay, config.codebook_size, tokens) if reset else 0
+
+
+class Measures(NamedTuple):
+    """Of one training step, over the batches of all processes."""
+
+    counts: Tensor  #: (K + 3,) int64, see `Seen.bins`
+    recon_loss: Tensor  #: scalar, as are the others
+    commit_loss: Tensor
+    cosine_error: Tensor  #: NaN where no row is due
+
+    @classmethod
+    def of(cls, output: Output, codebook_size: int, due: bool) -> Measures:
+        """Of a step's ``output``, for this process's part of the batch."""
+        losses = output.recon_loss.detach(), output.commit_loss.detach()
+        error = cosine_error(output).detach() if due else torch.full_like(losses[0], math.nan)
+        return cls(hits(output.indices, codebook_size), *losses, error)
+
+    def over_ranks(self, share: float, wishes: list[bool]) -> tuple[Measures, list[bool]]:
+        """Of the whole batch, this process having a ``share`` of it, and which of the
+        ``wishes`` any process has. One message; alone, both as they are."""
+        if not many():
+            return self, wishes
+        counts, *means = self
+        parts = counts, share * torch.stack(means), counts.new_tensor(wishes)
+        message = sum_over_ranks(torch.cat([part.double() for part in parts]))
+        counts, means, wishes = message.split([len(counts), len(means), len(wishes)])
+        return Measures(counts.long(), *means), (wishes > 0).tolist()
 
 
 class Recorder:
@@ -62,14 +91,28 @@ class Recorder:
         self.probed: Tensor | None = None  # unit encoder outputs at the last look
         self.drift = math.nan
 
+    def due(self, step: int) -> bool:
+        """Whether training step ``step`` gets a row."""
+        return step % self.config.log_every == 0
+
     def train_step(
-        self, step: int, output: Output, model, lr: float, norms: Norms | None = None
+        self,
+        step: int,
+        output: Output,
+        model,
+        lr: float,
+        norms: Norms | None = None,
+        measures: Measures | None = None,
     ) -> None:
         """Take in training step ``step`` (from 1); write a row if one is due.
 
         ``norms``: of the two gradients at the quantizer's input, if its backward pass was seen.
+        ``measures``: of the batches of all processes; None: this ``output`` is all.
+        Encoder outputs are sampled from this ``output``.
         """
-        due = step % self.config.log_every == 0
+        due = self.due(step)
+        if measures is None:
+            measures = Measures.of(output, self.config.codebook_size, due)
         if step % DRIFT_EVERY == 0:
             self.drift = self._look(model)
         reset, indices = model.quantizer.last_reset, output.indices
@@ -77,20 +120,20 @@ class Recorder:
             Seen(
                 step,
                 True,
-                hits(indices, self.config.codebook_size),
+                measures.counts,
                 indices.new_empty(0) if reset is None else reset.codes,
                 inputs=_sample(step, output.encoded) if due else None,
                 codes=_sample(step, output.quantized) if due else None,
                 norms=norms,
-                loss=output.commit_loss.detach(),
+                loss=measures.commit_loss,
             )
         )
         self.track.fetch()
         if due:
             self.rows[-1] |= {
                 "drift": self.drift,
-                "recon_loss": output.recon_loss.item(),
-                "cosine_error": cosine_error(output).item(),
+                "recon_loss": measures.recon_loss.item(),
+                "cosine_error": measures.cosine_error.item(),
                 "lr": lr,
             }
             self.drift = math.nan

@@ -57,7 +57,7 @@ class Run:
         s = self.summary
         lines = [
             f"{s['steps']} steps on {s['data']} in {s['seconds']:.0f} s ({s['device']}, "
-            f"{s['threads']} thread(s)), {self.config.codebook_size} codes",
+            f"{_workers(s)}), {self.config.codebook_size} codes",
             "",
             table.T.to_string(),
             "",
@@ -115,6 +115,12 @@ _SHOWN = {
     "recon_loss": ("Reconstruction MSE", "{:.4g}"),
     "window_tokens": ("Tokens counted", "{:,.0f}"),
 }
+
+
+def _workers(summary: dict) -> str:
+    ranks = summary.get("ranks", 1)  # an older version knew one
+    of_each = f"{summary['threads']} thread(s)"
+    return of_each if ranks == 1 else f"{ranks} processes with {of_each} each"
 
 
 def _shown(values: pd.Series, show: str) -> str:

@@ -5,19 +5,29 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from vqlib.quantization.distributed import from_first_rank, process
 from vqlib.quantization.quantizer import NonFiniteInput
-from vqlib.training import checkpoints, data, locks, runs
+from vqlib.quantization.ranges import SettingsError
+from vqlib.training import checkpoints, data, locks, parallel, runs
 from vqlib.training.config import TrainConfig, steps_of
-from vqlib.training.history import PROBE_PICTURES, Recorder, final_values, measure, state_of
+from vqlib.training.history import (
+    PROBE_PICTURES,
+    Measures,
+    Recorder,
+    final_values,
+    measure,
+    state_of,
+)
 from vqlib.training.model import STRIDE
 from vqlib.training.process import cpu_threads, deferred_interrupt
 from vqlib.training.runs import Run, Trace, TrainingDiverged
@@ -35,6 +45,10 @@ def train(
 ) -> Run:
     """Train a VQ-VAE.
 
+    In a torch.distributed process group all ranks call it together, and it trains what one process
+    would, up to the order of its sums: each computes its part of every batch. The first one
+    validates and writes; callbacks are called on all.
+
     Args:
         config: settings; None: the defaults.
         out_dir: where history.csv, config.json, summary.json, run.safetensors and the
@@ -50,16 +64,23 @@ def train(
         FolderInUse: an OSError: another process trains in ``out_dir``.
         TrainingDiverged: the loss or its gradient is not finite.
         KeyboardInterrupt: after Ctrl-C, once the step is done and the checkpoint written.
+        RankLost: another rank died or hangs.
     """
     config = config or TrainConfig()
     folder = None if out_dir is None else Path(out_dir)
-    with runs.claimed(folder, config, resume) as state, cpu_threads(config.threads):
-        trainer = Trainer(config, folder, callbacks)
+    with cpu_threads(config.threads), parallel.lost_told(), ExitStack() as held:
+        parallel.check_same("the settings", config)
+        claimed = runs.claimed(folder, config, resume)
+        state = parallel.on_first(lambda: held.enter_context(claimed))
+        trainer = parallel.on_all(lambda: Trainer(config, folder, callbacks))
+        parallel.check_same("the data", trainer.data.checksum)
         if state is not None:
-            trainer.load_state(*state)
-            runs.check_history(folder, trainer.recorder.history())
+            parallel.on_all(lambda: trainer.load_state(*state))
+            kept = trainer.recorder.history()
+            parallel.on_first(lambda: runs.check_history(folder, kept))
         if folder is not None:
-            runs.begin(folder, config, finished=trainer.step == trainer.steps)
+            finished = trainer.step == trainer.steps
+            parallel.on_first(lambda: runs.begin(folder, config, finished=finished))
         return trainer.run(progress)
 
 
@@ -80,11 +101,23 @@ class Trainer:
                 f"the pictures of {self.data.name} are {self.data.size} pixels; height and "
                 f"width must be multiples of {STRIDE}, the encoder's stride"
             )
+        if config.batch_size < process()[1]:
+            raise SettingsError(
+                f"batch_size {config.batch_size} is smaller than the number of processes, "
+                f"{process()[1]}, and each needs a picture",
+                "batch_size",
+            )
         self.steps = steps_of(config, len(self.data.train))
         self.per_epoch = len(self.data.train) // config.batch_size
         self.tokens = config.batch_size * math.prod(side // STRIDE for side in self.data.size)
         dims = len(self.data.size)
         self.model = runs.build_model(config, self.data.channels, dims).to(self.device)
+        if process()[1] > 1 and self.model.quantizer.one_process:
+            raise SettingsError(
+                f"variant {config.variant!r} learns from the batch of one process; got "
+                f"{process()[1]} processes",
+                "variant",
+            )
         if self.data.scaling is not None:
             for name, values in self.data.scaling._asdict().items():
                 getattr(self.model, name).copy_(torch.from_numpy(values)[:, None])
@@ -101,22 +134,28 @@ class Trainer:
         self.seconds = 0.0
         self.history_due = 0.0
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self.told: list[bool] | None = None  # whether any rank wished to stop, or was interrupted
+        self.wrapped: tuple[int, nn.Module] = (-1, self.model)
 
     def run(self, progress: bool = True) -> Run:
         """Train to the end; see `train`."""
         start = time.perf_counter() - self.seconds
         good = self.state()
         self._write(good)
-        bar = tqdm(
-            total=self.steps, initial=self.step, unit="step", disable=not progress, leave=False
-        )
-        with bar, deferred_interrupt() as interrupted:
+        hidden = not (progress and parallel.first())
+        bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=hidden, leave=False)
+        with bar, deferred_interrupt() as signals:
+            interrupted = signals
             while self.step < self.steps:
-                if not self._train_step():
+                if not self._train_step(signals):
                     raise self._diverged(good)
                 self.seconds = time.perf_counter() - start
                 self._after_step(bar)
-                end = self.stopped or self.step == self.steps  # read once: a thread may stop it
+                stopped = self.stopped  # read once: a thread may stop it
+                if self.told is not None:  # together, all do what any of them wished before
+                    stopped, interrupted = self.told
+                    self.stopped |= stopped
+                end = stopped or self.step == self.steps
                 due = end or self.step % self.config.checkpoint_every == 0 or interrupted
                 state = self.state() if due else good
                 if end and not self._validation():
@@ -129,10 +168,12 @@ class Trainer:
                 if end:
                     break
                 if due and interrupted:
+                    parallel.wait()
                     raise KeyboardInterrupt(self._how_to_go_on())
             run = self.kept()
-            if self.folder is not None:
+            if self.folder is not None and parallel.first():
                 run.save(self.folder)
+            parallel.wait()
             if interrupted:
                 raise KeyboardInterrupt(f"interrupted after step {self.step} of {self.steps}")
         return run
@@ -141,35 +182,54 @@ class Trainer:
         """End the training after the step under way: a whole run of fewer steps is kept.
 
         From a callback or another thread. ``resume`` goes on with it as if it had never stopped.
+        Of several processes any can ask, and all end together, after the step that follows.
         """
         self.stopped = True
 
-    def _train_step(self) -> bool:
-        """One step; False, with the weights untouched, if the loss is not finite."""
+    def _train_step(self, signals: Sequence[int] = ()) -> bool:
+        """One step; False, with the weights untouched, if the loss is not finite.
+
+        ``signals``: of interruption, seen so far.
+        """
         rate = self.config.rate(self.step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if self.config.freeze_encoder_at is not None:
             self.model.encoder.requires_grad_(self.step < self.config.freeze_encoder_at)
-        pictures = self._to_device(self.data.train.batch(self._next_batch()))
+        rows = parallel.part(self._next_batch())
+        share = len(rows) / self.config.batch_size
+        pictures = self._to_device(self.data.train.batch(rows))
         self.model.train()
         self.optimizer.zero_grad()
         try:
-            output = self.model(pictures)
+            output = self._forward()(pictures)
         except NonFiniteInput:
             return False
         balance = None
         if looks(self.step + 1, self.config.log_every):
             balance = Balance.of(output.encoded, output.quantized, output.commit_loss)
-        (output.recon_loss + output.commit_loss).backward()
+        parallel.backward(output.recon_loss + output.commit_loss, share)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         size = torch.nn.utils.get_total_norm(gradients) + output.recon_loss.detach()
         if not math.isfinite(size.item()):
             return False
         self.optimizer.step()
         self.step += 1
-        self.recorder.train_step(self.step, output, self.model, rate, balance and balance.norms)
+        due = self.recorder.due(self.step)
+        measures = Measures.of(output, self.config.codebook_size, due)
+        if process()[1] > 1:
+            wishes = [self.stopped, bool(signals)]
+            measures, self.told = measures.over_ranks(share, wishes)
+        norms = balance and balance.norms
+        self.recorder.train_step(self.step, output, self.model, rate, norms, measures)
         return True
+
+    def _forward(self) -> nn.Module:
+        """The model as it is trained; made anew when the encoder freezes or thaws."""
+        trained = sum(p.requires_grad for p in self.model.parameters())
+        if self.wrapped[0] != trained:
+            self.wrapped = trained, parallel.wrapped(self.model)
+        return self.wrapped[1]
 
     def _to_device(self, pictures: Tensor) -> Tensor:
         if pictures.ndim == 3:  # signals
@@ -209,10 +269,14 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> None:
-        """One pass over the whole validation set; a sound quantizer changes nothing by it."""
-        before = state_of(self.model.quantizer)
-        counts, measured = measure(self.model, self.data.val, self._to_device)
-        measured["eval_change"] = float((state_of(self.model.quantizer) - before).abs().max())
+        """One pass over the whole validation set; a sound quantizer changes nothing by it.
+
+        The first rank does it and tells the others.
+        """
+        counts, measured = parallel.on_first(self._measured)
+        if measured["eval_change"]:  # an unsound one changes on all ranks alike
+            for buffer in self.model.quantizer.buffers():
+                from_first_rank(buffer)
         self.recorder.val_row(self.step, counts, measured, self.model.quantizer.codebook)
         self.trace.add("val_steps", torch.tensor(self.step))
         self.trace.add("val_counts", counts)
@@ -220,6 +284,12 @@ class Trainer:
             self.trace.add("codebook", self.model.quantizer.codebook)
             probe = self.model.encode(self.recorder.probe).reshape(-1, self.config.dim)
             self.trace.add("probe", F.normalize(probe, dim=-1))
+
+    def _measured(self) -> tuple[Tensor, dict[str, float]]:
+        before = state_of(self.model.quantizer)
+        counts, measured = measure(self.model, self.data.val, self._to_device)
+        change = (state_of(self.model.quantizer) - before).abs().max()
+        return counts, measured | {"eval_change": float(change)}
 
     def _validation(self) -> dict:
         """The row that validates the weights as they are; empty if none does."""
@@ -264,7 +334,7 @@ class Trainer:
         self.step, self.seconds = info["step"], info["seconds"]
 
     def _write(self, state: tuple[dict[str, Tensor], dict]) -> None:
-        if self.folder is None:
+        if self.folder is None or not parallel.first():
             return
         locks.confirm(self.folder)
         checkpoints.write_tensors(self.folder / "checkpoint.safetensors", *state)
@@ -297,6 +367,7 @@ class Trainer:
             "skipped_pictures": len(self.data.skipped),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
+            "ranks": process()[1],
             "torch": torch.__version__,
             "seconds": round(self.seconds, 3),
             "total_resets": int(self.recorder.ledger.times.sum()),
@@ -307,8 +378,9 @@ class Trainer:
         self.load_state(*good)
         kept = "in the error's .run" if self.folder is None else f"in {self.folder}"
         run = replace(self.kept(), history=history)
-        if self.folder is not None:
+        if self.folder is not None and parallel.first():
             runs.write_history(self.folder, history)
+        parallel.wait()
         return TrainingDiverged(
             f"the loss or its gradient is not finite at step {failed}; the last good state, of "
             f"step {self.step}, is kept {kept}. Lower learning_rate (now "
