@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from vqlib.quantization.quantizer import NonFiniteInput
 from vqlib.training import checkpoints, data, locks, runs
+from vqlib.training.ahead import Ahead
 from vqlib.training.config import TrainConfig, steps_of
 from vqlib.training.history import PROBE_PICTURES, Recorder, final_values, measure, state_of
 from vqlib.training.model import STRIDE
@@ -82,6 +83,8 @@ class Trainer:
             )
         self.steps = steps_of(config, len(self.data.train))
         self.per_epoch = len(self.data.train) // config.batch_size
+        self.data.warn_of_few(config.batch_size)
+        self.batches = Ahead(self.data.train)
         self.tokens = config.batch_size * math.prod(side // STRIDE for side in self.data.size)
         dims = len(self.data.size)
         self.model = runs.build_model(config, self.data.channels, dims).to(self.device)
@@ -151,7 +154,8 @@ class Trainer:
             group["lr"] = rate
         if self.config.freeze_encoder_at is not None:
             self.model.encoder.requires_grad_(self.step < self.config.freeze_encoder_at)
-        pictures = self._to_device(self.data.train.batch(self._next_batch()))
+        following = self._batch_of(self.step + 1) if self.step + 1 < self.steps else None
+        pictures = self._to_device(self.batches.take(self._next_batch(), following))
         self.model.train()
         self.optimizer.zero_grad()
         try:
@@ -178,8 +182,12 @@ class Trainer:
         return pictures.to(self.device, memory_format=torch.channels_last)
 
     def _next_batch(self) -> Tensor:
-        """Indices of this step's pictures: a new order each epoch, the last short batch dropped."""
-        epoch, position = divmod(self.step, self.per_epoch)
+        """Indices of this step's pictures."""
+        return self._batch_of(self.step)
+
+    def _batch_of(self, step: int) -> Tensor:
+        """Indices of a step's pictures: a new order each epoch, the last short batch dropped."""
+        epoch, position = divmod(step, self.per_epoch)
         if self.order[0] != epoch:
             seed = (self.config.seed * 1_000_003 + epoch) % 2**63
             generator = torch.Generator().manual_seed(seed)
