@@ -45,7 +45,7 @@ def test_a_step_is_the_trainers_step():
     trainer = Trainer(config)
     learner = beds.Learner(beds.model_of(REMEDIES["reset"], config), beds.through_model, config)
     for _ in range(config.steps):
-        learner.step(trainer.data.train.batch(trainer._next_batch()))
+        learner.step(trainer.data.train.batch(trainer._batch_of(trainer.step)))
         trainer._train_step()
     theirs = trainer.model.state_dict()
     for name, value in learner.module.state_dict().items():

@@ -163,12 +163,12 @@ def test_each_epoch_shows_every_picture_once_in_another_order():
         batches = []
         for position in range(trainer.per_epoch):
             trainer.step = epoch * trainer.per_epoch + position
-            batches.append(trainer._next_batch())
+            batches.append(trainer._batch_of(trainer.step))
         epochs.append(torch.cat(batches))
     for order in epochs:
         assert len(order) == len(order.unique()) == 1617 // 32 * 32
     assert not torch.equal(*epochs)
-    Trainer(tiny(seed=2**62))._next_batch()  # the largest seed allowed
+    Trainer(tiny(seed=2**62))._batch_of(0)  # the largest seed allowed
 
 
 def test_a_frozen_encoder_stays_and_the_decoder_learns():
