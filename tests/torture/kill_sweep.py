@@ -36,6 +36,7 @@ dead_code_threshold = 0.0
 [grid]
 decay = [0.9, 0.5]
 """
+PATIENCE = 20  # seconds in which a process notices that nobody listens any more
 OUTPUT = ("table.csv", "comparison.csv", "sweep.json")
 
 
@@ -87,6 +88,18 @@ def end(process: subprocess.Popen, everybody: bool) -> None:
     process.wait()
 
 
+def alive(folder: Path) -> list[int]:
+    """Processes that work in ``folder``."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if Path(os.readlink(place)).is_relative_to(folder):
+                found.append(int(place.parent.name))
+        except (OSError, ValueError):  # it has ended, or it is not ours
+            continue
+    return found
+
+
 def torture(folder: Path, kills: int, *, jobs: int = 2, seed: int = 0, tell=print) -> int:
     """Kill so many times; gives how many sweeps were ended and compared. Raises AssertionError."""
     expected = Sweep(folder / "undisturbed", jobs)
@@ -112,6 +125,10 @@ def torture(folder: Path, kills: int, *, jobs: int = 2, seed: int = 0, tell=prin
         assert process.wait() == 0
         assert before.items() <= sweep.whole().items(), "a whole run was written again"
         assert sweep.output() == expected.output(), "another table"
+        last = time.monotonic() + PATIENCE
+        while (left := alive(sweep.folder.resolve())) and time.monotonic() < last:
+            time.sleep(0.1)
+        assert not left, f"processes live on: {left}"
         ended += 1
     return ended
 

@@ -21,13 +21,13 @@ from pathlib import Path
 
 from tests.suite.tiny_suite import RECORD, parameters, write_notebook, write_settings
 from tests.torture import kill_sweep
+from tests.torture.kill_sweep import PATIENCE, alive
 from vqlib import cli
 from vqlib.suite import ownership, report
 from vqlib.training import checkpoints, locks
 from vqlib.training.runs import Run
 
 SIGNALS = [*[(signal.SIGKILL,)] * 7, (signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGINT,) * 2]
-PATIENCE = 20  # seconds in which a kernel notices that nobody listens any more
 SHARES = {"train": 0.6, "run": 0.25, "sweep": 0.15}  # of the kills
 TOGETHER = 4  # trainings that are started at once on one folder
 
@@ -73,18 +73,6 @@ def ended(child: int) -> int | None:
 
 def wait(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def alive(folder: Path) -> list[int]:
-    """Processes that work in ``folder``."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            if Path(os.readlink(place)).is_relative_to(folder):
-                found.append(int(place.parent.name))
-        except (OSError, ValueError):  # it has ended, or it is not ours
-            continue
-    return found
 
 
 class Victim:

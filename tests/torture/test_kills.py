@@ -2,10 +2,12 @@
 
 import random
 import signal
+import time
 
 import pytest
 
-from tests.torture import kills
+from tests.torture import kill_sweep, kills
+from tests.torture.kill_sweep import PATIENCE, alive
 from tests.torture.kills import Suite, Train, together, torture
 
 
@@ -22,6 +24,20 @@ def test_a_killed_training_and_a_killed_suite_end_as_if_never_killed(tmp_path):
 
 def test_of_trainings_at_once_on_one_folder_one_goes_on(tmp_path):
     assert together(tmp_path, 1, quiet)["lost"] == 0
+
+
+def test_the_workers_of_a_killed_sweep_end_too(tmp_path):
+    sweep = kill_sweep.Sweep(tmp_path / "sweep", 2)
+    process = sweep.start()
+    while not sweep.whole():
+        assert process.poll() is None
+        time.sleep(0.05)
+    assert len(alive(sweep.folder)) > 2
+    kill_sweep.end(process, everybody=False)
+    last = time.monotonic() + PATIENCE
+    while alive(sweep.folder) and time.monotonic() < last:
+        time.sleep(0.1)
+    assert not alive(sweep.folder)
 
 
 class Forgetful(Train):

@@ -84,9 +84,9 @@ def _taken(place: Path, folder: Path) -> FileLock:
         lock = FileLock(place / NAME)
         with suppress(Timeout, FileNotFoundError):  # gone again with what another has refused
             lock.acquire(timeout=PATIENCE / 5, poll_interval=0.02)
-            with open(place / NAME, "r+", encoding="ascii") as file:
+            with suppress(PermissionError), open(place / NAME, "r+", encoding="ascii") as file:
                 file.truncate()
-                file.write(f"{os.getpid()}\n")
+                file.write(f"{os.getpid()}\n")  # Windows keeps a locked file from being written
             return lock
         lock.release()
         if time.monotonic() > end:

@@ -8,12 +8,15 @@ so the same call again does what is missing.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -25,6 +28,7 @@ from tqdm.auto import tqdm
 from vqlib.training import slots
 
 Kept = TypeVar("Kept")
+_at_work = threading.Lock()  # held while this process, a worker, does a run
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 
 
@@ -142,7 +146,7 @@ def _by_joblib(
         runner = joblib.Parallel(batch_size=1, return_as=kind)
         try:
             for folder, problem in runner(
-                joblib.delayed(_marked)(task, marked[task.folder]) for task in tasks
+                joblib.delayed(_marked)(task, marked[task.folder], os.getpid()) for task in tasks
             ):
                 del marked[folder]
                 yield folder, problem
@@ -164,13 +168,29 @@ def _on_dask(tasks: list[Task], *, alone: bool = False) -> Iterator[tuple[Path, 
         yield (futures[future], _Died(error)) if error else future.result()
 
 
-def _marked(task: Task, mark: Path) -> tuple[Path, str]:
-    """`_do`, and a file that is there while it is under way."""
+def _marked(task: Task, mark: Path, caller: int) -> tuple[Path, str]:
+    """`_do`, and a file that is there while it is under way. ``caller``: its process id."""
+    if os.getppid() == caller:
+        _watch(caller)
     if mark.parent.is_dir():  # else the caller is gone
         mark.touch()
-    outcome = _do(task)
+    with _at_work:
+        outcome = _do(task)
     mark.unlink(missing_ok=True)
     return outcome
+
+
+@cache
+def _watch(caller: int) -> None:
+    """End this worker soon after its caller was killed, but not in the midst of a run."""
+
+    def look() -> None:
+        while os.getppid() == caller:
+            time.sleep(1)
+        with _at_work:
+            os._exit(0)
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 def _do(task: Task) -> tuple[Path, str]:
