@@ -13,6 +13,8 @@ run: $(VENV)/ready
 test: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
+	$(BIN)/codespell
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 torture: $(VENV)/ready
