@@ -4,15 +4,13 @@ import json
 import re
 from urllib.parse import unquote
 
-import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tests.suite.test_report import PNG
+from tests.suite.test_report import PNG, result
 from vqlib.suite import report, site
 from vqlib.suite.gates import Gate, Verdict
-from vqlib.suite.results import Result
 
 QUESTION = '**The question.** Is `K` *"large"* & enough?'
 
@@ -28,7 +26,7 @@ def lesson(title, *links):
     return new_notebook(cells=cells)
 
 
-def run(build, error=None):
+def run(build, error=None, coming=()):
     """What `vqlib run` leaves, of two notebooks."""
     lessons = {
         "01_a": lesson(
@@ -37,14 +35,13 @@ def run(build, error=None):
         "02_b": lesson("B", "[back](01_a.ipynb)"),
     }
     (build / "notebooks").mkdir(parents=True)
-    results = []
-    for name, notebook in lessons.items():
-        path = build / "notebooks" / f"{name}.ipynb"
-        nbformat.write(notebook, path)
-        records = {"before/val_utilization": 0.2, "after/val_utilization": 0.9}
-        gates = (Verdict("after/val_utilization", 0.9, Gate(min=0.5), True),)
-        results.append(Result(name, "quick", {}, records, 1.0, path, error, gates))
-    report.write(results, build / "report", profile="quick")
+    records = {"before/val_utilization": 0.2, "after/val_utilization": 0.9}
+    gates = (Verdict("after/val_utilization", 0.9, Gate(min=0.5), True),)
+    results = [
+        result(build / "notebooks", name, notebook, records=records, gates=gates, error=error)
+        for name, notebook in lessons.items()
+    ]
+    report.write(results, build / "report", profile="quick", coming=coming)
     return build
 
 
@@ -140,9 +137,11 @@ def test_without_a_run_it_says_what_makes_one(tmp_path, capsys):
     assert not (tmp_path / "site").exists()
 
 
-def test_what_failed_is_not_shown(tmp_path, capsys):
+def test_what_failed_or_is_not_complete_is_not_shown(tmp_path, capsys):
     build = run(tmp_path / "build", error="ZeroDivisionError")
     assert "01_a, 02_b" in refused(capsys, build, tmp_path / "site")
+    build = run(tmp_path / "later", coming=["03_c"])
+    assert refused(capsys, build, tmp_path / "site").endswith(": 03_c")
     assert not (tmp_path / "site").exists()
 
 

@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 from markupsafe import Markup
@@ -23,10 +23,18 @@ from nbformat import NotebookNode
 
 from vqlib.suite import pages, report, tables
 from vqlib.suite.errors import SuiteError
-from vqlib.suite.results import Result
+from vqlib.suite.records import Number
+from vqlib.suite.results import RESULTS
 
 GENERATOR = "vqlib site"
 MARK = f'<meta name="generator" content="{GENERATOR}">'
+
+
+class Ran(NamedTuple):
+    """A notebook that ran, and what it recorded."""
+
+    notebook: str
+    records: dict[str, Number]
 
 
 def write(build: Path, folder: Path) -> Path:
@@ -38,11 +46,15 @@ def write(build: Path, folder: Path) -> Path:
     if `folder` holds something that is no site.
     """
     said = _results(build)
-    results = [_result(one, said, build) for one in said["notebooks"]]
-    failed = [r.notebook for r in results if r.error]
-    if failed:
-        raise SuiteError(f"{build}: a site shows what ran, and these failed: {', '.join(failed)}")
-    notebooks = {r.notebook: _notebook(r) for r in results}
+    results = [Ran(one["notebook"], one["records"]) for one in said["notebooks"]]
+    failed = [one["notebook"] for one in said["notebooks"] if one["error"]]
+    coming = said.get("coming", ())
+    if failed or coming:
+        missing = ", ".join([*failed, *coming])
+        raise SuiteError(
+            f"{build}: a site shows a whole run, and these did not end well: {missing}"
+        )
+    notebooks = {r.notebook: _notebook(build, r.notebook) for r in results}
     _claim(folder)
     titles = {name: pages.title(notebook, name) for name, notebook in notebooks.items()}
     questions = {name: question(notebook) for name, notebook in notebooks.items()}
@@ -67,7 +79,7 @@ def write(build: Path, folder: Path) -> Path:
         gates=len(gates),
         green=sum(gate["passed"] is True for gate in gates),
     )
-    for name, copy in {"report.html": "index.html", report.RESULTS: report.RESULTS}.items():
+    for name, copy in {"report.html": "index.html", RESULTS: RESULTS}.items():
         _save(folder / name, (build / "report" / copy).read_text(encoding="utf-8"))
     _save(folder / "index.html", front)
     return folder / "index.html"
@@ -83,7 +95,7 @@ def question(notebook: NotebookNode) -> str:
 
 
 def _results(build: Path) -> dict[str, Any]:
-    path = build / "report" / report.RESULTS
+    path = build / "report" / RESULTS
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -92,23 +104,12 @@ def _results(build: Path) -> dict[str, Any]:
         raise SuiteError(f"{path}: {error}") from None
 
 
-def _result(one: dict[str, Any], said: dict[str, Any], build: Path) -> Result:
-    return Result(
-        notebook=one["notebook"],
-        profile=said["provenance"]["Profile"],
-        parameters=one["parameters"],
-        records=one["records"],
-        seconds=one["seconds"],
-        executed=build / "notebooks" / f"{one['notebook']}.ipynb",
-        error=one["error"],
-    )
-
-
-def _notebook(result: Result) -> NotebookNode:
+def _notebook(build: Path, name: str) -> NotebookNode:
+    path = build / "notebooks" / f"{name}.ipynb"
     try:
-        return nbformat.read(result.executed, as_version=4)
+        return nbformat.read(path, as_version=4)
     except (OSError, ValueError) as error:
-        raise SuiteError(f"{result.executed}: {error}") from None
+        raise SuiteError(f"{path}: {error}") from None
 
 
 def _claim(folder: Path) -> None:
