@@ -1,11 +1,11 @@
-# run · test · torture · lab · playground · bench · clean
+# run · test · site · torture · lab · playground · bench · clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROFILE ?= full
 KILLS ?= 20
 
-.PHONY: run test torture lab playground bench clean
+.PHONY: run test site torture lab playground bench clean
 
 run: $(VENV)/ready
 	$(BIN)/vqlib run --profile $(PROFILE) --out build
@@ -13,7 +13,12 @@ run: $(VENV)/ready
 test: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
+	$(BIN)/codespell
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests
+
+site: $(VENV)/ready
+	$(BIN)/python -m vqlib.suite.site build build/site
 
 torture: $(VENV)/ready
 	$(BIN)/python -m tests.torture.kills --kills $(KILLS)

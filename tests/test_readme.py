@@ -5,8 +5,6 @@ import shlex
 import tomllib
 from pathlib import Path
 
-import pytest
-
 from tests import ROOT
 from tests.test_layers import ROOMS
 from vqlib import cli
@@ -66,11 +64,6 @@ def test_its_diagnose_command_is_understood(tmp_path, monkeypatch, capsys):
     assert "history.csv: healthy" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)]+)\)", README))
-def test_its_links_lead_somewhere(target):
-    assert (ROOT / target).exists()
-
-
 def test_its_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`?make (\w+)", README):
@@ -80,9 +73,3 @@ def test_its_make_targets_exist():
 def test_the_architecture_names_every_room_once():
     rows = re.findall(r"^\| `(\w+)` \|", README.split("## Architecture")[1], flags=re.MULTILINE)
     assert rows[0] == "cli" and rows[-1] == "quantization" and sorted(rows) == sorted(ROOMS)
-
-
-@pytest.mark.parametrize("readme", ["README.md", "notebooks/README.md", "data/README.md"])
-def test_no_module_is_named_that_is_gone(readme):
-    for path in re.findall(r"`((?:vqlib|tests|notebooks)/[\w/.]*)`", (ROOT / readme).read_text()):
-        assert (ROOT / path).exists(), path

@@ -60,9 +60,10 @@ def parametrize_with_audit(
         examine = _once(partial(audit, subject, **options))
         for question in questions:
             why = expected.get(question)
-            mark = pytest.mark.xfail(reason=why, raises=AuditFailed, strict=True)
             check = partial(_check, examine, question, why is not None)
-            marks = [] if why is None else [mark]
+            marks = []
+            if why is not None:
+                marks.append(pytest.mark.xfail(reason=why, raises=AuditFailed, strict=True))
             cases.append(pytest.param(check, id=f"{name}-{question}", marks=marks))
     return pytest.mark.parametrize("check", cases)
 
@@ -83,30 +84,29 @@ def _once(examine: Callable[[], Diagnosis]) -> Callable[[], Diagnosis]:
     """The same, run at most once; an error is kept too, and raised each time."""
 
     @cache
-    def outcome() -> tuple[Diagnosis | None, Exception | None]:
+    def outcome() -> Diagnosis | Exception:
         try:
-            return examine(), None
+            return examine()
         except Exception as error:
-            return None, error
+            return error
 
     def again() -> Diagnosis:
-        diagnosis, error = outcome()
-        if error is not None:
-            raise error
-        return diagnosis
+        found = outcome()
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     return again
 
 
-def _named(subjects) -> list[tuple[str, Subject]]:
+def _named(subjects: Iterable[Subject] | Mapping[str, Subject]) -> list[tuple[str, Subject]]:
     """(name, subject) each; checked while tests are collected, though nothing is made yet."""
     if isinstance(subjects, nn.Module) or not isinstance(subjects, Iterable):
         raise TypeError(f"subjects must be a list, such as [MyQuantizer], got {subjects!r}")
-    named = (
-        list(subjects.items())
-        if isinstance(subjects, Mapping)
-        else [(_name(subject, i), subject) for i, subject in enumerate(subjects)]
-    )
+    if isinstance(subjects, Mapping):
+        named = [(str(name), subject) for name, subject in subjects.items()]
+    else:
+        named = [(_name(subject, i), subject) for i, subject in enumerate(subjects)]
     if not named:
         raise ValueError(
             "subjects is empty: give at least one quantizer, or a class that makes one"
@@ -120,7 +120,7 @@ def _named(subjects) -> list[tuple[str, Subject]]:
     return named
 
 
-def _name(subject, place: int) -> str:
+def _name(subject: Any, place: int) -> str:
     while isinstance(subject, partial):
         subject = subject.func
     kind = type(subject) if isinstance(subject, nn.Module) else subject

@@ -17,6 +17,8 @@ SKELETON = (
     "## What we measured",
     "## Takeaways",
 )
+# a call of a figure's function; `tree` is text with links, `sample` and `set_style` draw nothing
+DRAWS = re.compile(r"\bfigures\.(?!tree)\w+\.(?!sample\(|set_style\()\w+\(|\.figure\(\)")
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -67,10 +69,13 @@ def test_a_code_cell_has_one_idea(notebook):
     assert max(lengths) <= 25
 
 
-def test_links_lead_to_notebooks_that_exist(notebook):
-    folder = NOTEBOOKS[0].parent
-    for target in re.findall(r"\]\(([^)#:]+\.ipynb)\)", text(notebook)):
-        assert (folder / target).is_file(), target
+def test_every_figure_has_alternative_text_by_its_author(notebook):
+    for cell in code(notebook):
+        assert bool(DRAWS.search(cell.source)) == ("alt" in cell.metadata), cell.id
+    alts = [cell.metadata.alt for cell in code(notebook) if "alt" in cell.metadata]
+    assert alts and len(set(alts)) == len(alts)
+    for alt in alts:  # what is drawn, not "Figure 3"
+        assert len(alt.split()) >= 6 and not re.match(r"(?i)(figure|image|plot) ", alt), alt
 
 
 def test_the_teaching_plan_knows_every_notebook_and_its_links_hold():

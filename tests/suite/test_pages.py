@@ -50,3 +50,16 @@ def test_a_demonstration_leaves_its_picture_to_the_next_cell(tags, shown):
     page = page_of(sliders(*tags), sliders="<b>moving picture</b>")
     assert len(page.find_all("p", class_="still")) == 1
     assert ("moving picture" in page.text) is shown
+
+
+def test_a_progress_bar_is_left_out():
+    view = {pages.WIDGET_VIEW: {"model_id": "bar"}, "text/plain": "  0%|"}
+    cell = new_code_cell("train", outputs=[new_output("display_data", view)])
+    state = {
+        "bar": {"model_name": "HBoxModel", "state": {"children": ["IPY_MODEL_a", "IPY_MODEL_b"]}},
+        "a": {"model_name": "HTMLModel", "state": {"value": "100%"}},
+        "b": {"model_name": "FloatProgressModel", "state": {}},
+    }
+    metadata = {"widgets": {WIDGET_STATE: {"state": state}}}
+    body = pages.body(new_notebook(cells=[cell], metadata=metadata), ".")
+    assert "train" in body and "100%" not in body and "Interactive" not in body

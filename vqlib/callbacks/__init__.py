@@ -11,6 +11,6 @@ from vqlib import extras
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     with extras.named("trainers"):
         return _load(name)

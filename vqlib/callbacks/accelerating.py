@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from vqlib.callbacks.following import Following
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-def accelerate(accelerator, model: nn.Module, **options: Any) -> Accelerated:
+
+def accelerate(accelerator: Accelerator, model: nn.Module, **options: Any) -> Accelerated:
     """Watches ``model`` while it trains, and logs through ``accelerator``.
 
     >>> with vqlib.callbacks.accelerate(accelerator, model) as following:  # doctest: +SKIP
@@ -36,7 +39,7 @@ def accelerate(accelerator, model: nn.Module, **options: Any) -> Accelerated:
 class Accelerated(Following):
     """What `accelerate` returns: a `Following` that logs through an Accelerator."""
 
-    def __init__(self, accelerator, model: nn.Module, **options: Any):
+    def __init__(self, accelerator: Accelerator, model: nn.Module, **options: Any):
         if not callable(getattr(accelerator, "log", None)):
             raise TypeError(
                 f"accelerator must be an accelerate.Accelerator, got {type(accelerator).__name__}"

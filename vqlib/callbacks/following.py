@@ -95,7 +95,7 @@ class Following:
         self.watch.start(steps_done)
         return self
 
-    def stop(self, *error) -> None:
+    def stop(self, *error: Any) -> None:
         """Follow no longer, and warn of layers that no token reached.
 
         There is no such warning after an ``error``: its class, the exception, its traceback.
@@ -105,7 +105,7 @@ class Following:
     def __enter__(self) -> Following:
         return self.start()
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.stop(*error)
 
     @property

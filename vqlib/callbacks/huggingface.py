@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import TrainerCallback
 
 from vqlib.callbacks.following import Following
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 
 class HFCallback(TrainerCallback):
@@ -43,59 +46,72 @@ class HFCallback(TrainerCallback):
             `vqlib.watch` and `vqlib.Alarms`.
     """
 
-    def __init__(self, trainer=None, **options: Any):
+    def __init__(self, trainer: Trainer | None = None, **options: Any):
         if not callable(getattr(trainer, "log", None)) or not hasattr(trainer, "add_callback"):
             raise TypeError(
                 "HFCallback needs the Trainer itself, to log through it: "
                 "trainer.add_callback(vqlib.callbacks.HFCallback(trainer)); "
                 f"got {type(trainer).__name__}"
             )
-        self._trainer, self._options = trainer, options
+        self._trainer: Any = trainer
+        self._options = options
         self.following: Following | None = None
-        self._running = self._logging = False
+        self._running: Following | None = None  # the same, while the training lasts
+        self._logging = False
         self._seen = 0  # the optimizer's steps at the last look
 
-    def on_train_begin(self, args, state, control, model=None, **more) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **more: Any,
+    ) -> None:
         self.close()
         wrapped = self._trainer.model_wrapped
         if isinstance(wrapped, nn.DataParallel):  # which a watch refuses
             model = wrapped
         self.following = Following(model, **self._options)
         self._seen = state.global_step
-        self.following.start(state.global_step * args.gradient_accumulation_steps)
-        self._running = True
+        self._running = self.following.start(state.global_step * args.gradient_accumulation_steps)
 
-    def on_step_end(self, args, state, control, **more):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
         before, self._seen = self._seen, state.global_step
-        if self._running and self.following.all_should_stop(state.global_step, before):
+        if self._running and self._running.all_should_stop(state.global_step, before):
             control.should_training_stop = True
-        return control
 
-    def on_log(self, args, state, control, **more) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
         if not self._running or self._logging:
             return
         self._logging = True  # what follows comes here again
         try:
-            if numbers := self.following.numbers():
+            if numbers := self._running.numbers():
                 self._trainer.log(numbers)
         finally:
             self._logging = False
 
-    def on_train_end(self, args, state, control, **more) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
         if self._running:
-            self._running = False
-            self.following.stop()
+            ended, self._running = self._running, None
+            ended.stop()
 
     def close(self) -> None:
         """Stop the watch, if a training has left it running."""
         if self._running:
-            self._running = False
-            self.following.watch.stop()
+            left, self._running = self._running, None
+            left.watch.stop()
 
     def __enter__(self) -> HFCallback:
         self._trainer.add_callback(self)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._trainer.remove_callback(self)
         self.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vqlib.callbacks.following import Following
 
@@ -19,7 +19,7 @@ def _theirs() -> str:
 
 
 # a trainer takes callbacks of either package: it asks for their methods, not for their class
-if _theirs() == "lightning":
+if TYPE_CHECKING or _theirs() == "lightning":
     from lightning.pytorch import Callback
 else:
     from pytorch_lightning import Callback
@@ -53,49 +53,52 @@ class LightningCallback(Callback):
         self._options = options
         self.following: Following | None = None
         self._steps = self._seen = 0  # forwards done, and the optimizer's steps at the last look
-        self._running = False
+        self._running: Following | None = None  # the same, while the fit lasts
 
-    def on_fit_start(self, trainer, pl_module) -> None:
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self.following = Following(pl_module, **self._options)
 
-    def on_train_start(self, trainer, pl_module) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._seen = trainer.global_step
-        self.following.start(self._steps if trainer.global_step else 0)
-        self._running = True
+        if self.following is not None:
+            self._running = self.following.start(self._steps if trainer.global_step else 0)
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         step, before, often = trainer.global_step, self._seen, trainer.log_every_n_steps
         if step == before:
             return  # gradients are being accumulated
         self._seen = step
         if often and step // often != before // often:
             self._log(trainer)
-        if self.following.all_should_stop(step, before):
+        if self._running and self._running.all_should_stop(step, before):
             trainer.should_stop = True
 
-    def on_validation_epoch_end(self, trainer, pl_module) -> None:
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if self._running:
-            pl_module.log_dict(self.following.numbers(), on_step=False, on_epoch=True)
+            pl_module.log_dict(self._running.numbers(), on_step=False, on_epoch=True)
 
-    def on_train_end(self, trainer, pl_module) -> None:
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self._log(trainer)
         self._end()
 
-    def on_exception(self, trainer, pl_module, exception) -> None:
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self._end(type(exception), exception, exception.__traceback__)
 
     def state_dict(self) -> dict:
-        return {"steps": self.following.watch.steps if self._running else self._steps}
+        return {"steps": self._running.watch.steps if self._running else self._steps}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self._steps = state_dict["steps"]
 
-    def _log(self, trainer) -> None:
-        numbers = self.following.numbers()
+    def _log(self, trainer: Any) -> None:
+        numbers = self._running.numbers() if self._running else {}
         for logger in trainer.loggers if numbers else ():
             logger.log_metrics(numbers, step=trainer.global_step)
 
-    def _end(self, *error) -> None:
+    def _end(self, *error: Any) -> None:
         if self._running:
-            self._running, self._steps = False, self.following.watch.steps
-            self.following.stop(*error)
+            ended, self._running = self._running, None
+            self._steps = ended.watch.steps
+            ended.stop(*error)

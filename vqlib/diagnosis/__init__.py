@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -11,6 +13,7 @@ from vqlib.diagnosis import reset_rules, training_rules, usage_rules
 from vqlib.diagnosis.findings import Curve, Diagnosis, Finding, any_grave, fired, unknown
 from vqlib.diagnosis.logs import HistoryError, Log, Settings, checked, in_hits
 from vqlib.diagnosis.sources import read_all
+from vqlib.training.runs import Run
 
 RULES = (*usage_rules.RULES, *reset_rules.RULES, *training_rules.RULES)
 CURVES = (
@@ -25,8 +28,21 @@ POINTS = 200  # of a curve in the card
 __all__ = ["HistoryError", "Log", "Settings", "diagnose"]
 
 
+class Watched(Protocol):
+    """A `vqlib.watch`, as far as it is asked."""
+
+    @property
+    def histories(self) -> Mapping[str, pd.DataFrame]: ...
+
+    @property
+    def settings(self) -> Mapping[str, dict]: ...
+
+
+Source = Run | Watched | pd.DataFrame | Mapping[str, Any] | Sequence[Mapping] | str | Path
+
+
 def diagnose(
-    source,
+    source: Source,
     *,
     codebook_size: int | None = None,
     tokens_per_step: float | None = None,
@@ -86,7 +102,9 @@ def _of_logs(logs: dict[str, Log], title: str | None) -> Diagnosis:
     return replace(_together(named, title), understood=next(iter(logs.values())).understood)
 
 
-def _of_layers(watched, histories: dict, title: str | None, given: dict) -> Diagnosis:
+def _of_layers(
+    watched: Any, histories: Mapping[str, pd.DataFrame], title: str | None, given: dict
+) -> Diagnosis:
     """One diagnosis for all the layers of a watcher; each answer names its layer."""
     each, unseen = {}, []
     for layer, table in histories.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Literal, NamedTuple, get_args
@@ -126,9 +126,13 @@ class Diagnosis:
     understood: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, title: str, answers: Iterable[Finding], curves=None) -> Diagnosis:
+    def of(
+        cls, title: str, answers: Iterable[Finding], curves: Mapping[str, Curve] | None = None
+    ) -> Diagnosis:
         """Sorts the answers, gravest first."""
-        return cls(title, tuple(sorted(answers, key=lambda a: RANK[a.severity])), curves or {})
+        return cls(
+            title, tuple(sorted(answers, key=lambda a: RANK[a.severity])), dict(curves or {})
+        )
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -279,12 +283,11 @@ def card(diagnosis: Diagnosis) -> str:
 
 
 @cache
-def template(name: str, package: str = __package__) -> jinja2.Template:
+def template(name: str, package: str = "vqlib.diagnosis") -> jinja2.Template:
     """One of a ``package``'s folder "templates"."""
     loader = jinja2.PackageLoader(package, "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
-    environment.globals["palette"] = palette
-    return environment.get_template(name)
+    return environment.get_template(name, globals={"palette": palette})
 
 
 def _scaled(label: str, curve: Curve) -> dict:

@@ -101,7 +101,7 @@ def reset_churn(log: Log) -> Finding:
     if rate is None or size is None:
         return _no_resets(name, log, "resets" if size else "resets and codebook_size")
     third = max(1, len(rate) // 3)
-    early, late = float(rate[:third].mean()), float(rate[-third:].mean())
+    early, late = float(rate.iloc[:third].mean()), float(rate.iloc[-third:].mean())
     steps = rate.index
     evidence = (
         Evidence(

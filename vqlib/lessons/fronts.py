@@ -76,5 +76,8 @@ def times_on_front(table: pd.DataFrame, x: str, y: str) -> pd.Series:
 
 def shown_as_text(shown: pd.DataFrame) -> pd.DataFrame:
     """A `summary` for readers: each measure in its form, under its label."""
-    texts = {m.label: shown[m.column].map(m.form.format) for m in MEASURES.values()}
+    texts = {
+        m.label: shown[m.column].map(m.form.format, na_action="ignore").fillna("–")
+        for m in MEASURES.values()  # one seed has no spread
+    }
     return pd.DataFrame(texts).rename_axis(None)

@@ -6,7 +6,8 @@ Published with BEiT v2 (Peng et al. 2022, arXiv:2208.06366), later used by EEG t
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -185,6 +186,7 @@ class NormEMAQuantizer(nn.Module):
     codebook: Tensor
     cluster_size: Tensor
     steps: Tensor
+    __call__: Callable[[Tensor], Quantized]  # a module's own would be of any type
     one_process = False  #: whether a subclass learns from its own process's batch alone
 
     def __init__(
@@ -331,6 +333,6 @@ class NormEMAQuantizer(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         self.generator.set_state(state.cpu())
 
-    def _load_from_state_dict(self, *args, **kwargs):
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self.last_reset = None

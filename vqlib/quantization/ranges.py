@@ -13,7 +13,16 @@ from collections.abc import Iterable
 from dataclasses import fields
 from functools import cache
 from types import NoneType
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 
 class SettingsError(ValueError):
@@ -51,9 +60,13 @@ class Range(NamedTuple):
         return f"{start} {low} and {'below' if self.below else 'at most'} {high}"
 
 
+@overload
+def number(field: str, value: Any, allowed: Range, *, whole: Literal[True]) -> int: ...
+@overload
+def number(field: str, value: Any, allowed: Range, *, whole: bool = False) -> int | float: ...
 def number(field: str, value: Any, allowed: Range, *, whole: bool = False) -> int | float:
     """``value`` as a plain int or float. Raises SettingsError if it is not ``allowed``."""
-    kind = numbers.Integral if whole else numbers.Real
+    kind: Any = numbers.Integral if whole else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind) or value not in allowed:
         noun = "a whole number" if whole else "a number"
         raise SettingsError(f"{field} must be {noun} {allowed}, got {value!r}", field)

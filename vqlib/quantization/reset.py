@@ -182,14 +182,22 @@ class DeadCodeReset:
                 logger.debug("codes: %s", dead.tolist())
         return reset
 
-    def _draw(self, n, x, indices, cluster_size, generator, whole: Shard) -> Tensor:
+    def _draw(
+        self,
+        n: int,
+        x: Tensor,
+        indices: Tensor,
+        cluster_size: Tensor,
+        generator: torch.Generator,
+        whole: Shard,
+    ) -> Tensor:
         """(n,) tokens of the batch of all ranks for n dead codes; ``whole``: where x is in it."""
         pool, weight = self._pool(indices, cluster_size)
         if self.distinct:
             return _different(n, x, pool, weight, generator, whole)
         return _sample(n, pool, weight, generator, whole)
 
-    def _pool(self, indices, cluster_size) -> tuple[Tensor, Tensor | None]:
+    def _pool(self, indices: Tensor, cluster_size: Tensor) -> tuple[Tensor, Tensor | None]:
         """This rank's tokens that may donate, and their weights (None: all alike)."""
         everything = torch.arange(len(indices), device=indices.device)
         if self.donors == "batch":
@@ -201,7 +209,9 @@ class DeadCodeReset:
         return torch.isin(indices, best).nonzero().flatten(), None
 
 
-def _sample(n: int, pool: Tensor, weight: Tensor | None, generator, whole: Shard) -> Tensor:
+def _sample(
+    n: int, pool: Tensor, weight: Tensor | None, generator: torch.Generator, whole: Shard
+) -> Tensor:
     """n members of all ranks' pools: without replacement if there are enough, otherwise with it."""
     part = shard(len(pool), pool.device)
     enough = part.size >= n
@@ -219,7 +229,7 @@ def _sample(n: int, pool: Tensor, weight: Tensor | None, generator, whole: Shard
     return picked(pool + whole.first, drawn.to(pool.device), part)
 
 
-def _race(weight: Tensor, part: Shard, generator) -> Tensor:
+def _race(weight: Tensor, part: Shard, generator: torch.Generator) -> Tensor:
     """Scores of this rank's tokens: the n highest of all ranks are a draw without replacement.
 
     Each token's clock rings after an exponential time at the rate of its weight; the score is
@@ -241,7 +251,9 @@ def _highest(n: int, score: Tensor, part: Shard) -> Tensor:
     return places[scores.topk(n).indices].long()
 
 
-def _different(n: int, x: Tensor, pool: Tensor, weight, generator, whole: Shard) -> Tensor:
+def _different(
+    n: int, x: Tensor, pool: Tensor, weight: Tensor | None, generator: torch.Generator, whole: Shard
+) -> Tensor:
     """n tokens of all ranks' with n vectors while there are as many: of the pool, then the rest."""
     rest = torch.ones(len(x), dtype=torch.bool, device=x.device)
     rest[pool] = False
@@ -255,7 +267,7 @@ def _different(n: int, x: Tensor, pool: Tensor, weight, generator, whole: Shard)
     return tokens[torch.arange(n, device=x.device) % len(tokens)]
 
 
-def _turns(pool: Tensor, weight: Tensor | None, generator) -> tuple[Tensor, int]:
+def _turns(pool: Tensor, weight: Tensor | None, generator: torch.Generator) -> tuple[Tensor, int]:
     """When each of this rank's ``pool`` is drawn, if all ranks' pools are drawn empty; their size.
 
     The one with the lowest number first.

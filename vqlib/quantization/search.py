@@ -50,7 +50,8 @@ def _winners(x: Tensor, codebook: Tensor, tile: Tensor, block: int) -> Tensor:
     """
     blocks = tile.view(len(x), tile.shape[1] // block, block)
     firsts = torch.arange(len(x)) * blocks.shape[1]
-    best = index = None
+    best: Tensor | None = None
+    index = firsts
     for start in range(0, len(codebook), WIDTH):
         codes = codebook[start : start + WIDTH]
         tile[:, len(codes) :] = -math.inf

@@ -9,6 +9,8 @@ can show at most ``uniform_utilization(K, N)`` of a codebook, even in perfect he
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -40,17 +42,28 @@ __all__ = [
 ]
 
 
-def used_codes(counts) -> int:
+class Array(Protocol):
+    """NumPy's arrays and pandas' columns, as far as they are asked for."""
+
+    def __array__(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
+Counts = Tensor | Array | Sequence[float]
+
+
+def used_codes(counts: Counts) -> int:
     """Number of codes chosen at least once in the window. ``counts``: (K,)."""
     return int(_counts(counts).count_nonzero())
 
 
-def utilization(counts) -> float:
+def utilization(counts: Counts) -> float:
     """Share of the codebook chosen at least once in the window, in [0, 1]. ``counts``: (K,)."""
     return used_codes(counts) / len(counts)
 
 
-def entropy(counts, *, normalized: bool = False) -> float:
+def entropy(counts: Counts, *, normalized: bool = False) -> float:
     """Shannon entropy of the use of codes, in nats; divided by ln K if ``normalized``.
 
     ``counts``: (K,). Normalized entropy of a codebook of one code is 1 by convention.
@@ -62,30 +75,30 @@ def entropy(counts, *, normalized: bool = False) -> float:
     return _nats(p) / math.log(len(p)) if len(p) > 1 else 1.0
 
 
-def perplexity(counts) -> float:
+def perplexity(counts: Counts) -> float:
     """exp(entropy): how many codes, equally used, would carry as much information; in [1, K]."""
     return math.exp(entropy(counts))
 
 
-def perplexity_share(counts) -> float:
+def perplexity_share(counts: Counts) -> float:
     """Perplexity as a share of K, in (0, 1]."""
     return perplexity(counts) / len(counts)
 
 
-def top_code_ratio(counts) -> float:
+def top_code_ratio(counts: Counts) -> float:
     """Count of the most used code over the average count N/K; 1: flat use, K: one code only."""
     p = _shares(counts)
     return float(p.max()) * len(p)
 
 
-def gini(counts) -> float:
+def gini(counts: Counts) -> float:
     """Gini coefficient of the counts: 0 if all are equal, (K-1)/K if one code has all."""
     p = _shares(counts).sort().values
     rank = torch.arange(1, len(p) + 1, dtype=p.dtype, device=p.device)
     return float((2 * rank - len(p) - 1).mul(p).sum() / len(p))
 
 
-def dead_codes(cluster_size, threshold: float) -> Tensor:
+def dead_codes(cluster_size: Counts, threshold: float) -> Tensor:
     """Indices, int64 (n,), of the codes whose EMA count lies below ``threshold`` hits a step."""
     return (_counts(cluster_size) < threshold).nonzero().flatten()
 
@@ -138,7 +151,7 @@ class UsageCounter:
         return summarize(self.counts)
 
 
-def summarize(counts) -> dict[str, float]:
+def summarize(counts: Counts) -> dict[str, float]:
     """The usage columns of a history row from one window's ``counts`` (K,)."""
     counts = _counts(counts)
     p, used, tokens = _shares(counts), int(counts.count_nonzero()), int(counts.sum())
@@ -152,7 +165,7 @@ def summarize(counts) -> dict[str, float]:
     }
 
 
-def _counts(counts) -> Tensor:
+def _counts(counts: Counts) -> Tensor:
     counts = torch.as_tensor(counts).detach()
     if counts.dim() != 1 or len(counts) == 0:
         raise ValueError(f"counts must have shape (K,) with K >= 1, got {tuple(counts.shape)}")
@@ -167,7 +180,7 @@ def _nats(shares: Tensor) -> float:
     return max(float(torch.special.entr(shares).sum()), 0.0)
 
 
-def _shares(counts) -> Tensor:
+def _shares(counts: Counts) -> Tensor:
     counts = _counts(counts).double()
     total = counts.sum()
     if float(total) == 0:

@@ -35,8 +35,13 @@ def title(notebook: NotebookNode, default: str) -> str:
     for cell in notebook.cells:
         heading = re.search(r"^#+ +(.+?)\s*#*$", cell.source, re.MULTILINE)
         if cell.cell_type == "markdown" and heading:
-            return re.sub(r"[*_`]{1,2}(\S.*?)[*_`]{1,2}", r"\1", heading.group(1))
+            return plain(heading.group(1))
     return default
+
+
+def plain(markdown: str) -> str:
+    """A line of Markdown without its emphasis and code marks."""
+    return re.sub(r"[*_`]{1,2}(\S.*?)[*_`]{1,2}", r"\1", markdown)
 
 
 def headline(notebook: NotebookNode) -> tuple[str, str] | None:
@@ -90,7 +95,14 @@ def body(notebook: NotebookNode, folder: str, siblings: Iterable[str] = ()) -> s
         stem = re.fullmatch(r"(?:\./)?([^/]+)\.ipynb(#.*)?", link["href"])
         if stem and stem.group(1) in set(siblings):
             link["href"] = f"{stem.group(1)}.html{stem.group(2) or ''}"
+    for heading in soup.select("h2, h3"):
+        heading["id"] = anchor(heading.get_text())
     return str(soup)
+
+
+def anchor(heading: str) -> str:
+    """What a link to a heading ends in, in JupyterLab and on a page."""
+    return heading.strip().replace(" ", "-")
 
 
 def code_css() -> str:
@@ -176,8 +188,10 @@ def _still_output(output: NotebookNode, widgets: Mapping) -> Iterator[NotebookNo
     if records.MIME in data:
         yield _html(_record_line(data[records.MIME]))
     elif WIDGET_VIEW in data:
-        yield from _shown(data[WIDGET_VIEW].get("model_id", ""), widgets, set())
-        yield _html(STILL)
+        model = data[WIDGET_VIEW].get("model_id", "")
+        if not _is_progress(model, widgets):
+            yield from _shown(model, widgets, set())
+            yield _html(STILL)
     elif "text/latex" in data and "text/html" not in data and "image/png" not in data:
         formula = data["text/latex"].strip().strip("$").removeprefix("\\displaystyle")
         yield _html(f"<p class='formula'>{mathml(formula, 'block')}</p>")
@@ -213,6 +227,13 @@ def _shown(model: str, widgets: Mapping, seen: set[str]) -> Iterator[NotebookNod
             )
     for child in state.get("children", ()):
         yield from _shown(str(child).removeprefix("IPY_MODEL_"), widgets, seen)
+
+
+def _is_progress(model: str, widgets: Mapping) -> bool:
+    """Whether it is a bar of tqdm, which has told all by the end."""
+    children = widgets.get(model, {}).get("state", {}).get("children", ())
+    names = (str(child).removeprefix("IPY_MODEL_") for child in children)
+    return any(widgets.get(n, {}).get("model_name") == "FloatProgressModel" for n in names)
 
 
 def _html(text: str) -> NotebookNode:

@@ -6,13 +6,20 @@ import math
 import numbers
 import sys
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 MIME = "application/vnd.vqlib.record+json"
 
 Number = int | float | bool
 
 
-def record(name: str, value) -> None:
+class Scalar(Protocol):
+    """NumPy's and torch's scalars, as far as they are asked for."""
+
+    def item(self) -> Any: ...
+
+
+def record(name: str, value: Number | Scalar) -> None:
     """Let a number leave the notebook under `name`, e.g. ``record("after/val_utilization", 0.97)``.
 
     `value`: an int, a float, a bool, or a 0-d NumPy or torch scalar. In a notebook it shows as
@@ -52,13 +59,13 @@ def collect(notebook: Mapping) -> dict[str, Number]:
     return found
 
 
-def _payload(payload) -> tuple[str, Number]:
+def _payload(payload: Any) -> tuple[str, Number]:
     if not isinstance(payload, Mapping) or set(payload) != {"name", "value"}:
         raise ValueError(f"a record output must hold `name` and `value`, got {payload!r}")
     return payload["name"], _number(payload["name"], payload["value"])
 
 
-def _number(name: str, value) -> Number:
+def _number(name: str, value: Any) -> Number:
     # NumPy and torch scalars alike: no dimension, and .item() gives the Python number
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()

@@ -52,12 +52,12 @@ def write(
     (folder / "notebooks").mkdir()
     notebooks = {r.notebook: nbformat.read(r.executed, as_version=4) for r in results}
     titles = {name: pages.title(notebook, name) for name, notebook in notebooks.items()}
-    environment = _environment()
+    templates = environment()
     cells = {name: pages.recording_cells(notebook) for name, notebook in notebooks.items()}
     about = provenance(profile, first, sources)
     for i, result in enumerate(results):
         notebook = notebooks[result.notebook]
-        text = environment.get_template("notebook.html.j2").render(
+        text = templates.get_template("notebook.html.j2").render(
             result=result,
             titles=titles,
             before=results[i - 1] if i else None,
@@ -66,7 +66,7 @@ def write(
             body=Markup(pages.body(notebook, str(result.executed.parent), notebooks)),
         )
         _save(folder / "notebooks" / f"{result.notebook}.html", text)
-    index = environment.get_template("index.html.j2").render(
+    index = templates.get_template("index.html.j2").render(
         heading=HEADING if sources is None else _heading(titles),
         results=results,
         coming=coming,
@@ -74,7 +74,7 @@ def write(
         verdicts=_verdicts(results),
         pairs=tables.pairs(results),
         cells=cells,
-        figure=_figure(notebooks),
+        figure=figure(notebooks),
         titles=titles,
         provenance=about,
     )
@@ -139,7 +139,7 @@ def megabytes(size: float | None) -> str:
     return f"{size:,.0f} MB".replace(",", "\u2009") if size >= 10 else f"{size:.2g} MB"
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -166,7 +166,7 @@ def _verdicts(results: Sequence[Result]) -> list[tuple[Result, object]]:
     return sorted(every, key=lambda row: rank[row[1].passed])
 
 
-def _figure(notebooks: dict) -> dict[str, str] | None:
+def figure(notebooks: dict) -> dict[str, str] | None:
     for name, notebook in notebooks.items():
         found = pages.headline(notebook)
         if found:

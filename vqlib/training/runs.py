@@ -20,7 +20,7 @@ from vqlib.training.model import VQVAE, build_model
 
 # Floats to the last bit: what pandas does by itself from 3.1 on, where the argument is going away.
 _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
-_EXACT = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
+EXACT = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 
 
 @dataclass
@@ -168,7 +168,7 @@ class Trace:
 def read_history(file: Path) -> pd.DataFrame:
     """What `write_history` wrote, to the last bit. Raises ValueError for anything else."""
     try:
-        rows = pd.read_csv(file, **_EXACT)
+        rows = pd.read_csv(file, **EXACT)
     except (ValueError, OverflowError) as error:  # pandas' errors are ValueErrors
         raise ValueError(f"{file} is no history: {error}") from None
     if missing := {"step", "split"} - set(rows.columns):

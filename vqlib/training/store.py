@@ -143,7 +143,7 @@ class RunStore:
         Of a training that diverged its last good state is kept, as a whole run.
 
         Raises:
-            RunInUse: somebody trains in it now. TrainingDiverged and others: from `training.train`.
+            RunInUse: somebody trains in it now. TrainingDiverged and others: from `trainer.train`.
         """
         folder, resume = self.path(name), config is None
         try:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from vqlib.quantization.quantizer import NormEMAQuantizer
 from vqlib.watching import libraries
 
-Several = Tensor | list[Tensor]  # one tensor, or one a codebook
+Several = Tensor | list  # one tensor, or one a codebook
+Module = Any  # a module of the kind that the adapter is for
 
 
-def _none(*ignored) -> None:
+def _none(*ignored: object) -> None:
     return None
 
 
@@ -41,14 +42,14 @@ class Adapter:
     one entry a codebook.
     """
 
-    indices: Callable[[nn.Module, Any], Several | None]
-    codebook: Callable[[nn.Module], Several | None]
-    counts: Callable[[nn.Module], Several | None] = _none
-    settings: Callable[[nn.Module], dict] = lambda module: {}
-    call: Callable[[nn.Module, Tensor], Any] = lambda module, z: module(z)
-    quantized: Callable[[Any], Tensor] = lambda output: output[0]
+    indices: Callable[[Module, Any], Several | None]
+    codebook: Callable[[Module], Several | None]
+    counts: Callable[[Module], Several | None] = _none
+    settings: Callable[[Module], dict] = lambda module: {}
+    call: Callable[[Module, Tensor], Any] = lambda module, z: module(z)
+    quantized: Callable[[Any], Tensor | None] = lambda output: output[0]
     loss: Callable[[Any], Tensor | None] = lambda output: output[2]
-    resets: Callable[[nn.Module], Several | None] = _none
+    resets: Callable[[Module], Several | None] = _none
     name: str = ""
 
 
@@ -162,7 +163,8 @@ def adapter_for(module: nn.Module) -> Adapter | None:
         return NORM_EMA
     if libraries.is_a(module, VQP, "VectorQuantize"):
         return VECTOR_QUANTIZE
-    if libraries.is_a(module, VQP, "ResidualVQ") and (module.beam_size or 1) > 1:
+    beams: Any = getattr(module, "beam_size", None) or 1
+    if libraries.is_a(module, VQP, "ResidualVQ") and beams > 1:
         return BEAM_RESIDUAL
     if libraries.is_a(module, VQP, "SimVQ"):
         return SIM_VQ

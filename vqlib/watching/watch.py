@@ -7,6 +7,8 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
 
 import pandas as pd
 import torch
@@ -162,7 +164,12 @@ class Watch:
     def __enter__(self) -> Watch:
         return self.start()
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             self.stop()
         except Exception:
@@ -309,12 +316,14 @@ class Hook:
     wait for another thread that reads the watch.
     """
 
-    def __init__(self, layer: Layer, lock, which: str, first: Callable[[int], None] | None = None):
+    def __init__(
+        self, layer: Layer, lock: Any, which: str, first: Callable[[int], None] | None = None
+    ):
         self.layer, self.lock, self.first = layer, lock, first
         self.act = getattr(layer, which)
 
     @uncompiled
-    def __call__(self, module, *seen):
+    def __call__(self, module: nn.Module, *seen: Any) -> None:
         # in a backward pass it is activation checkpointing that runs the layer again
         if module is not self.layer.module or torch._C._current_graph_task_id() != -1:
             return
@@ -323,7 +332,7 @@ class Hook:
         with self.lock, torch.no_grad():
             self.act(*seen)
 
-    def __deepcopy__(self, memo) -> Hook:
+    def __deepcopy__(self, memo: dict) -> Hook:
         return self
 
     def __reduce__(self):
@@ -334,7 +343,7 @@ def _unhooked():
     return _ignore
 
 
-def _ignore(*seen) -> None:
+def _ignore(*seen: Any) -> None:
     return None
 
 

@@ -141,7 +141,9 @@ def _until_not_finite(answers: Iterator[Finding], ranks: bool) -> list[Finding]:
     return done
 
 
-def _answers(bench: Bench, make, ranks: bool, timeout: float) -> Iterator[Finding]:
+def _answers(
+    bench: Bench, make: Callable[[], nn.Module] | None, ranks: bool, timeout: float
+) -> Iterator[Finding]:
     started = start(bench) if bench.book(bench.pristine) is not None else None
     if started is None or not started.moves:
         cause = (

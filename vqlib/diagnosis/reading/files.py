@@ -20,6 +20,7 @@ from vqlib.diagnosis.logs import ONE_RUN, HistoryError
 from vqlib.diagnosis.reading.columns import EXAMPLE, LISTED, MOST_COLUMNS
 from vqlib.diagnosis.reading.console import printed_names, read_console
 from vqlib.diagnosis.reading.names import meaning
+from vqlib.training.runs import EXACT
 
 LARGEST = 2**29  # bytes, unpacked
 PATIENCE = 30  # seconds until a pipe says something
@@ -351,7 +352,7 @@ def _separated(text: str, separator: str, comments: int) -> pd.DataFrame:
     kept = [line for line in text.splitlines() if line.strip()][comments:] if comments else None
     text = "\n".join(kept) if kept is not None else text
     text = text.lstrip().removeprefix("#").lstrip(" ") if text.lstrip().startswith("#") else text
-    options = {"sep": separator, "low_memory": False, "skipinitialspace": True}
+    options = {"sep": separator, "low_memory": False, "skipinitialspace": True} | EXACT
     if separator == r"\s+":
         options["engine"] = "c"
     if separator in (";", "\t") and DECIMAL_COMMA.search(text) and not re.search(r"\d\.\d", text):

@@ -72,7 +72,7 @@ MEASURES = (
 def mechanism_dots(table: pd.DataFrame) -> Figure:
     """What was measured in each arm, one panel a measure: a dot a seed, a bar at the mean.
 
-    ``table``: of `causes.mechanisms`. The dotted line is the baseline's mean.
+    ``table``: of `lessons.claims.mechanisms`. The dotted line is the baseline's mean.
     """
     arms = list(dict.fromkeys(table["arm"]))
     figure, panels = plt.subplots(

@@ -370,7 +370,7 @@ def before_after(table: pd.DataFrame, counts: Mapping[str, Tensor]) -> Figure:
 def confusion(table: pd.DataFrame) -> Figure:
     """Planted faults against findings: the share of runs in which each fired.
 
-    ``table``: from `trials.confusion`. The finding that a fault must lead to is framed.
+    ``table``: from `selftest.confusion`. The finding that a fault must lead to is framed.
     """
     findings = [c for c in table.columns if c in IDS and table[c].max() > 0]
     shares = 100 * table[findings].astype(float)
