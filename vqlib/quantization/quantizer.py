@@ -88,10 +88,13 @@ NOT_FINITE, EMPTY = 1, 2
 
 
 def problem_of(x: Tensor) -> Tensor:
-    """What is wrong with a batch ``x`` (N, D), as a scalar: 0 (nothing), NOT_FINITE or EMPTY."""
+    """What is wrong with unit ``x`` (N, D), as a scalar: 0 (nothing), NOT_FINITE or EMPTY.
+
+    What is not finite has no direction and is NaN by now, and so is its sum with all others.
+    """
     if not len(x):
         return torch.tensor(EMPTY, device=x.device)
-    return (~x.isfinite()).any().long() * NOT_FINITE
+    return (~x.sum().isfinite()).long() * NOT_FINITE
 
 
 def reject(problems: list[float]) -> None:
@@ -260,7 +263,7 @@ class NormEMAQuantizer(nn.Module):
         """One training step on ``x`` (N, D): the indices (N,) and the codes (N, D) of before."""
         step = self._begin(x)
         indices = self._nearest(x)
-        codes = self.codebook[indices]
+        codes = self.codebook.index_select(0, indices)
         problem = problem_of(x) if many() else None  # all ranks must hear of it, or some would wait
         bins, sums = assigned_sums(x, indices, self.codebook_size, problem)
         self._update(x, bins, sums)
