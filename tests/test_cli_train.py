@@ -19,6 +19,7 @@ OTHER = {
     "dataset_dir": "somewhere",
     "dataset_kind": "signals",
     "image_size": 64,
+    "crops": 3,
     "val_fraction": 0.25,
     "batch_size": 7,
     "epochs": 3,

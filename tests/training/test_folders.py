@@ -13,6 +13,11 @@ from PIL import Image
 from vqlib.training import data, folders
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("VQLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 def save(path, colour=(200, 100, 50), size=(20, 16), mode="RGB", **options):
     """Writes a picture of one colour; `size` is (width, height), as Pillow has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -193,8 +198,8 @@ def test_only_what_is_asked_for_is_decoded(tmp_path, monkeypatch):
     for n in range(1, 3000):
         (tmp_path / f"{n}.png").write_bytes(content)
     decoded = []
-    decode = folders.decode
-    monkeypatch.setattr(folders, "decode", lambda *a: decoded.append(a) or decode(*a))
+    cut = folders.cut
+    monkeypatch.setattr(folders, "cut", lambda *a: decoded.append(a) or cut(*a))
     start = time.perf_counter()
     pictures = data.load(dataset_dir=tmp_path, image_size=8)
     assert time.perf_counter() - start < 3

@@ -34,6 +34,9 @@ class TrainConfig:
     channel is standardised by its training part, and time is cut to a multiple of 4."""
     image_size: Annotated[int, Range(8, 2**12)] = 56
     """Height and width to which photos and folders are cut or resized; a multiple of 4."""
+    crops: Annotated[int, Range(1, 2**12)] = 1
+    """Training crops of each picture of a folder. 1: its centre; more: squares of half to all of
+    the short side, drawn at random, the same for every seed."""
     val_fraction: Annotated[float, Range(0, 0.9, above=True)] = 0.1
     """Share of dataset_dir held out for validation, if the data has no split of its own."""
     batch_size: Annotated[int, Range(1, 2**20)] = 32
@@ -123,7 +126,7 @@ class TrainConfig:
     def source(self) -> tuple:
         """The settings that say which data a run reads, as arguments of `data.of`."""
         own = self.dataset, self.dataset_dir, self.dataset_kind
-        return (*own, self.image_size, self.val_fraction)
+        return (*own, self.image_size, self.val_fraction, self.crops)
 
     def reset(self) -> DeadCodeReset | None:
         """The reset that these settings ask for; None if the threshold is 0."""

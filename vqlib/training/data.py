@@ -12,6 +12,7 @@ import importlib.util
 import io
 import json
 import tomllib
+import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +33,7 @@ from vqlib.training.signals import Scaling, SignalArrays, find_signals, kept_len
 
 DATASETS = ("photos", "digits", "eeg")
 EEG_WINDOW = 64  # samples
+FEW_STEPS = 10  # of an epoch
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,17 @@ class Pictures:
         """Pictures that could not be read so far; others stood in for them."""
         return tuple(p for split in (self.train, self.val) for p in getattr(split, "skipped", ()))
 
+    def warn_of_few(self, batch_size: int) -> None:
+        """Say how few steps an epoch has, if these are few pictures of a folder."""
+        steps = len(self.train) // batch_size
+        if isinstance(self.train, FolderPictures) and steps < FEW_STEPS:
+            warnings.warn(
+                f"{self.name}: an epoch of {len(self.train.names)} training pictures, "
+                f"{self.train.crops} crop(s) of each, has {steps} step(s) of {batch_size}; set "
+                "steps or epochs for a longer training, or crops to draw more of each picture",
+                stacklevel=3,
+            )
+
 
 def load(
     dataset: str = "photos",
@@ -73,6 +86,7 @@ def load(
     dataset_kind: Kind = "pictures",
     image_size: int = 56,
     val_fraction: float = 0.1,
+    crops: int = 1,
     seed: int = 0,
     max_pictures: int | None = None,
 ) -> Pictures:
@@ -87,7 +101,9 @@ def load(
             to. Arrays and digits keep the size they have.
         val_fraction: share of the pictures that validates, where the data does not itself say
             which do. Photos have fixed validation regions.
-        seed: chooses those pictures, and which ones `max_pictures` keeps.
+        crops: training items of each picture of a folder. 1: its centre; more: squares of half
+            to all of the short side, drawn at random. Validation has the centre alone.
+        seed: chooses those pictures, which ones `max_pictures` keeps, and the crops.
         max_pictures: keep at most so many in each split.
 
     Raises:
@@ -96,16 +112,26 @@ def load(
         ModuleNotFoundError: the package that carries a built-in picture is not installed.
     """
     whole("image_size", image_size, least=8)
+    whole("crops", crops)
     one_of("dataset_kind", dataset_kind, get_args(Kind))
     if max_pictures is not None:
         whole("max_pictures", max_pictures)
     number("val_fraction", val_fraction, Range(0, 1, above=True, below=True))
     division = _Division(val_fraction, seed, max_pictures)
-    if dataset_dir is not None:
+    if dataset_dir is None:
+        pictures = _load_built_in(dataset, image_size, division)
+    elif dataset_kind == "signals":
+        pictures = _load_signals(str(dataset_dir), _existing(dataset_dir), division)
+    else:
         path = _existing(dataset_dir)
-        if dataset_kind == "signals":
-            return _load_signals(str(dataset_dir), path, division)
-        return _load_pictures(str(dataset_dir), path, image_size, division)
+        pictures = _load_pictures(str(dataset_dir), path, image_size, crops, division)
+    if crops > 1 and not isinstance(pictures.train, FolderPictures):
+        text = f"crops are drawn from a folder of picture files, which {pictures.name} is not"
+        raise SettingsError(f"{text}; expected 1, got {crops}", "crops")
+    return pictures
+
+
+def _load_built_in(dataset: str, image_size: int, division: "_Division") -> Pictures:
     if dataset == "photos":
         return _load_photos(image_size, division)
     if dataset == "digits":
@@ -117,23 +143,29 @@ def load(
 
 
 def of(
-    dataset: str, dataset_dir, dataset_kind: Kind, image_size: int, val_fraction: float
+    dataset: str,
+    dataset_dir,
+    dataset_kind: Kind,
+    image_size: int,
+    val_fraction: float,
+    crops: int = 1,
 ) -> Pictures:
     """As `load`, but a built-in data set is opened once: a process trains many small runs on it."""
     if dataset_dir is None:
-        return _built_in(dataset, image_size, val_fraction)
+        return _built_in(dataset, image_size, val_fraction, crops)
     # read each time: a person's files may change while this process lives
     return load(
         dataset_dir=dataset_dir,
         dataset_kind=dataset_kind,
         image_size=image_size,
         val_fraction=val_fraction,
+        crops=crops,
     )
 
 
 @lru_cache(maxsize=4)
-def _built_in(dataset: str, image_size: int, val_fraction: float) -> Pictures:
-    return load(dataset, image_size=image_size, val_fraction=val_fraction)
+def _built_in(dataset: str, image_size: int, val_fraction: float, crops: int) -> Pictures:
+    return load(dataset, image_size=image_size, val_fraction=val_fraction, crops=crops)
 
 
 @dataclass(frozen=True)
@@ -295,10 +327,12 @@ def _existing(given: str | Path) -> Path:
     return path
 
 
-def _load_pictures(name: str, path: Path, image_size: int, division: _Division) -> Pictures:
+def _load_pictures(
+    name: str, path: Path, image_size: int, crops: int, division: _Division
+) -> Pictures:
     arrays = find_pictures(path)
     if arrays is None:
-        return _load_folder(name, path, image_size, division)
+        return _load_folder(name, path, image_size, crops, division)
     sources, rows = _divided(arrays, path, division, "picture")
     train, val = map(ArrayPictures, sources, rows)
     checksum = _checksum("arrays", [_file_sha256(f) for f in arrays.files], rows)
@@ -328,7 +362,9 @@ def _file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _load_folder(name: str, root: Path, image_size: int, division: _Division) -> Pictures:
+def _load_folder(
+    name: str, root: Path, image_size: int, crops: int, division: _Division
+) -> Pictures:
     listed = list_pictures(root)
     if not listed:
         raise ValueError(f"{root} holds nothing that can be read; expected {ACCEPTED}")
@@ -339,8 +375,10 @@ def _load_folder(name: str, root: Path, image_size: int, division: _Division) ->
         ]
     else:
         chosen = [[part[i] for i in division.keep([p.name for p in part])] for part in given]
-    train, val = (FolderPictures(root, [p.name for p in part], image_size) for part in chosen)
+    train = FolderPictures.cached(root, chosen[0], image_size, crops, division.seed)
+    val = FolderPictures.cached(root, chosen[1], image_size)
     for split in (train, val):
         split[0]  # a split in which nothing can be read is found out now
-    checksum = _checksum("folder", image_size, chosen)
+    drawn = [crops, division.seed] if crops > 1 else []
+    checksum = _checksum("folder", image_size, chosen, *drawn)
     return Pictures(name, train, val, 3, (image_size, image_size), checksum)

@@ -19,6 +19,7 @@ from vqlib.quantization.distributed import from_first_rank, process
 from vqlib.quantization.quantizer import NonFiniteInput
 from vqlib.quantization.ranges import SettingsError
 from vqlib.training import checkpoints, data, locks, parallel, runs
+from vqlib.training.ahead import Ahead
 from vqlib.training.config import TrainConfig, steps_of
 from vqlib.training.history import (
     PROBE_PICTURES,
@@ -109,6 +110,9 @@ class Trainer:
             )
         self.steps = steps_of(config, len(self.data.train))
         self.per_epoch = len(self.data.train) // config.batch_size
+        if parallel.first():
+            self.data.warn_of_few(config.batch_size)
+        self.batches = Ahead(self.data.train)
         self.tokens = config.batch_size * math.prod(side // STRIDE for side in self.data.size)
         dims = len(self.data.size)
         self.model = runs.build_model(config, self.data.channels, dims).to(self.device)
@@ -196,9 +200,11 @@ class Trainer:
             group["lr"] = rate
         if self.config.freeze_encoder_at is not None:
             self.model.encoder.requires_grad_(self.step < self.config.freeze_encoder_at)
-        rows = parallel.part(self._next_batch())
+        rows, following = parallel.part(self._next_batch()), None
         share = len(rows) / self.config.batch_size
-        pictures = self._to_device(self.data.train.batch(rows))
+        if self.step + 1 < self.steps:
+            following = parallel.part(self._batch_of(self.step + 1))
+        pictures = self._to_device(self.batches.take(rows, following))
         self.model.train()
         self.optimizer.zero_grad()
         try:
@@ -238,8 +244,12 @@ class Trainer:
         return pictures.to(self.device, memory_format=torch.channels_last)
 
     def _next_batch(self) -> Tensor:
-        """Indices of this step's pictures: a new order each epoch, the last short batch dropped."""
-        epoch, position = divmod(self.step, self.per_epoch)
+        """Indices of this step's pictures."""
+        return self._batch_of(self.step)
+
+    def _batch_of(self, step: int) -> Tensor:
+        """Indices of a step's pictures: a new order each epoch, the last short batch dropped."""
+        epoch, position = divmod(step, self.per_epoch)
         if self.order[0] != epoch:
             seed = (self.config.seed * 1_000_003 + epoch) % 2**63
             generator = torch.Generator().manual_seed(seed)
