@@ -30,6 +30,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m tests.benchmarks.bench_import
 	$(BIN)/python -m tests.benchmarks.bench_quantizer
 	$(BIN)/python -m tests.benchmarks.bench_watch
+	$(BIN)/python -m tests.benchmarks.bench_data
 	$(BIN)/python -m tests.benchmarks.bench_audit
 	$(BIN)/python -m tests.benchmarks.bench_playground
 	$(BIN)/python -m tests.benchmarks.bench_trainings
