@@ -56,6 +56,12 @@ def everything(pictures) -> torch.Tensor:
     return torch.cat([s.batch(range(len(s))) for s in (pictures.train, pictures.val)])
 
 
+def decoded_alone(pictures) -> torch.Tensor:
+    """What `everything` gives of centre crops, without a cache."""
+    splits = (pictures.train, pictures.val)
+    return torch.stack([folders.decode(s.root / name, 16) for s in splits for name in s.names])
+
+
 def files(cache: Path) -> list[Path]:
     return sorted((cache / "crops").glob("*.npy"))
 
@@ -70,8 +76,7 @@ def test_a_picture_is_decoded_once_and_its_kept_crops_have_the_same_bits(root, d
     assert torch.equal(torch.stack([again.train[i] for i in range(len(again.train))]), first[:-3])
     assert decoded == []
     if several == 1:
-        names = again.train.names + again.val.names
-        assert torch.equal(first, torch.stack([folders.decode(root / n, 16) for n in names]))
+        assert torch.equal(first, decoded_alone(again))
 
 
 def test_a_changed_file_is_decoded_anew_and_no_other(root, decoded):
@@ -100,7 +105,9 @@ def test_another_size_draw_or_decoder_has_crops_of_its_own(root, decoded, monkey
     assert not fresh()
     assert fresh(image_size=20)
     assert fresh(crops=2)
-    assert fresh(crops=2, seed=1)
+    listed = folders.list_pictures(root)
+    draws = [folders.FolderPictures.cached(root, listed, 16, crops=2, seed=n)[0] for n in (0, 1)]
+    assert not torch.equal(*draws)
     monkeypatch.setattr(folders, "DECODING", "newer")
     assert fresh()
 
@@ -216,8 +223,10 @@ def test_two_processes_at_once_see_the_same_and_leave_one_whole_cache(
     assert [reader.communicate(timeout=60)[0] for reader in readers] == ["", ""]
     assert [reader.returncode for reader in readers] == [0, 0]
     assert len(files(cache)) == 2 and len(list((cache / "crops").iterdir())) == 3  # and a lock
-    shown = everything(load(root))
+    pictures = load(root)
+    shown = everything(pictures)
     assert decoded == []
+    assert torch.equal(shown, decoded_alone(pictures))
     assert all(torch.equal(torch.load(output), shown) for output in outputs)
 
 
