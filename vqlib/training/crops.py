@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from vqlib.training.checkpoints import atomic
+from vqlib.training.checkpoints import atomic, clear
 from vqlib.training.places import cache_dir
 
 MOST_BYTES = 4 * 2**30
@@ -117,6 +117,7 @@ class CropCache:
         size = len(self._files) * self._row.itemsize
         if size > MOST_BYTES:
             raise OSError(f"they would take {size:,} bytes, and the limit is {MOST_BYTES:,}")
+        clear(self.path.parent)
         _make_room(self.path.parent, size)
         with atomic(self.path) as temporary:
             np.lib.format.open_memmap(temporary, "w+", self._row, (len(self._files),))

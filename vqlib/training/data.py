@@ -24,6 +24,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from vqlib import extras
+from vqlib.quantization.names import printable
 from vqlib.quantization.ranges import Range, SettingsError, number, one_of, whole
 from vqlib.training import places
 from vqlib.training.arrays import ACCEPTED, ArrayPictures, Arrays, find_pictures
@@ -72,7 +73,7 @@ class Pictures:
         steps = len(self.train) // batch_size
         if isinstance(self.train, FolderPictures) and steps < FEW_STEPS:
             warnings.warn(
-                f"{self.name}: an epoch of {len(self.train.names)} training pictures, "
+                f"{printable(self.name)}: an epoch of {len(self.train.names)} training pictures, "
                 f"{self.train.crops} crop(s) of each, has {steps} step(s) of {batch_size}; set "
                 "steps or epochs for a longer training, or crops to draw more of each picture",
                 stacklevel=3,
