@@ -1,6 +1,6 @@
 """Crops of picture files, kept in the cache folder: a picture is decoded once, not once an epoch.
 
-A cache is one .npy file, memory-mapped, with a row for each picture: its crops and a digest over
+A cache is one .npy file, memory-mapped, with a row for each crop: its pixels and a digest over
 them and over the file's size and time. A row whose digest does not fit is not there: the picture
 was never decoded, it has changed since, or whoever wrote the row was killed. So rows are written
 as pictures are decoded, by any number of processes at once, without a lock. Only an empty cache
@@ -33,13 +33,13 @@ DIGEST = 16  # bytes
 
 
 class CropCache:
-    """The crops of some picture files.
+    """Crops of some picture files.
 
     Args:
         key: plain values that decide the crops, besides the files' content: where they are, what
             is cut out, and how they are decoded.
-        files: what each file is known by, such as its size and time.
-        shape: of a picture's crops, which are uint8.
+        files: what the file of each crop is known by, such as its size and time.
+        shape: of a crop, which is uint8.
 
     Where nothing can be kept, on a full or read-only disk, one warning says so; then `get` finds
     only what was kept before.
@@ -48,7 +48,7 @@ class CropCache:
     def __init__(self, key: Sequence, files: Sequence, shape: tuple[int, ...]):
         self._given = key, files, shape
         self._files = [json.dumps(file).encode() for file in files]
-        self._row = np.dtype([("digest", "u1", DIGEST), ("crops", "u1", shape)])
+        self._row = np.dtype([("digest", "u1", DIGEST), ("pixels", "u1", shape)])
         name = hashlib.sha256(json.dumps([key, len(files), shape]).encode()).hexdigest()[:24]
         self.path = (cache_dir() / "crops" / f"{name}.npy").absolute()
         self._rows: np.memmap | None = None
@@ -62,18 +62,18 @@ class CropCache:
         return type(self), self._given
 
     def get(self, index: int) -> np.ndarray | None:
-        """The crops of a file; None if they are not kept."""
+        """A crop; None if it is not kept."""
         if self._rows is None or os.fstat(self._file).st_size < self._end:
             return None  # to read past the end of a file that was cut would kill the process
         row = self._rows[index].copy()
-        crops = row["crops"]
-        return crops if row["digest"].tobytes() == self._digest(index, crops) else None
+        pixels = row["pixels"]
+        return pixels if row["digest"].tobytes() == self._digest(index, pixels) else None
 
-    def put(self, index: int, crops: np.ndarray) -> None:
-        """Keep the crops of a file."""
+    def put(self, index: int, pixels: np.ndarray) -> None:
+        """Keep a crop."""
         if not self._keeps:
             return
-        content = self._digest(index, crops) + crops.tobytes()
+        content = self._digest(index, pixels) + pixels.tobytes()
         place = self._rows.offset + index * self._row.itemsize
         try:
             if self._refusal is not None:
@@ -84,9 +84,9 @@ class CropCache:
         except OSError as error:
             self._give_up(error)
 
-    def _digest(self, index: int, crops: np.ndarray) -> bytes:
+    def _digest(self, index: int, pixels: np.ndarray) -> bytes:
         digest = hashlib.blake2b(self._files[index], digest_size=DIGEST)
-        digest.update(np.ascontiguousarray(crops))
+        digest.update(np.ascontiguousarray(pixels))
         return digest.digest()
 
     def _open(self) -> None:

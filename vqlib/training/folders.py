@@ -133,9 +133,9 @@ class FolderPictures(Dataset):
     ) -> "FolderPictures":
         """As the class, but what is decoded once is kept on disk while the files are the same."""
         names = [p.name for p in listed]
-        key = (str(root.resolve()), names, seed if crops > 1 else None, DECODING)
-        shape = (crops, image_size, image_size, 3)
-        kept = CropCache(key, [(p.bytes, p.modified) for p in listed], shape)
+        key = (str(root.resolve()), names, crops, seed if crops > 1 else None, DECODING)
+        files = [(p.bytes, p.modified) for p in listed for _ in range(crops)]
+        kept = CropCache(key, files, (image_size, image_size, 3))
         return cls(root, names, image_size, crops, seed, kept)
 
     def __len__(self) -> int:
@@ -161,29 +161,27 @@ class FolderPictures(Dataset):
 
     def _known(self, row: int) -> np.ndarray | None:
         """(image_size, image_size, 3) uint8, if it was kept."""
-        picture, crop = divmod(row, self.crops)
-        crops = self._kept.get(picture) if self._kept else None
-        return None if crops is None else crops[crop]
+        return self._kept.get(row) if self._kept else None
 
     def _item(self, row: int) -> np.ndarray:
         first, crop = divmod(row, self.crops)
         for step in range(len(self.names)):
-            crops = self._try((first + step) % len(self.names))
-            if crops is not None:
-                return crops[crop]
+            found = self._try((first + step) % len(self.names), crop)
+            if found is not None:
+                return found
         name, why = next(iter(self._unreadable.items()))
         raise ValueError(
             f"{self.root}: none of the {len(self.names)} pictures of a split can be read; "
             f"for example {name}: {why}"
         )
 
-    def _try(self, picture: int) -> np.ndarray | None:
+    def _try(self, picture: int, crop: int) -> np.ndarray | None:
         name = self.names[picture]
         if name in self._unreadable:
             return None
-        crops = self._kept.get(picture) if self._kept else None
-        if crops is not None:
-            return crops
+        known = self._known(picture * self.crops + crop)
+        if known is not None:
+            return known
         draws = drawn(self.crops, f"{self.seed}/{name}") if self.crops > 1 else [CENTRE]
         try:
             crops = cut(self.root / name, self.image_size, draws)
@@ -194,9 +192,10 @@ class FolderPictures(Dataset):
                 text = f"skipped {self.root / name}, unreadable: {why}"
                 warnings.warn(printable(text), stacklevel=3)
             return None
-        if self._kept:
-            self._kept.put(picture, crops)
-        return crops
+        if self._kept:  # all that was cut: a picture is decoded once
+            for number, pixels in enumerate(crops):
+                self._kept.put(picture * self.crops + number, pixels)
+        return crops[crop]
 
 
 class Square(NamedTuple):

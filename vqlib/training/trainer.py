@@ -110,7 +110,8 @@ class Trainer:
             )
         self.steps = steps_of(config, len(self.data.train))
         self.per_epoch = len(self.data.train) // config.batch_size
-        self.data.warn_of_few(config.batch_size)
+        if parallel.first():
+            self.data.warn_of_few(config.batch_size)
         self.batches = Ahead(self.data.train)
         self.tokens = config.batch_size * math.prod(side // STRIDE for side in self.data.size)
         dims = len(self.data.size)
