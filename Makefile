@@ -32,13 +32,7 @@ playground: $(VENV)/ready
 	$(BIN)/python -m vqlib.playground.page $(VOILA)
 
 bench: $(VENV)/ready
-	$(BIN)/python -m tests.benchmarks.bench_import
-	$(BIN)/python -m tests.benchmarks.bench_quantizer
-	$(BIN)/python -m tests.benchmarks.bench_watch
-	$(BIN)/python -m tests.benchmarks.bench_data
-	$(BIN)/python -m tests.benchmarks.bench_audit
-	$(BIN)/python -m tests.benchmarks.bench_playground
-	$(BIN)/python -m tests.benchmarks.bench_trainings
+	$(BIN)/python -m tests.benchmarks
 
 clean:
 	rm -rf build data/cache .pytest_cache .ruff_cache .hypothesis

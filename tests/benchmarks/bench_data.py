@@ -156,7 +156,7 @@ def main() -> None:
             )
             epoch = first_epoch(config)
             cost = compare(config, options.blocks)
-            kept = within(cost.kept, GOAL)
+            kept = within(cost.kept, GOAL, f"a step on a folder over one on tensors: {name}")
             print(
                 f"{name:24}{1000 * cost.step:11.1f}{kept:>12}{cost.decoded:10.3f}{cost.noise:8.3f}"
                 f"{epoch.decoding:9.1f} ({epoch.tensors:.1f}, {epoch.steps} steps)"

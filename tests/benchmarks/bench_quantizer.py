@@ -3,8 +3,8 @@
 All take turns in one process, on the same inputs; what counts are ratios of medians. The floor is
 the float32 product of inputs and codes, written into a buffer that exists: no exact step can be
 faster, unless it leaves products out. "With backward" adds the gradient of the loss. A ratio that
-misses its goal is red. Run it with `make bench`; ``--load`` measures, in place of that, how much
-longer a step takes while every core is busy with something else.
+misses its goal is red. Run it with `make bench`; At last, how much longer a
+step takes while every core is busy with something else; ``--load`` measures that alone.
 """
 
 from __future__ import annotations
@@ -192,9 +192,14 @@ def table(rounds: int, shapes=SHAPES) -> None:
         most = goal(*shape)
         over = plain["ours"] / plain["floor"]
         others = {n: t / whole["ours"] for n, t in whole.items() if n not in ("floor", "ours")}
-        told = "  ".join(f"{n} {within(r, AHEAD, least=True)}" for n, r in others.items())
+        where = ", ".join(map(str, shape))
+        floors = within(over, most, f"step over the floor: {where}")
+        told = "  ".join(
+            f"{n} {within(r, AHEAD, f'{n} over ours: {where}', least=True)}"
+            for n, r in others.items()
+        )
         print(
-            f"{', '.join(map(str, shape)):18}{1000 * plain['floor']:9.2f}   {within(over, most)} "
+            f"{where:18}{1000 * plain['floor']:9.2f}   {floors} "
             f"({most:g})   {whole['ours'] / whole['floor']:.2f}   {told or 'others not run'}",
             flush=True,
         )
@@ -224,20 +229,22 @@ def under_load(rounds: int, shape=(8192, 8192, 32)) -> None:
         for process in busy:
             process.kill()
             process.wait()
-    ratio = within(loaded / quiet, LOADED)
+    ratio = within(loaded / quiet, LOADED, "step on busy cores over a quiet one, K 8,192")
     print(f"{shape}: a step on busy cores over a quiet one {ratio} (at most {LOADED:g})")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--load", action="store_true", help="measure on busy cores")
+    parser.add_argument("--load", action="store_true", help="on busy cores only")
     options = parser.parse_args()
     torch.set_num_threads(2)
     print(
         f"{versions('torch', 'vector-quantize-pytorch', 'encodec')}; load {os.getloadavg()[0]:.1f}"
     )
-    under_load(options.rounds) if options.load else table(options.rounds)
+    if not options.load:
+        table(options.rounds)
+    under_load(options.rounds)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,49 @@
-"""How the benchmarks say whether a ratio keeps its goal."""
+"""What the benchmarks found, beside its goals."""
 
 from __future__ import annotations
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
 
 RED, PLAIN = "\033[31m", "\033[0m"
 
 
-def within(ratio: float, goal: float, *, least: bool = False) -> str:
-    """``ratio`` as text; red, and marked, if it is above its ``goal`` (``least``: below)."""
-    missed = ratio < goal if least else ratio > goal
-    text = f"{ratio:.2f}{'!' if missed else ''}"
-    return f"{RED}{text}{PLAIN}" if missed and sys.stdout.isatty() else text
+class Found(NamedTuple):
+    """A ratio and its goal."""
+
+    what: str
+    value: float
+    goal: float
+    least: bool
+
+    @property
+    def missed(self) -> bool:
+        return self.value < self.goal if self.least else self.value > self.goal
+
+    @property
+    def text(self) -> str:
+        """The value; marked, and red in a terminal, if it misses its goal."""
+        text = f"{self.value:.3g}{'!' if self.missed else ''}"
+        return f"{RED}{text}{PLAIN}" if self.missed and sys.stdout.isatty() else text
+
+
+FOUND: list[Found] = []  # by all benchmarks of this process
+
+
+def within(value: float, goal: float, what: str, *, least: bool = False) -> str:
+    """``value`` of ``what`` as text, at most ``goal`` (``least``: at least). It is remembered."""
+    FOUND.append(Found(what, value, goal, least))
+    return FOUND[-1].text
+
+
+def table() -> str:
+    """All that was found, a line each."""
+    rows = [f"{'what':58}{'found':>9}   goal"]
+    for found in FOUND:
+        bound = "at least" if found.least else "at most"
+        rows.append(f"{found.what:58}{found.text:>9}   {bound} {found.goal:g}")
+    return "\n".join(rows)
 
 
 def versions(*packages: str) -> str:
