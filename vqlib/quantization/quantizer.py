@@ -165,6 +165,10 @@ class NormEMAQuantizer(nn.Module):
     compiled model, learning is one graph break. It learns in ``forward``: keep it outside
     regions that activation checkpointing runs twice.
 
+    On a CPU a seed gives the same bits every time. On CUDA the inputs of a code are added up in
+    no fixed order, so codes agree to rounding only; ``torch.use_deterministic_algorithms(True)``
+    fixes the order.
+
     Args:
         codebook_size: K. dim: D. decay: of both moving averages, in [0, 1].
         beta: weight of the commitment loss, >= 0.
