@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from vqlib.training import slots
 
 Kept = TypeVar("Kept")
-_at_work = threading.Lock()  # held while this process, a worker, does a run
+_under_way: set[object] = set()  # runs that this process, a worker, does; one may hold others
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 
 
@@ -174,8 +174,12 @@ def _marked(task: Task, mark: Path, caller: int) -> tuple[Path, str]:
         _watch(caller)
     if mark.parent.is_dir():  # else the caller is gone
         mark.touch()
-    with _at_work:
+    run = object()
+    _under_way.add(run)
+    try:
         outcome = _do(task)
+    finally:
+        _under_way.discard(run)
     mark.unlink(missing_ok=True)
     return outcome
 
@@ -185,10 +189,9 @@ def _watch(caller: int) -> None:
     """End this worker soon after its caller was killed, but not in the midst of a run."""
 
     def look() -> None:
-        while os.getppid() == caller:
+        while os.getppid() == caller or _under_way:
             time.sleep(1)
-        with _at_work:
-            os._exit(0)
+        os._exit(0)
 
     threading.Thread(target=look, daemon=True).start()
 
