@@ -17,7 +17,7 @@ def test_python_takes_its_colours_from_the_palette():
 
 def test_every_severity_has_its_colour_and_templates_can_ask_for_it():
     assert set(palette.SEVERITIES) == set(RANK)
-    assert template("card.html.j2").environment.globals["palette"] is palette
+    assert template("card.html.j2").globals["palette"] is palette
 
 
 def test_the_browser_draws_the_two_codebooks_in_the_same_colours():
