@@ -457,6 +457,20 @@ record('seen', early and "Before and after" in page)"""
     assert not (place.parent / "report.previous").exists()  # what was shown early is no report
 
 
+def test_a_relative_place_is_found_from_another_folder(here, monkeypatch):
+    """What papermill remembers of an earlier run, in another folder, does not matter."""
+    seen = []
+
+    def execute(plan, path, *args, **kwargs):
+        seen.append(path)
+        return execute_here(plan, path, *args, **kwargs)
+
+    monkeypatch.setattr(executing, "execute", execute)
+    monkeypatch.chdir(here.parent)
+    suite.run(None, "quick", Path("build"), directory=here, progress=False)
+    assert len(seen) == 2 and all(path.is_absolute() for path in seen)
+
+
 def test_an_early_report_replaces_no_good_one(here):
     place = here.parent / "build" / "report"
     run(compared(here, "record('seen', True)"))

@@ -61,6 +61,8 @@ def test_another_end_and_a_process_that_stays_are_found(tmp_path, monkeypatch):
     assert "it left something else: ['killed']" in lines[-1]
     victim = Lingering(tmp_path / "b")
     victim.whole()
+    while not alive(victim.folder):  # it has yet to begin
+        time.sleep(0.01)
     with pytest.raises(kills.Lost, match="processes live on"):
         kills.cleared(victim)
     kills.os.kill(victim.child, signal.SIGKILL)

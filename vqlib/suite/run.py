@@ -303,7 +303,8 @@ def _scratch(out: Path, replaced: Mapping[str, Sequence[Plan] | None]) -> Iterat
             for left in out.iterdir():  # by those that were killed
                 if re.fullmatch(rf"{re.escape(SCRATCH)}\w{{8}}", left.name):
                     shutil.rmtree(left, ignore_errors=True)
-            with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=out) as scratch:
+            # absolute: papermill remembers, for all threads at once, where some run began
+            with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=out.resolve()) as scratch:
                 yield Path(scratch)
     except locks.FolderInUse as error:
         raise SuiteError(str(error)) from None
