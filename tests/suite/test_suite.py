@@ -449,11 +449,11 @@ for _ in range(300):
         break
     time.sleep(0.1)
 now = json.loads(said.read_text())
-early = now["coming"] == ["01_a"] and not now["passed"] and "1 of 2 notebooks are done" in page
+early = now["coming"] == ["01_a"] and not now["passed"] and "Done: 1 of 2 notebooks" in page
 record('seen', early and "Before and after" in page)"""
     results = run(compared(here, waits))
     assert results[0].records == {"seen": True} and not results[0].error
-    assert good(place) and "are done" not in (place / "index.html").read_text()
+    assert good(place) and "Done:" not in (place / "index.html").read_text()
     assert not (place.parent / "report.previous").exists()  # what was shown early is no report
 
 
