@@ -44,46 +44,40 @@ LOADED = 3.0  # goal: a step on busy cores over a quiet one
 MOST = 2**29  # similarities; layers that hold them all are left out beyond
 
 
-class OneHot(nn.Module):
+class Averaged(nn.Module):
+    """A codebook (K, D) that follows the means of its inputs; how these are found is left open."""
+
+    def __init__(self, codebook: Tensor, decay: float = 0.9):
+        super().__init__()
+        self.codebook, self.counts, self.decay = codebook, torch.zeros(len(codebook)), decay
+
+    def forward(self, z: Tensor) -> Tensor:
+        z = F.normalize(z, dim=-1)
+        with torch.no_grad():
+            codes, bins, sums = self.assigned(z)
+            self.counts.lerp_(bins, 1 - self.decay)
+            means = torch.where(bins[:, None] > 0, F.normalize(sums, dim=-1), self.codebook)
+            self.codebook.copy_(F.normalize(self.codebook.lerp(means, 1 - self.decay), dim=-1))
+        return 0.25 * F.mse_loss(codes, z)
+
+
+class OneHot(Averaged):
     """The textbook form: all similarities, and a one-hot matrix."""
 
-    def __init__(self, codebook: Tensor, decay: float = 0.9):
-        super().__init__()
-        self.codebook, self.counts, self.decay = codebook, torch.zeros(len(codebook)), decay
-
-    def forward(self, z: Tensor) -> Tensor:
-        z = F.normalize(z, dim=-1)
-        with torch.no_grad():
-            one_hot = F.one_hot((z @ self.codebook.T).argmax(dim=-1), len(self.codebook)).float()
-            codes, bins = one_hot @ self.codebook, one_hot.sum(dim=0)
-            _follow(self.codebook, self.counts, bins, one_hot.T @ z, self.decay)
-        return 0.25 * F.mse_loss(codes, z)
+    def assigned(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        one_hot = F.one_hot((z @ self.codebook.T).argmax(dim=-1), len(self.codebook)).float()
+        return one_hot @ self.codebook, one_hot.sum(dim=0), one_hot.T @ z
 
 
-class Scatter(nn.Module):
+class Scatter(Averaged):
     """All distances by cdist, and sums by scatter."""
 
-    def __init__(self, codebook: Tensor, decay: float = 0.9):
-        super().__init__()
-        self.codebook, self.counts, self.decay = codebook, torch.zeros(len(codebook)), decay
-
-    def forward(self, z: Tensor) -> Tensor:
-        z = F.normalize(z, dim=-1)
-        with torch.no_grad():
-            indices = torch.cdist(z, self.codebook).argmin(dim=-1)
-            codes = self.codebook[indices]
-            bins = torch.bincount(indices, minlength=len(self.codebook)).float()
-            sums = torch.zeros_like(self.codebook).scatter_add_(
-                0, indices[:, None].expand(-1, z.shape[-1]), z
-            )
-            _follow(self.codebook, self.counts, bins, sums, self.decay)
-        return 0.25 * F.mse_loss(codes, z)
-
-
-def _follow(codebook: Tensor, counts: Tensor, bins: Tensor, sums: Tensor, decay: float) -> None:
-    counts.lerp_(bins, 1 - decay)
-    means = torch.where(bins[:, None] > 0, F.normalize(sums, dim=-1), codebook)
-    codebook.copy_(F.normalize(codebook.lerp(means, 1 - decay), dim=-1))
+    def assigned(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        indices = torch.cdist(z, self.codebook).argmin(dim=-1)
+        bins = torch.bincount(indices, minlength=len(self.codebook)).float()
+        rows = indices[:, None].expand(-1, z.shape[-1])
+        sums = torch.zeros_like(self.codebook).scatter_add_(0, rows, z)
+        return self.codebook[indices], bins, sums
 
 
 def lucidrains(codebook: Tensor, expiry: float) -> Callable[[Tensor], Tensor]:
