@@ -222,7 +222,7 @@ def train(
         with parallel.group(settings.resolved_device(), rank_timeout), parallel.lost_told():
             return _train(settings, out_dir, resume, progress, verbose)
     except (ValueError, parallel.RankLost) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(error)
         return 2
 
 

@@ -20,7 +20,9 @@ from collections.abc import Iterable, Iterator
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
-PARAMETERS, INJECTED = "parameters", "injected-parameters"
+from vqlib.suite.profiles import TAG, tagged
+
+INJECTED = "injected-parameters"
 LOOKS_UP = {"globals", "locals", "eval", "exec", "__main__"}
 ASSIGNS = (ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 
@@ -39,13 +41,11 @@ def read_too_early(notebook: NotebookNode, names: Iterable[str]) -> dict[str, st
     Such a line has run, with the default, before the parameter is set.
     """
     found: dict[str, str] = {}
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and PARAMETERS in cell.metadata.get("tags", ()):
-            for tree in _parsed(cell.source):
-                if isinstance(tree, ast.stmt):
-                    table = symtable.symtable(ast.unparse(tree), "cell", "exec")
-                    line = ast.unparse(tree).splitlines()[0]
-                    found |= {name: line for name in names if _loads(table, name)}
+    for tree in (tree for cell in tagged(notebook) for tree in _parsed(cell.source)):
+        if isinstance(tree, ast.stmt):
+            table = symtable.symtable(ast.unparse(tree), "cell", "exec")
+            line = ast.unparse(tree).splitlines()[0]
+            found |= {name: line for name in names if _loads(table, name)}
     return found
 
 
@@ -72,7 +72,7 @@ def _statements(notebook: NotebookNode) -> Iterator[tuple[ast.stmt | str, bool]]
         if cell.cell_type != "code" or INJECTED in tags:
             continue
         yield from ((statement, after) for statement in _parsed(cell.source))
-        after = after or PARAMETERS in tags
+        after = after or TAG in tags
 
 
 def _parsed(source: str) -> list[ast.stmt] | list[str]:

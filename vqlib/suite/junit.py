@@ -60,9 +60,9 @@ def _gate(result: Result, verdict: Verdict) -> ElementTree.Element:
     if verdict.passed is None:
         _explain(case, "skipped", "there is no value to judge")
     elif not verdict.passed:
-        said = tables.verdict_sentence(verdict)
-        guards = f"\nguards: {verdict.claim}" if verdict.claim else ""
-        _explain(case, "failure", said, said + guards)
+        _explain(
+            case, "failure", tables.verdict_sentence(verdict), tables.verdict_explained(verdict)
+        )
     return case
 
 

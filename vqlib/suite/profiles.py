@@ -34,12 +34,12 @@ def declared(path: Path) -> dict[str, object]:
     Raises SuiteError if the notebook cannot be read, does not have exactly one cell tagged
     ``parameters``, or if that cell holds anything but assignments of literals.
     """
-    tagged = _tagged(read(path))
-    if len(tagged) != 1:
+    cells = tagged(read(path))
+    if len(cells) != 1:
         raise SuiteError(
-            f"{path.name}: expected exactly one code cell tagged `{TAG}`, found {len(tagged)}"
+            f"{path.name}: expected exactly one code cell tagged `{TAG}`, found {len(cells)}"
         )
-    return _assignments(path.name, tagged[0].source)
+    return _assignments(path.name, cells[0].source)
 
 
 def declared_loosely(path: Path) -> dict[str, object]:
@@ -47,13 +47,13 @@ def declared_loosely(path: Path) -> dict[str, object]:
 
     A parameter whose default is computed has the default None here, which any value fits.
     """
-    tagged = _tagged(read(path))
-    if len(tagged) > 1:
+    cells = tagged(read(path))
+    if len(cells) > 1:
         raise SuiteError(
-            f"{path.name}: expected at most one code cell tagged `{TAG}`, found {len(tagged)}"
+            f"{path.name}: expected at most one code cell tagged `{TAG}`, found {len(cells)}"
         )
     found: dict[str, object] = {}
-    for node in _parsed(path.name, tagged[0].source).body if tagged else ():
+    for node in _parsed(path.name, cells[0].source).body if cells else ():
         name = _target(node)
         if name is not None:
             try:
@@ -73,7 +73,8 @@ def read(path: Path) -> nbformat.NotebookNode:
         raise SuiteError(f"{path.name}: not a readable notebook: {error}") from None
 
 
-def _tagged(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+def tagged(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The code cells that declare parameters."""
     return [
         cell
         for cell in notebook.cells

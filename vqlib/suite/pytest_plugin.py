@@ -137,8 +137,7 @@ class Gate(_Item):
         if verdict.passed is None:
             pytest.skip("the notebook did not get so far as to record it")
         if not verdict.passed:
-            guards = f"\nguards: {verdict.claim}" if verdict.claim else ""
-            raise GateFailed(tables.verdict_sentence(verdict) + guards)
+            raise GateFailed(tables.verdict_explained(verdict))
 
     def _verdict(self) -> Verdict:
         return next(v for v in self.parent.result.gates if v.record == self.name)

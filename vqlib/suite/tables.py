@@ -131,6 +131,12 @@ def gate_text(name: str, gate) -> str:
     return f"{show(gate.min)} to {show(gate.max)}"
 
 
+def verdict_explained(verdict) -> str:
+    """`verdict_sentence`, and below it the claim that the gate guards, if one is named."""
+    sentence = verdict_sentence(verdict)
+    return f"{sentence}\nguards: {verdict.claim}" if verdict.claim else sentence
+
+
 def verdict_sentence(verdict) -> str:
     """What a gate says of its value, exactly: ``x is 0.52; expected ≥ 0.65``."""
     value = "not known" if verdict.value is None else f"{verdict.value:.6g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -309,10 +310,7 @@ def _inputs(seen: list[Seen]) -> dict[str, float]:
     sampled = [s for s in seen if s.inputs is not None]
     if not sampled:
         return {}
-    inputs = torch.cat([s.inputs[s.kept] for s in sampled])
-    known = all(s.codes is not None for s in sampled)
-    codes = torch.cat([s.codes[s.kept] for s in sampled]) if known else None
-    return _columns(inputs[None], None if codes is None else codes[None], [True])[0]
+    return _columns(*_joined(sampled, lambda parts: torch.cat(parts)[None]), [True])[0]
 
 
 def _inputs_of_each(seen: list[Seen], every: int) -> list[dict[str, float]]:
@@ -325,14 +323,17 @@ def _inputs_of_each(seen: list[Seen], every: int) -> list[dict[str, float]]:
             alike[(s.inputs.shape, s.codes is None) if whole else i].append(i)
     for places in alike.values():
         group = [seen[i] for i in places]
-        inputs = torch.stack([s.inputs[s.kept] for s in group])
-        codes = (
-            torch.stack([s.codes[s.kept] for s in group]) if group[0].codes is not None else None
-        )
-        columns = _columns(inputs, codes, [looks(s.step, every) for s in group])
+        columns = _columns(*_joined(group, torch.stack), [looks(s.step, every) for s in group])
         for i, row in zip(places, columns, strict=True):
             found[i] = row
     return found
+
+
+def _joined(seen: list[Seen], join: Callable) -> tuple[Tensor, Tensor | None]:
+    """Inputs and codes of the samples in ``seen``; None for codes if one has none."""
+    known = all(s.codes is not None for s in seen)
+    inputs = join([s.inputs[s.kept] for s in seen])
+    return inputs, join([s.codes[s.kept] for s in seen]) if known else None
 
 
 def _columns(inputs: Tensor, codes: Tensor | None, ranked: list[bool]) -> list[dict[str, float]]:
