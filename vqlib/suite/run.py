@@ -296,10 +296,8 @@ def _scratch(out: Path, replaced: Mapping[str, Sequence[Plan] | None]) -> Iterat
             names = None if plans is None else [f"{plan.name}.ipynb" for plan in plans]
             ownership.refuse_others(out / folder, names)
 
-    refuse_others()  # without a lock: nothing is left in others' folders
     try:
-        with locks.alone(out):
-            refuse_others()
+        with locks.checked(out, refuse_others):
             for left in out.iterdir():  # by those that were killed
                 if re.fullmatch(rf"{re.escape(SCRATCH)}\w{{8}}", left.name):
                     shutil.rmtree(left, ignore_errors=True)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
+
+Checked = TypeVar("Checked")
 
 NAME = ".vqlib.lock"
 PATIENCE = 0.5  # seconds: somebody may only be looking, and a holder writes its id a moment later
@@ -46,6 +49,19 @@ def alone(folder: Path) -> Iterator[None]:
         _held.pop(place, None)
         _clear(place, made)
         lock.release()
+
+
+@contextmanager
+def checked(folder: Path, check: Callable[[], Checked]) -> Iterator[Checked]:
+    """As `alone`, for a folder that ``check`` accepts; gives what it returns.
+
+    It is asked before there is a lock, so that nothing is left in others' folders, and again once
+    nobody else can change the answer.
+    """
+    if not (Path(folder) / NAME).is_file():
+        check()
+    with alone(folder):
+        yield check()
 
 
 def is_held(folder: Path) -> bool:

@@ -227,13 +227,10 @@ def claimed(folder: Path | None, config: TrainConfig, resume: bool):
     Raises FolderInUse, and what `claim` raises. Settings or data that turn out unusable leave no
     folder to clear away.
     """
-    if folder is None or not (folder / locks.NAME).is_file():
-        state = claim(folder, config, resume)  # without a lock: nothing is left in others' folders
     if folder is None:
-        yield state
+        yield claim(folder, config, resume)
         return
-    with locks.alone(folder):
-        state = claim(folder, config, resume)
+    with locks.checked(folder, lambda: claim(folder, config, resume)) as state:
         checkpoints.clear(folder)
         yield state
 

@@ -111,10 +111,7 @@ def claimed(folder: Path, sweep: Sweep) -> Iterator[None]:
         "seeds": sweep.seeds,
         "reference": sweep.reference,
     }
-    if not (folder / locks.NAME).is_file():
-        _check(folder, record)  # without a lock: nothing is left in others' folders
-    with locks.alone(folder):
-        _check(folder, record)
+    with locks.checked(folder, lambda: _check(folder, record)):
         clear(folder)
         write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
         yield
