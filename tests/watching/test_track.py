@@ -8,7 +8,7 @@ import torch
 
 from vqlib.quantization import usage
 from vqlib.quantization.reset import DeadCodeReset
-from vqlib.watching.columns import RANKED, looks
+from vqlib.watching.columns import RANKED, looks, samples
 from vqlib.watching.track import (
     HITS,
     VAL_SAMPLES,
@@ -192,3 +192,12 @@ def test_a_look_now_and_then():
     assert found[1] == found[10] == [*range(10, 101, 10), 200, 300]
     assert found[4] == [*range(12, 101, 12), 200, 300]
     assert found[30] == [30, 60, 90, 120, 240] and found[70] == [70, 140, 280]
+
+
+def test_inputs_are_sampled_in_the_first_rows_and_wherever_one_looks():
+    found = {every: [s for s in range(1, 401) if samples(s, every)] for every in (1, 4, 10, 70)}
+    assert found[1] == [*range(1, 101), *range(105, 401, 5)]
+    assert found[4] == sorted({*range(4, 101, 4), *range(104, 401, 8), 200, 300, 400})
+    assert found[10] == [*range(10, 401, 10)] and found[70] == [70, 140, 210, 280, 350]
+    for every in (1, 3, 4, 7, 30):
+        assert all(samples(s, every) for s in range(1, 1000) if looks(s, every))

@@ -191,6 +191,16 @@ def test_inputs_are_measured_as_they_are():
     assert last["cosine_error"] == pytest.approx(1 - cosine, abs=1e-5)
 
 
+def test_after_a_hundred_steps_inputs_are_sampled_in_some_rows():
+    layer = vqlib.NormEMAQuantizer(16, 4)
+    with vqlib.watch(layer) as w:
+        for _ in range(112):
+            layer(torch.randn(50, 4))
+    known = w.history.set_index("step")[["encoder_similarity", "encoder_std", "cosine_error"]]
+    assert [*known.dropna().index] == [*range(1, 101), 105, 110]
+    assert w.history[["utilization", "commit_loss"]].notna().all(axis=None)
+
+
 def test_the_last_row_shows_the_codebook_as_it_is_left():
     model = theirs()
     with vqlib.watch(model) as w:

@@ -71,8 +71,8 @@ def entropy(counts: Counts, *, normalized: bool = False) -> float:
     """
     p = _shares(counts)
     if not normalized:
-        return _nats(p)
-    return _nats(p) / math.log(len(p)) if len(p) > 1 else 1.0
+        return float(_nats(p))
+    return float(_nats(p)) / math.log(len(p)) if len(p) > 1 else 1.0
 
 
 def perplexity(counts: Counts) -> float:
@@ -153,16 +153,30 @@ class UsageCounter:
 
 def summarize(counts: Counts) -> dict[str, float]:
     """The usage columns of a history row from one window's ``counts`` (K,)."""
-    counts = _counts(counts)
-    p, used, tokens = _shares(counts), int(counts.count_nonzero()), int(counts.sum())
-    return {
-        "used_codes": used,
-        "utilization": used / len(p),
-        "perplexity": math.exp(_nats(p)),
-        "top_code_ratio": float(p.max()) * len(p),
-        "window_tokens": tokens,
-        "uniform_utilization": uniform_utilization(len(p), tokens),
-    }
+    (found,) = summarize_each(_counts(counts)[None])
+    return found
+
+
+def summarize_each(counts: Tensor) -> list[dict[str, float]]:
+    """`summarize` of each window, ``counts`` (B, K), in one go.
+
+    Raises ValueError if nothing was counted in one of them.
+    """
+    size, counts = counts.shape[1], counts.double()
+    tokens = counts.sum(dim=1)
+    shares = counts / _counted(tokens)[:, None]
+    columns = counts.count_nonzero(dim=1), _nats(shares), shares.amax(dim=1), tokens
+    return [
+        {
+            "used_codes": used,
+            "utilization": used / size,
+            "perplexity": math.exp(nats),
+            "top_code_ratio": top * size,
+            "window_tokens": int(n),
+            "uniform_utilization": uniform_utilization(size, int(n)),
+        }
+        for used, nats, top, n in zip(*(column.tolist() for column in columns), strict=True)
+    ]
 
 
 def _counts(counts: Counts) -> Tensor:
@@ -176,13 +190,17 @@ def _counts(counts: Counts) -> Tensor:
     return counts
 
 
-def _nats(shares: Tensor) -> float:
-    return max(float(torch.special.entr(shares).sum()), 0.0)
+def _counted(tokens: Tensor) -> Tensor:
+    if not bool(tokens.all()):
+        raise ValueError("no tokens were counted: counts are all 0")
+    return tokens
+
+
+def _nats(shares: Tensor) -> Tensor:
+    """Entropy along the last dimension; rounding must not take it below 0."""
+    return torch.special.entr(shares).sum(dim=-1).clamp(min=0)
 
 
 def _shares(counts: Counts) -> Tensor:
     counts = _counts(counts).double()
-    total = counts.sum()
-    if float(total) == 0:
-        raise ValueError("no tokens were counted: counts are all 0")
-    return counts / total
+    return counts / _counted(counts.sum())

@@ -9,6 +9,7 @@ SAMPLED_OUTPUTS = 100  # encoder outputs whose similarity is measured, the guide
 LOOK_EVERY = 10  # steps between looks at what is dear to measure, in the first
 LOOK_OFTEN = 100  # steps; and
 LOOK_RARELY = 100  # later, when little changes from one to the next
+SAMPLE_RARELY = 5  # then, steps between samples of the inputs of a layer that is watched
 NOW_AND_THEN = f"every {LOOK_EVERY} steps, and from step {LOOK_OFTEN} every {LOOK_RARELY}"
 RANKED = 1024  # codes or outputs at most whose rank is measured: a random choice of more
 
@@ -101,5 +102,14 @@ Vetterli (2007), `vqlib.usage.effective_rank`."""
 
 def looks(step: int, every: int) -> bool:
     """Whether step ``step``, of rows ``every`` steps apart, measures what is dear to measure."""
-    apart = LOOK_EVERY if step <= LOOK_OFTEN else LOOK_RARELY
+    return _due(step, every, LOOK_EVERY if step <= LOOK_OFTEN else LOOK_RARELY)
+
+
+def samples(step: int, every: int) -> bool:
+    """Whether a watch samples the layer's inputs in step ``step``, of rows ``every`` apart."""
+    return looks(step, every) or _due(step, every, 1 if step <= LOOK_OFTEN else SAMPLE_RARELY)
+
+
+def _due(step: int, every: int, apart: int) -> bool:
+    """Whether a row is written that comes every ``apart`` steps, or as soon as one is."""
     return step % (every * -(-apart // every)) == 0

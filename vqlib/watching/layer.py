@@ -13,7 +13,7 @@ from vqlib.quantization.quantizer import NormEMAQuantizer
 from vqlib.watching import libraries
 from vqlib.watching.adapters import VECTOR_QUANTIZE, Adapter
 from vqlib.watching.balance import Balance, Norms
-from vqlib.watching.columns import SAMPLED_OUTPUTS, looks
+from vqlib.watching.columns import SAMPLED_OUTPUTS, looks, samples
 from vqlib.watching.reading import Reader, WrongAdapter
 from vqlib.watching.track import HITS, Seen, Track, hits, shrunk, turned
 
@@ -143,14 +143,15 @@ class Layer:
                 resets = self._resets([b[HITS] for b in bins])
         else:
             change = self._change()
-        sampled = [{} for _ in bins]
-        if not training or self.step % self.every == 0:
+        sampled, shared = [{} for _ in bins], {"change": change}
+        if not training or samples(self.step, self.every):
             sampled = self._sampled(args, kwargs, output, indices)
-            if training and looks(self.step, self.every):
-                norms = self._norms(args, kwargs, output)
-                sampled = [more | {"norms": norms} for more in sampled]
+        if not training or self.step % self.every == 0:
+            shared["loss"] = self._loss(output)
+        if training and looks(self.step, self.every):
+            shared["norms"] = self._norms(args, kwargs, output)
         for track, *seen, more in zip(self.tracks, bins, resets, sampled, strict=True):
-            track.add(Seen(self.step, training, *seen, **more, change=change))
+            track.add(Seen(self.step, training, *seen, **more, **shared))
 
     def finish(self) -> None:
         """Nothing more will come."""
@@ -252,14 +253,13 @@ class Layer:
         return torch.stack(changes).max()
 
     def _sampled(self, args, kwargs, output, indices: list[Tensor]) -> list[dict]:
-        """Inputs, their codes and the loss, for `Seen`, a codebook each."""
-        more = {"loss": self._loss(output)}
+        """Some inputs, and what they became, for `Seen`, a codebook each."""
         z = _first_float(args, kwargs)
         axis = None if z is None else tokens_axis(self.module, z, indices[0], self.reader.dim)
         if axis is None or z.numel() == 0:
-            return [more] * len(indices)
+            return [{} for _ in indices]
         tokens, (flat, *place) = self._places(z.movedim(axis, -1))
-        more["inputs"] = z.movedim(axis, -1)[tuple(place)]
+        more = {"inputs": z.movedim(axis, -1)[tuple(place)]}
         quantized = self.reader.optional("quantized", output)
         if (
             quantized is not None

@@ -173,25 +173,35 @@ class Track:
             self.fetch()
 
     def fetch(self) -> None:
-        """Turn everything that waits into rows."""
+        """Turn everything that waits into rows. Raises OutOfRange, after what came before it."""
         self._settle()
-        columns = deque(_inputs_of_each(self.pending, self.every))
-        while self.pending:
-            seen, inputs = self.pending.pop(0), columns.popleft()
-            bins = seen.bins.cpu()
-            outside = bins[0].item() + bins[-1].item()
-            if outside:
-                raise OutOfRange(
-                    f"layer {self.name!r} gave {outside} indices outside "
-                    f"[0, {self.codebook_size}) at step {seen.step}: its adapter reads the wrong "
-                    "tensor, or the wrong codebook"
-                )
+        bins = [seen.bins.cpu() for seen in self.pending]
+        outside = [b[0].item() + b[-1].item() for b in bins]
+        end = next((i for i, n in enumerate(outside) if n), len(bins))
+        known, wrong, self.pending = self.pending[:end], self.pending[end:], self.pending[end + 1 :]
+        self._take(known, [b[HITS] for b in bins[:end]])
+        if wrong:
+            raise OutOfRange(
+                f"layer {self.name!r} gave {outside[end]} indices outside "
+                f"[0, {self.codebook_size}) at step {wrong[0].step}: its adapter reads the wrong "
+                "tensor, or the wrong codebook"
+            )
+
+    def _take(self, forwards: list[Seen], counts: list[Tensor]) -> None:
+        """Make rows of ``forwards`` with their hits (K,); what rows have alike is done at once."""
+        used: list[tuple[dict, Tensor]] = []  # rows, and the hits that they count
+        columns = _inputs_of_each(forwards, self.every)
+        for seen, hit, inputs in zip(forwards, counts, columns, strict=True):
             if seen.training:
                 self.close_val()
-                self._train(seen, bins[HITS], inputs)
+                used += self._train(seen, hit, inputs)
             else:
                 self.val = self.val or Evaluation(seen.step)
-                self.val.add(seen, bins[HITS])
+                self.val.add(seen, hit)
+        if used:
+            found = usage.summarize_each(torch.stack([total for _, total in used]))
+            for (row, _), summary in zip(used, found, strict=True):
+                row |= summary
 
     def close_val(self) -> None:
         """End the evaluation under way: its forwards become one row."""
@@ -244,7 +254,8 @@ class Track:
         late = decay ** (2 * limits.get("reset_interval", 1) + 3)
         self.known["below_threshold"] = int((counts.detach() < threshold * late).sum())
 
-    def _train(self, seen: Seen, counts: Tensor, inputs: dict[str, float]) -> None:
+    def _train(self, seen: Seen, counts: Tensor, inputs: dict) -> list[tuple[dict, Tensor]]:
+        """Take in a training step. The row that is due, if any, and the hits (K,) it counts."""
         self.window.append(counts)
         self.tokens.append(int(counts.sum()))
         if self.observed:
@@ -254,11 +265,11 @@ class Track:
                 codes = codes.cpu().nonzero().flatten()
             self.ledger.update(counts, codes)
         if seen.step % self.every:
-            return
+            return []
         total = self._in_window()
-        if not int(total.sum()):
-            return
-        row = {"step": seen.step, "split": "train", **usage.summarize(total), **inputs}
+        if not total.any():
+            return []
+        row = {"step": seen.step, "split": "train", **inputs}
         if self.observed:
             row |= self.ledger.row() | {"mature_utilization": self._mature(total)}
             if self.blind:
@@ -271,6 +282,7 @@ class Track:
         if seen.norms is not None:
             self.awaited.append((row, seen.norms))
             self._settle()
+        return [(row, total)]
 
     def _settle(self) -> None:
         """Fill in the ratios of gradients that have been seen since; no row waits for long."""
@@ -299,10 +311,12 @@ class Track:
 
     def _in_window(self) -> Tensor:
         """(K,) hits over the last ``window`` training steps."""
-        return torch.stack(list(self.window)).sum(dim=0)
+        newest, *others = reversed(self.window)
+        return torch.stack([newest, *others]).sum(dim=0) if others else newest
 
     def _mature(self, counts: Tensor) -> float:
-        return usage.utilization(counts * self.ledger.older_than(self.ledger.grace or 0))
+        older = self.ledger.older_than(self.ledger.grace or 0)
+        return int((counts * older).count_nonzero()) / self.codebook_size
 
 
 def _inputs(seen: list[Seen]) -> dict[str, float]:

@@ -260,11 +260,12 @@ class Watch:
         ``duplicates``, ``longest_code`` and ``code_rank`` stand on the last row too, whatever its
         split; ``longest_code`` only if the layer keeps counts, as a moving average does.
         ``encoder_similarity``, ``encoder_std`` and ``cosine_error`` come from 100 random inputs
-        of the layer, of each forward; so does ``encoder_rank``, now and then. As often,
-        ``commit_gradient_ratio`` is measured in the backward pass that follows. It stays
-        NaN if the layer's input has no gradient, its loss is no scalar that enters the total,
-        another forward of the layer comes before the backward pass, or between input and output
-        there is compiled code, activation checkpointing, a hook or a Python function of autograd.
+        of the layer, in each row of the first 100 steps and then every 5 steps; so does
+        ``encoder_rank``, now and then. As often as that, ``commit_gradient_ratio`` is measured
+        in the backward pass that follows. It stays NaN if the layer's input has no gradient, its
+        loss is no scalar that enters the total, another forward of the layer comes before the
+        backward pass, or between input and output there is compiled code, activation
+        checkpointing, a hook or a Python function of autograd.
         """
         with self._lock:
             tables = {track.name: track.table() for track in self._tracks}
