@@ -5,5 +5,7 @@ import signal
 
 # before torch comes: threads of several tests on the same cores wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# a process for each training costs more than it brings
+os.environ.setdefault("VQLIB_JOBS", "1")
 # a shell's background job ignores it, and so would every process that a test starts
 signal.signal(signal.SIGINT, signal.default_int_handler)

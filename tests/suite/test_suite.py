@@ -13,7 +13,7 @@ import pytest
 from tests import ROOT
 from tests.suite.tiny_suite import RECORD, execute_here, parameters, write_notebook, write_settings
 from vqlib import suite
-from vqlib.suite import executing, kernels, lineup, ownership, report
+from vqlib.suite import executing, lineup, ownership, report
 from vqlib.suite.errors import SuiteError
 from vqlib.training import locks
 
@@ -50,7 +50,7 @@ def make_suite(root: Path) -> Path:
         RECORD,
         f"record('same_python', sys.executable == {sys.executable!r})",
         "record('x', x)",
-        "record('jobs', int(os.environ['VQLIB_JOBS']))",
+        "from vqlib.training.slots import jobs; record('jobs', jobs())",
         "record('threads', int(os.environ['OMP_NUM_THREADS']))",
     )
     write_notebook(
@@ -93,9 +93,9 @@ def test_every_notebook_has_its_result(ran):
     assert suite.status(list(ran[1].values()), gates=False) == 2
 
 
-def test_the_kernel_is_this_interpreter_with_its_share_of_the_cores(ran):
+def test_the_kernel_is_this_interpreter_with_one_thread_and_as_many_jobs_as_asked_for(ran):
     good = ran[1]["01_good"]
-    assert good.records == {"same_python": True, "x": 4, "threads": 1, "jobs": kernels.cores()}
+    assert good.records == {"same_python": True, "x": 4, "threads": 1, "jobs": 1}
     assert good.parameters == {"x": 4}
     assert [verdict.passed for verdict in good.gates] == [True, True]
     assert 0 < good.seconds < 60

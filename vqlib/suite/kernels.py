@@ -1,4 +1,4 @@
-"""Kernels for the suite: always this very interpreter, a fair share of the cores, none left over.
+"""Kernels for the suite: always this very interpreter, one thread each, none left over.
 
 Papermill looks a kernel up by name among all that are registered on the machine, and the
 ``python3`` it finds may belong to another environment. `Kernels.manager` is a kernel manager
@@ -32,9 +32,6 @@ def cores() -> int:
 def environment(scratch: Path) -> dict[str, str]:
     """What a kernel's environment adds to ours."""
     added = {
-        # not a share of the cores: a kernel that is the last one running should use them all, and
-        # `training.slots` sees to it that no more train at once
-        "VQLIB_JOBS": str(cores()),
         # a person's IPython startup files and history must not affect a measurement
         "IPYTHONDIR": str(scratch.resolve() / "ipython"),
         "TQDM_DISABLE": "1",  # a finished progress bar is of no use to a reader

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
-from sklearn.isotonic import isotonic_regression
+from scipy.optimize import isotonic_regression
 
 from vqlib.diagnosis.palette import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PINK, VERMILION
 from vqlib.lessons.effects import FEWEST, bootstrap
@@ -110,5 +110,6 @@ def spread(places, gap: float) -> np.ndarray:
     steps = gap * np.arange(len(places))
     low, high = gap / 2, max(gap / 2, 1 - gap * (len(places) - 0.5))
     heights = np.empty(len(places))
-    heights[order] = isotonic_regression(places[order] - steps, y_min=low, y_max=high) + steps
+    in_order = isotonic_regression(places[order] - steps).x
+    heights[order] = in_order.clip(low, high) + steps
     return heights
