@@ -3,8 +3,10 @@
 All take turns in one process, on the same inputs; what counts are ratios of medians. The floor is
 the float32 product of inputs and codes, written into a buffer that exists: no exact step can be
 faster, unless it leaves products out. "With backward" adds the gradient of the loss. A ratio that
-misses its goal is red. Run it with `make bench`; At last, how much longer a
-step takes while every core is busy with something else; ``--load`` measures that alone.
+misses its goal is red. Then the same on outputs of the suite's own encoder and codes fitted to
+them, where products are left out; ``--encoder`` measures that alone. At last, how much longer a
+step takes while every core is busy with something else; ``--load`` measures that alone. Run it
+with `make bench`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from torch.nn import functional as F
 from vector_quantize_pytorch import VectorQuantize
 
 from tests.benchmarks.goals import versions, within
-from vqlib import NormEMAQuantizer
+from vqlib import NormEMAQuantizer, TrainConfig, train
+from vqlib.quantization.quantizer import spherical_kmeans
+from vqlib.training import data
 
 SHAPES = (  # N, K, D
     (2048, 512, 32),
@@ -39,6 +43,7 @@ SHAPES = (  # N, K, D
     (32768, 65536, 64),
 )
 SMALL, LARGE, HUGE = 1.6, 1.1, 1.3  # goals: ours over the floor
+BELOW = 0.9  # goal on an encoder's outputs, where products can be left out
 AHEAD = 4.0  # goal: the fastest other layer over ours
 LOADED = 3.0  # goal: a step on busy cores over a quiet one
 MOST = 2**29  # similarities; layers that hold them all are left out beyond
@@ -199,6 +204,33 @@ def table(rounds: int, shapes=SHAPES) -> None:
         )
 
 
+def encoded(steps: int = 100) -> Tensor:
+    """Unit outputs (n, D) of the suite's own encoder for all training pictures, mixed."""
+    config = TrainConfig(steps=steps, val_every=steps)
+    encode, pictures = train(config, progress=False).model.encode, data.of(*config.source).train
+    with torch.no_grad():
+        parts = [encode(pictures.batch(part.numpy())) for part in torch.arange(4096).split(64)]
+    tokens = F.normalize(torch.cat(parts).flatten(0, -2), dim=-1)
+    return tokens[torch.randperm(len(tokens))]
+
+
+def on_outputs(rounds: int, sizes=((8192, 8192), (8192, 16384), (32768, 8192))) -> None:
+    """A step over the floor, on `encoded` inputs and codes fitted to others of them."""
+    tokens = encoded()
+    for n, k in sizes:
+        codebook, _ = spherical_kmeans(tokens[: 4 * k], k, torch.Generator(), iterations=2)
+        steps = {"floor": floor(n, codebook), "ours": ours(codebook)}
+        times: dict[str, list[float]] = {name: [] for name in steps}
+        for _ in range(rounds):
+            z = tokens[torch.randint(4 * k, len(tokens) - n, ()) :][:n]
+            for name, step in steps.items():
+                times[name].append(seconds(step, z, backward=False))
+        medians = {name: statistics.median(t) for name, t in times.items()}
+        over = medians["ours"] / medians["floor"]
+        told = within(over, BELOW, f"step over the floor, encoder's outputs: {n}, {k}")
+        print(f"{n}, {k}, encoder's outputs: {1000 * medians['floor']:.0f} ms   {told} ({BELOW:g})")
+
+
 SPIN = "import torch\na = torch.randn(512, 512)\nwhile True:\n    a @ a"
 
 
@@ -231,14 +263,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--load", action="store_true", help="on busy cores only")
+    parser.add_argument("--encoder", action="store_true", help="on an encoder's outputs only")
     options = parser.parse_args()
     torch.set_num_threads(2)
     print(
         f"{versions('torch', 'vector-quantize-pytorch', 'encodec')}; load {os.getloadavg()[0]:.1f}"
     )
-    if not options.load:
+    if not (options.load or options.encoder):
         table(options.rounds)
-    under_load(options.rounds)
+    if not options.load:
+        on_outputs(max(3, options.rounds // 2))
+    if not options.encoder:
+        under_load(options.rounds)
 
 
 if __name__ == "__main__":

@@ -695,3 +695,11 @@ def test_a_vector_without_a_direction_becomes_the_first_axis():
         out = q(z)
     assert torch.allclose(out.quantized, torch.eye(8)[0].expand(64, 8))
     torch.testing.assert_close(q.codebook.norm(dim=-1), torch.ones(4))
+
+
+def test_a_vector_without_a_direction_has_no_gradient_and_leaves_others_theirs():
+    z = torch.randn(64, 8)
+    z[3] = 0
+    z.requires_grad_()
+    NormEMAQuantizer(4, 8).train()(z).quantized.sum().backward()
+    assert z.grad is not None and not z.grad[3].any() and z.grad[:3].all()

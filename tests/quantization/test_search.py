@@ -68,6 +68,7 @@ GROWTH = r"""
 import re, torch
 from vqlib.quantization.usage import UsageCounter
 from vqlib.quantization.quantizer import spherical_kmeans
+from vqlib.quantization import groups
 from vqlib.quantization.search import nearest
 peak = lambda: int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1]) // 1024
 torch.manual_seed(0)
@@ -83,6 +84,13 @@ before = peak()
 result = nearest(x, book)""",
     "many codes": """
 x, book = torch.randn(4_096, 64), torch.randn(65_536, 64)
+before = peak()
+result = nearest(x, book)""",
+    "codes in groups": """
+lift = torch.randn(3, 64)
+x = torch.nn.functional.normalize(torch.randn(300_000, 3) @ lift, dim=-1)
+book = torch.nn.functional.normalize(torch.randn(8_192, 3) @ lift, dim=-1)
+assert groups.search(x[:8_192], book) is not None
 before = peak()
 result = nearest(x, book)""",
     "k-means": """

@@ -48,20 +48,18 @@ def on_sphere(z: Tensor) -> Tensor:
     codebook would win against every code that points away.
     """
     z = z.float()
-    if _usual(z):
-        return F.normalize(z, dim=-1)
+    # a card is not asked: that would stop its work
+    if z.device.type == "cpu" and z.numel() and not torch.compiler.is_compiling():
+        length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+        least, most = length.detach().aminmax()
+        if least.item() > 1e-10 and most.item() < 1e15:
+            return z / length
     longest = z.detach().abs().amax(dim=-1, keepdim=True)
     axis = F.one_hot(torch.zeros((), dtype=torch.int64, device=z.device), z.shape[-1]).float()
-    # divided first, so that no length overflows or vanishes
-    return F.normalize(torch.where(longest == 0, axis, z / longest), dim=-1)
-
-
-def _usual(z: Tensor) -> bool:
-    """Whether no length of ``z`` (..., D) is extreme. False where asking would stop the work."""
-    if z.device.type != "cpu" or z.numel() == 0 or torch.compiler.is_compiling():
-        return False
-    squares = z.detach().square().sum(dim=-1)
-    return squares.min().item() > 1e-20 and squares.max().item() < 1e30
+    empty = longest == 0
+    # divided first, so that no length overflows or vanishes; by 1, not 0, for the gradient's sake
+    scaled = z / longest.masked_fill(empty, 1.0)
+    return F.normalize(torch.where(empty, axis, scaled), dim=-1)
 
 
 def assigned_sums(
@@ -94,7 +92,7 @@ def problem_of(x: Tensor) -> Tensor:
     """
     if not len(x):
         return torch.tensor(EMPTY, device=x.device)
-    return (~x.sum().isfinite()).long() * NOT_FINITE
+    return x.sum().isnan().long() * NOT_FINITE
 
 
 def reject(problems: list[float]) -> None:
@@ -142,7 +140,12 @@ def where_directed(vectors: Tensor, new: Tensor, old: Tensor) -> Tensor:
     That covers a code without inputs, and one whose inputs cancel. A choice of rows, not
     arithmetic: an unused code must not change by a single bit.
     """
-    return torch.where(vectors.abs().amax(dim=-1, keepdim=True) > 1e-6, new, old)
+    return torch.where(_directed(vectors), new, old)
+
+
+def _directed(vectors: Tensor) -> Tensor:
+    """Which rows of ``vectors`` (K, D) have a direction: bool (K, 1)."""
+    return vectors.abs().amax(dim=-1, keepdim=True) > 1e-6
 
 
 class NormEMAQuantizer(nn.Module):
@@ -248,7 +251,7 @@ class NormEMAQuantizer(nn.Module):
                 codes = self.codebook[indices]
             codes = codes.view_as(unit)
             loss = self.beta * F.mse_loss(unit, codes)
-            quantized = unit + (codes - unit).detach()
+            quantized = unit + (codes - unit.detach())
         return Quantized(quantized.to(z.dtype), indices.view(z.shape[:-1]), loss)
 
     def decode(self, indices: Tensor) -> Tensor:
@@ -290,8 +293,8 @@ class NormEMAQuantizer(nn.Module):
         """Steps 4 to 6: counts and codes follow the batch's ``bins`` (K,) and ``sums`` (K, D)."""
         self.cluster_size.lerp_(bins, 1 - self.decay)
         moved = self.codebook.lerp(F.normalize(sums, dim=-1), 1 - self.decay)
-        moved = where_directed(moved, F.normalize(moved, dim=-1), self.codebook)
-        self.codebook.copy_(where_directed(sums, moved, self.codebook))
+        moves = _directed(sums) & _directed(moved)
+        torch.where(moves, F.normalize(moved, dim=-1), self.codebook, out=self.codebook)
 
     def _begin(self, x: Tensor) -> int:
         """On the first batch, set the codebook. The step's number.

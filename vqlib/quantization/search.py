@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vqlib.quantization import groups
 from vqlib.quantization.distributed import many, of_each_rank, picked, shard
 
 # A tile holds TILE similarities, but at least ROWS tokens by WIDTH codes: with fewer tokens the
@@ -34,6 +35,10 @@ def nearest(x: Tensor, codebook: Tensor, bias: Tensor | None = None) -> Tensor:
         rows = max(1, (TILE if x.device.type == "cpu" else CARD_TILE) // len(codebook))
         # max, not argmax: the same first index, in a third of argmax's time on a CPU
         return torch.cat([(part @ codebook.T).max(dim=-1).indices for part in x.split(rows)])
+    if len(codebook) >= groups.LEAST and not torch.compiler.is_compiling():
+        found = groups.search(x, codebook)
+        if found is not None:
+            return found
     width = min(len(codebook), WIDTH)
     rows = max(ROWS, TILE // width)
     block = 64 if width < 4096 else 128
