@@ -81,14 +81,13 @@ FORWARD = """(text) => {
 class Watched(Opened):
     """A page, and everything that it did and should not do."""
 
-    def __init__(self, browser, address):
-        self.did = []
+    def __init__(self, browser, address, *homes):
+        self.did, self.homes = [], homes  # what the addresses that it may ask begin with
         super().__init__(browser, address)
 
     def listen(self):
         self.page.on("dialog", self._dialog)
         self.page.on("request", self._asked)
-        self.home = None
 
     def _dialog(self, dialog):
         self.did.append(f"dialog: {dialog.message}")
@@ -100,7 +99,7 @@ class Watched(Opened):
             self.did.append(f"request: {address}")
 
     def allowed(self, address):
-        return address.rstrip("/").split("#")[0] == self.address.rstrip("/").split("#")[0]
+        return address.split("#")[0] == self.address or address.startswith(self.homes)
 
     def faults(self):
         """Everything found, one line each."""
@@ -215,8 +214,8 @@ def test_report_and_site(browser, tmp_path, name):
 
 def test_every_link_of_a_site_leads_to_its_page(browser, tmp_path):
     run(tmp_path / "build")
-    opened = Watched(browser, (tmp_path / "build" / "site" / "index.html").as_uri())
-    opened.allowed = lambda address: address.startswith("file:")
+    front = tmp_path / "build" / "site" / "index.html"
+    opened = Watched(browser, front.as_uri(), "file:")
     for n in range(2):
         opened.page.locator(".lessons a").nth(n).click()
         opened.page.locator("nav a.back").wait_for(timeout=CHANGE)
@@ -308,8 +307,7 @@ def test_the_page_of_the_playground_names_runs_and_errors(
     browser, hostile_runs, tmp_path, pictures
 ):
     with servers.page(tmp_path / "home", VQLIB_RUNS=str(hostile_runs)) as server:
-        opened = Watched(browser, server.address("/"))
-        opened.allowed = lambda address: address.startswith((server.url, "ws://127.0.0.1"))
+        opened = Watched(browser, server.address("/"), server.url, "ws://127.0.0.1")
         page = opened.page
         page.locator(".vq-runs table").wait_for(timeout=OPEN)
         text = page.inner_text("body")
