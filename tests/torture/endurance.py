@@ -146,12 +146,14 @@ def megabytes() -> float:
     return psutil.Process().memory_info().rss / 2**20
 
 
-def endure(subject: Subject, steps: int, tell: Callable[[str], None]) -> list[Sample]:
+def endure(
+    subject: Subject, steps: int, tell: Callable[[str], None], count: int = SAMPLES
+) -> list[Sample]:
     """Let it go on for so many steps; the samples. Raises Grown."""
     samples, done, start = [], 0, time.monotonic()
-    for n in range(1, SAMPLES + 1):
-        subject.go(steps * n // SAMPLES - done)
-        done = steps * n // SAMPLES
+    for n in range(1, count + 1):
+        subject.go(steps * n // count - done)
+        done = steps * n // count
         gc.collect()
         samples.append(Sample(done, megabytes(), len(gc.get_objects()), subject.rows()))
         for name, (there, most) in subject.lengths().items():

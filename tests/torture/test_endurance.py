@@ -11,7 +11,7 @@ def quiet(line: str) -> None:
 
 @pytest.mark.parametrize("make", [lambda: Watching(1), lambda: Watching(10), Playing])
 def test_a_short_watch_and_a_short_play(make):
-    samples = endure(make(), 100, quiet)
+    samples = endure(make(), 100, quiet, 5)
     assert samples[-1].step == 100 and samples[-1].megabytes > 0
 
 
@@ -26,7 +26,7 @@ class Hoarding(Watching):
 
 def test_a_history_that_grows_by_itself_is_found():
     with pytest.raises(Grown, match="rows at step"):
-        endure(Hoarding(10), 100, quiet)
+        endure(Hoarding(10), 100, quiet, 5)
 
 
 def made(megabytes=0.0, objects=0.0, rows=0):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vqlib.quantization.ranges import Range, number, whole
+from vqlib.quantization.ranges import Range, number
 from vqlib.quantization.search import nearest
 
 
@@ -43,9 +43,8 @@ def near_duplicates(codebook: Tensor, cosine: float = 0.999, chunk: int = 2**22)
     ``codebook``: (K, D). Removing that many codes would leave none so close. At
     most ``chunk`` similarities are held at once.
     """
-    number("cosine", cosine, Range(-1, 1))
     unit = F.normalize(_vectors(codebook), dim=-1)
-    rows = max(1, whole("chunk", chunk) // len(unit))
+    rows = max(1, chunk // len(unit))
     found = 0
     for start in range(0, len(unit), rows):
         similarity = unit[start : start + rows] @ unit.T
@@ -123,10 +122,7 @@ def _mean(values: Tensor) -> float:
 
 
 def _vectors(vectors: Tensor, least: int = 1) -> Tensor:
-    if not isinstance(vectors, Tensor) or vectors.is_complex():
-        kind = vectors.dtype if isinstance(vectors, Tensor) else type(vectors).__name__
-        raise TypeError(f"vectors must be a torch.Tensor of real numbers, got {kind}")
-    if vectors.dim() < 2 or not vectors.shape[-1]:
+    if vectors.dim() < 2:
         raise ValueError(f"vectors must have shape (..., D), got {tuple(vectors.shape)}")
     x = vectors.detach().float().reshape(-1, vectors.shape[-1])
     if len(x) < least:
