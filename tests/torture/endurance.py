@@ -167,7 +167,8 @@ def endure(
 def growth(samples: list[Sample]) -> tuple[float, int, int]:
     """(MB, objects, rows) from the end of the warm-up to the end."""
     ends = samples[int(WARM * len(samples)) :]
-    first, last = (ends[: len(ends) // 5], ends[-(len(ends) // 5) :])
+    part = max(1, len(ends) // 5)
+    first, last = ends[:part], ends[-part:]
     mb = median(s.megabytes for s in last) - median(s.megabytes for s in first)
     objects = median(s.objects for s in last) - median(s.objects for s in first)
     return mb, int(objects), int(median(s.rows for s in last) - median(s.rows for s in first))
