@@ -22,6 +22,7 @@ site: $(VENV)/ready
 
 torture: $(VENV)/ready
 	$(BIN)/python -m tests.torture.kills --kills $(KILLS)
+	$(if $(STEPS),$(BIN)/python -m tests.torture.endurance --steps $(STEPS) --minutes $(or $(MINUTES),0))
 
 lab: $(VENV)/ready
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --MappingKernelManager.transport_encryption=auto \

@@ -363,6 +363,7 @@ def diagnose(
         html: Also write the answers to this HTML file. An existing file is not overwritten.
     """
     from vqlib import diagnosis
+    from vqlib.diagnosis import findings
 
     try:
         found = diagnosis.diagnose(
@@ -376,8 +377,8 @@ def diagnose(
             map=_mapped(map),
         )
         if html is not None:
-            with open(html, "x", encoding="utf-8") as page:
-                page.write(f"<!doctype html><meta charset='utf-8'>{found._repr_html_()}\n")
+            with open(html, "x", encoding="utf-8") as file:
+                file.write(f"{findings.page(found)}\n")
     except (diagnosis.HistoryError, OSError) as error:
         _complain(error)
         return 2

@@ -58,7 +58,12 @@ class Opened:
         self.errors: list[str] = []
         self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.errors.append(f"script: {error}"))
+        self.address = address
+        self.listen()
         self.page.goto(address, timeout=OPEN)
+
+    def listen(self) -> None:
+        """Called before the page is opened."""
 
     def _said(self, message) -> None:
         if message.type == "error":

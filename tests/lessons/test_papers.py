@@ -76,19 +76,33 @@ def test_every_claim_can_be_read_in_the_trial():
     assert text.loc[0, "from, to"] == "53.5%, 83.5%"
 
 
-def cited():
-    texts = [
+CITED = re.compile(r'\[([^\]]+)\]\(#References "(\w+)"\)')
+
+
+def texts():
+    return [
         cell.source
         for path in NOTEBOOKS
         for cell in nbformat.read(path, as_version=4).cells
         if cell.cell_type == "markdown"
     ]
-    keys = set(re.findall(r"\[@(\w+)\]", "\n".join(texts)))
+
+
+def cited():
+    keys = {key for text in texts() for _, key in CITED.findall(text)}
     return keys | {r.source for r in REMEDIES.values()} | {c.source for c in papers.CLAIMS}
 
 
 def test_what_is_cited_is_in_the_bibliography_and_nothing_else_is():
     assert cited() == set(papers.references())
+
+
+def test_a_reader_sees_names_and_years_not_keys():
+    found = [both for text in texts() for both in CITED.findall(text)]
+    assert len(found) >= 4 and all(shown == papers.label(key) for shown, key in found)
+    assert not [text for text in texts() if "[@" in text]
+    assert papers.label("roy2007") == "Roy and Vetterli 2007"
+    assert papers.label("kolesnikov2022") == "Kolesnikov et al. 2022"
 
 
 def test_an_entry_says_what_a_reader_needs():

@@ -265,9 +265,18 @@ def _there(evidence: Iterable[Evidence | None]) -> tuple[Evidence, ...]:
 WIDTH, HEIGHT = 210, 64  # pixels of a curve
 
 
+def page(diagnosis: Diagnosis) -> str:
+    """A whole HTML page of a diagnosis; it executes and fetches nothing."""
+    return _rendered("page.html.j2", diagnosis)
+
+
 def card(diagnosis: Diagnosis) -> str:
-    """HTML of a diagnosis."""
-    return template("card.html.j2").render(
+    """HTML of a diagnosis, to stand in a page."""
+    return _rendered("card.html.j2", diagnosis)
+
+
+def _rendered(name: str, diagnosis: Diagnosis) -> str:
+    return template(name).render(
         d=diagnosis,
         curves=[_scaled(*item) for item in diagnosis.curves.items()],
         width=WIDTH,

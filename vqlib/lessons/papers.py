@@ -284,6 +284,19 @@ def bibliography() -> str:
     return "\n".join(lines)
 
 
+def label(key: str) -> str:
+    """As a text cites an entry: "Roy and Vetterli 2007"; by its title if it names no author."""
+    entry = references()[key]
+    names = [author.split(",")[0] for author in entry.get("author", "").split(" and ")]
+    if not names[0]:
+        who = f"“{entry['title']}”,"
+    elif len(names) > 2 or names[-1] == "others":
+        who = f"{names[0]} et al."
+    else:
+        who = " and ".join(names)
+    return f"{who} {entry['year']}"
+
+
 def _names(authors: str) -> str:
     """ "Doe, Ann and Roe, Bo and others" -> "Doe, Roe et al." """
     names = [author.split(",")[0] for author in authors.split(" and ")]

@@ -2,7 +2,7 @@
 
 nbconvert does the rendering. Ours is what it leaves to a CDN: formulas become MathML, which
 browsers draw themselves; a widget becomes a still picture of what it last showed; a record
-becomes a quiet line. Scripts and style sheets that would be fetched are dropped.
+becomes a quiet line. What would be executed, fetched or sent is dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ PAPERMILL_BANNER = "papermill-error-cell-tag"
 DEMO = "demo"
 PANEL = "vq-panel"  # the class of `playground.controls.Panel`
 STILL = "<p class='still'>Interactive: open the notebook in Jupyter to move it.</p>"
-FETCHED = "script[src], link[href], iframe[src^=http], img[src^=http], img[src^='//']"
+ACTIVE = "script, iframe, frame, object, embed, applet, base, meta, link, form, template"
+FETCHED = ("src", "srcset", "poster", "background", "ping")  # attributes with an address
+SAFE_LINKS = ("http", "https", "mailto")
 
 
 def title(notebook: NotebookNode, default: str) -> str:
@@ -40,8 +42,8 @@ def title(notebook: NotebookNode, default: str) -> str:
 
 
 def plain(markdown: str) -> str:
-    """A line of Markdown without its emphasis and code marks."""
-    return re.sub(r"[*_`]{1,2}(\S.*?)[*_`]{1,2}", r"\1", markdown)
+    """A line of Markdown without its emphasis and code marks, as a reader sees it."""
+    return html.unescape(re.sub(r"[*_`]{1,2}(\S.*?)[*_`]{1,2}", r"\1", markdown))
 
 
 def headline(notebook: NotebookNode) -> tuple[str, str] | None:
@@ -89,8 +91,7 @@ def body(notebook: NotebookNode, folder: str, siblings: Iterable[str] = ()) -> s
     resources = {"metadata": {"path": folder}}
     text, _ = exporter.from_notebook_node(_still(notebook), resources)
     soup = BeautifulSoup(text, "html.parser")
-    for element in soup.select(FETCHED):
-        element.decompose()
+    disarm(soup)
     for link in soup.select("a[href]"):
         stem = re.fullmatch(r"(?:\./)?([^/]+)\.ipynb(#.*)?", link["href"])
         if stem and stem.group(1) in set(siblings):
@@ -98,6 +99,34 @@ def body(notebook: NotebookNode, folder: str, siblings: Iterable[str] = ()) -> s
     for heading in soup.select("h2, h3"):
         heading["id"] = anchor(heading.get_text())
     return str(soup)
+
+
+def disarm(soup: BeautifulSoup) -> None:
+    """Take out what a browser would execute, fetch, send or be led away by.
+
+    The pages' content security policy is a second wall behind this one.
+    """
+    for output in soup.select(".output_area:has(script)"):
+        output.append(BeautifulSoup(STILL, "html.parser"))
+    for element in soup.select(ACTIVE):
+        element.decompose()
+    for element in soup.find_all(True):
+        for name in list(element.attrs):
+            if not _harmless(element.name, name.lower(), str(element[name])):
+                del element[name]
+    for image in soup.select("img:not([src])"):
+        image.replace_with(image.get("alt", ""))
+
+
+def _harmless(tag: str, name: str, value: str) -> bool:
+    """Whether an attribute neither executes nor fetches anything."""
+    value = "".join(c for c in value if c > " ").lower()  # as a browser reads an address
+    scheme = re.match(r"([a-z][a-z0-9+.-]*):", value)
+    if name in ("href", "xlink:href"):
+        if tag in ("a", "area"):
+            return scheme is None or scheme.group(1) in SAFE_LINKS
+        return value.startswith(("#", "data:"))
+    return not name.startswith("on") and (name not in FETCHED or value.startswith("data:"))
 
 
 def anchor(heading: str) -> str:
