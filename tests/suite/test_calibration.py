@@ -1,4 +1,4 @@
-"""vqlib.suite: repeats, calibration and trust, on notebooks whose numbers are drawn from the seed."""
+"""Repeats, calibration and trust, on notebooks whose numbers are drawn from the seed."""
 
 import re
 from pathlib import Path
@@ -229,7 +229,7 @@ def test_bad_flags_get_one_line(here, capsys, arguments, says):
 def test_a_notebook_without_seeds_is_refused(here, capsys):
     write_notebook(Path("notebooks"), "01_a", parameters("shift = 0.0"), "record('a/exact', 3)")
     assert cli.main(["calibrate", "01"]) == 2
-    assert "01_a declares no parameter `first_seed`" in capsys.readouterr().err
+    assert "01_a declares no parameter first_seed or seed" in capsys.readouterr().err
 
 
 # --- the command ---

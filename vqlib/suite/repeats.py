@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -29,7 +29,7 @@ from vqlib.training import places
 from vqlib.training.checkpoints import read_json, write_text
 
 CAPABILITIES = ("native", "default", "avx2", "avx512")
-SEED, SEEDS = "first_seed", "seeds"  # parameters of a notebook
+SEED, SEEDS = ("first_seed", "seed"), "seeds"  # parameters of a notebook; it has one of the first
 NOT_IN_NOTEBOOKS = ("suite", "cli.py")  # parts of vqlib that change no recorded number
 
 
@@ -84,7 +84,7 @@ class Repeat:
     kind: Kind
     seed: int
     fault: str = ""
-    parameters: Mapping[str, object] = field(default_factory=dict)  #: beside those of the profile
+    parameters: Mapping[str, object] = field(default_factory=dict)  #: beside the profile's
 
     @property
     def name(self) -> str:
@@ -122,8 +122,8 @@ def plan(
     twice. With `faults`, {name: parameters}, each is planted in each notebook that declares those
     parameters, and only that is executed. The notebooks are in the outermost loop.
 
-    Raises SuiteError for a kind that there is not, a notebook without ``first_seed``, or a fault
-    that no notebook declares the parameters of.
+    Raises SuiteError for a kind that there is not, a notebook without ``first_seed`` (or ``seed``,
+    if it takes one), or a fault that no notebook declares the parameters of.
     """
     whole("seeds", times, 1)
     whole("first", first, 0)
@@ -132,9 +132,9 @@ def plan(
         raise SuiteError("kinds: expected at least one, like avx2:1")
     declared = {name: profiles.declared_loosely(suite.sources[name]) for name in suite.selected}
     problems = [
-        f"{name} declares no parameter `{SEED}`; expected one to say which seeds it takes"
+        f"{name} declares no parameter {' or '.join(SEED)}; expected one that says which seeds"
         for name, names in declared.items()
-        if SEED not in names
+        if not _seed_of(names)
     ]
     planted: Mapping[str, Mapping[str, object]] = {"": {}} if faults is None else faults
     problems += [
@@ -144,16 +144,22 @@ def plan(
     ]
     if problems:
         raise SuiteError(problems)
-    check_reads({suite.sources[name]: {SEED: first} for name in suite.selected}, "seeds")
+    seeded = {suite.sources[name]: {_seed_of(names): first} for name, names in declared.items()}
+    check_reads(seeded, "seeds")
     stride = seeds_of_one(suite)
     return [
-        Repeat(name, kind, first + i * stride, fault, dict(given))
+        Repeat(name, kind, seed, fault, {**given, _seed_of(names): seed})
         for name, names in declared.items()
-        for i in range(times)
+        for seed in range(first, first + times * stride, stride)
         for kind in machines
         for fault, given in planted.items()
         if given.keys() <= names.keys()
     ]
+
+
+def _seed_of(names: Iterable[str]) -> str:
+    """The parameter that says which seed is the first; empty if there is none."""
+    return next((name for name in SEED if name in names), "")
 
 
 def seeds_of_one(suite: Lineup) -> int:
@@ -209,7 +215,7 @@ def execute(
 
 
 def _plan(suite: Lineup, repeat: Repeat, cache: Path) -> Plan:
-    values = {**suite.values[repeat.notebook], **repeat.parameters, SEED: repeat.seed}
+    values = {**suite.values[repeat.notebook], **repeat.parameters}
     return suite.plan(repeat.name, repeat.notebook, values, repeat.kind.environ(cache))
 
 
