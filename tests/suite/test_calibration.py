@@ -49,6 +49,7 @@ def here(tmp_path, monkeypatch):
         return execute_here(plan, path, kernels, **options)
 
     monkeypatch.setattr(executing, "execute", execute)
+    monkeypatch.setattr(repeats.torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.chdir(tmp_path)
     return plans
 
@@ -215,6 +216,7 @@ def test_a_failed_execution_is_named_and_tried_again(here, capsys):
     [
         (["--kinds", "avx3:1"], "kinds: expected CAPABILITY:THREADS like avx2:1, got 'avx3:1'"),
         (["--kinds", "avx2:0"], "kinds: expected a number of threads in 'avx2:0'"),
+        (["--kinds", "avx512:1"], "kinds: this machine cannot do avx512; expected one it can"),
         (["--seeds", "0"], "seeds must be a whole number"),
         (["--first", "-1"], "first must be a whole number"),
     ],

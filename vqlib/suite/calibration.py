@@ -21,8 +21,8 @@ from vqlib.suite.lineup import Lineup
 from vqlib.suite.repeats import Outcome
 
 NOTE = (
-    "What `vqlib calibrate` measured. A gate that says band takes its values from here; of the "
-    "other numbers it is for reading."
+    "What `vqlib calibrate` measured. A gate that says band takes its values from here; the other",
+    "numbers are for reading.",
 )
 
 
@@ -57,7 +57,8 @@ class Calibration:
         document = tomlkit.parse(text)
         if MEASURED not in document:
             document.add(tomlkit.nl())
-            document.add(tomlkit.comment(NOTE))
+            for line in NOTE:
+                document.add(tomlkit.comment(line))
             document.add(MEASURED, tomlkit.table(is_super_table=True))
         if self.suite.profile not in document[MEASURED]:
             document[MEASURED].add(self.suite.profile, tomlkit.table(is_super_table=True))
@@ -92,7 +93,7 @@ class Calibration:
 
     def text(self) -> str:
         """A table for a terminal: of each gate its kind, what was measured, and where it held."""
-        rows = []
+        rows, still = [], []
         for name, found in self.numbers().items():
             gates = self.suite.expected.records.get(name, {})
             for record, band in found.items():
@@ -104,8 +105,11 @@ class Calibration:
                 row = [tables.value_text(record, v) for v in (band.mean, min(values), max(values))]
                 allowed = tables.gate_text(record, gate)
                 rows.append((name, record, gate.kind, *row, allowed, _held(gate, held, values)))
+                if gate.kind == BAND and band.sd == 0:
+                    still.append(f"{name}: {record} did not move; is it an invariant?")
         columns = ("mean", "least", "most", "gate", "held")
-        return tables.aligned(rows, columns) if rows else "no gate in this profile"
+        table = tables.aligned(rows, columns) if rows else "no gate in this profile"
+        return "\n".join([table, *still])
 
 
 def measure(

@@ -16,6 +16,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
 from vqlib.quantization.names import near
 from vqlib.quantization.ranges import whole
 from vqlib.suite import profiles
@@ -28,7 +30,8 @@ from vqlib.suite.run import TIMEOUT, execute_plans, scratch_in
 from vqlib.training import places
 from vqlib.training.checkpoints import read_json, write_text
 
-CAPABILITIES = ("native", "default", "avx2", "avx512")
+NATIVE = "native"
+CAPABILITIES = ("default", "avx2", "avx512")  # each can do what those before it can
 SEED, SEEDS = ("first_seed", "seed"), "seeds"  # parameters of a notebook; it has one of the first
 NOT_IN_NOTEBOOKS = ("suite", "cli.py")  # parts of vqlib that change no recorded number
 
@@ -48,12 +51,20 @@ class Kind:
 
     @classmethod
     def of(cls, text: str) -> Kind:
-        """The kind called "avx2:1". Raises SuiteError for anything else."""
+        """The kind called "avx2:1". Raises SuiteError for anything else, and for what this machine
+        cannot do."""
         capability, _, threads = text.partition(":")
-        if capability not in CAPABILITIES:
+        if capability not in (NATIVE, *CAPABILITIES):
             raise SuiteError(
                 f"kinds: expected CAPABILITY:THREADS like avx2:1, got {text!r}"
-                + near(capability, CAPABILITIES)
+                + near(capability, (NATIVE, *CAPABILITIES))
+            )
+        best = torch.backends.cpu.get_cpu_capability().lower()
+        able = CAPABILITIES[: CAPABILITIES.index(best) + 1 if best in CAPABILITIES else 1]
+        if capability not in (NATIVE, *able):
+            raise SuiteError(
+                f"kinds: this machine cannot do {capability}; expected one it can: "
+                f"{', '.join((NATIVE, *able))}"
             )
         if not re.fullmatch(r"[1-9]\d{0,2}", threads):
             raise SuiteError(f"kinds: expected a number of threads in {text!r}, like avx2:1")
@@ -71,7 +82,7 @@ class Kind:
         """What it adds to the environment of a kernel. Each kind has a cache of runs of its own."""
         own = {"VQLIB_CACHE": str(cache.resolve() / self.folder)}
         own |= {f"{lib}_NUM_THREADS": str(self.threads) for lib in ("OMP", "MKL", "OPENBLAS")}
-        if self.capability != "native":
+        if self.capability != NATIVE:
             own["ATEN_CPU_CAPABILITY"] = self.capability
         return own
 

@@ -16,6 +16,7 @@ import tomlkit
 from vqlib.suite.errors import SuiteError, read_toml
 
 FILE = "trust.toml"
+ABOUT = ("date", "command", "profile", "seeds", "kinds", "vqlib", "torch", "judged")
 NOTE = "Written by `vqlib trust`: what the gates do on fresh seeds and with planted faults."
 
 
@@ -96,8 +97,8 @@ def read(expected: Path) -> Trust | None:
         sound, sick = said["false_alarms"], said["detection"]
         counts = sound["executions"], sound["gates"], sound["red"]
         tries = sick["planted"], sick["detected"], sound["failed"]
-        said["about"]["judged"]
-        return Trust(said["about"], *counts, sick["red"], *tries)
+        about = {key: said["about"][key] for key in ABOUT}
+        return Trust(about, *counts, sick["red"], *tries)
     except KeyError as error:
         raise SuiteError(f"{file}: {error} is missing; measure again with vqlib trust") from None
 
