@@ -15,6 +15,7 @@ from statistics import mean, stdev
 
 import tomlkit
 
+from vqlib.quantization.ranges import whole
 from vqlib.suite import repeats, tables
 from vqlib.suite.gates import BAND, EFFECT, MEASURED, Band
 from vqlib.suite.lineup import Lineup
@@ -119,6 +120,7 @@ def measure(
 
     `options` are those of `repeats.execute`. Raises as `repeats.plan` and that do.
     """
+    whole("seeds", times, 2)  # one shows no spread
     asked = repeats.plan(suite, kinds, first, times)
     outcomes = repeats.execute(suite, asked, out, **options)
     names = tuple(dict.fromkeys(str(repeat.kind) for repeat in asked))
