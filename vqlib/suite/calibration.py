@@ -17,7 +17,7 @@ import tomlkit
 
 from vqlib.quantization.ranges import whole
 from vqlib.suite import repeats, tables
-from vqlib.suite.gates import BAND, EFFECT, MEASURED, Band
+from vqlib.suite.gates import EFFECT, MEASURED, Band
 from vqlib.suite.lineup import Lineup
 from vqlib.suite.repeats import Outcome
 
@@ -106,7 +106,7 @@ class Calibration:
                 row = [tables.value_text(record, v) for v in (band.mean, min(values), max(values))]
                 allowed = tables.gate_text(record, gate)
                 rows.append((name, record, gate.kind, *row, allowed, _held(gate, held, values)))
-                if gate.kind == BAND and band.sd == 0:
+                if gate.calibrated and band.sd == 0:
                     still.append(f"{name}: {record} did not move; is it an invariant?")
         columns = ("mean", "least", "most", "gate", "held")
         table = tables.aligned(rows, columns) if rows else "no gate in this profile"
@@ -148,7 +148,7 @@ def difference(before: str, after: str, name: str) -> str:
 
 def _held(gate, held: int, values: Sequence[float]) -> str:
     """An effect that does not hold on every seed is undecided, whatever its mean."""
-    if gate.kind == BAND and gate.band is None:
+    if gate.calibrated and gate.band is None:
         return "not measured"
     text = f"{held} of {len(values)}"
     return f"{text}, undecided" if gate.kind == EFFECT and held < len(values) else text

@@ -30,7 +30,8 @@
 There are three kinds of gate, and no tolerance that all share:
 
 - an *invariant*, ``equals`` with a ``tolerance`` (absolute, inclusive; not needed for true and
-  false): what follows from the definitions, whatever the seed;
+  false): what follows from the definitions, whatever the seed. With a tolerance above 1 % it is a
+  band, set by hand;
 - an *effect*, ``min`` and/or ``max`` (both inclusive): what a claim says must hold on every seed;
 - a *band*, ``"band"``: the number must come from the population that was measured, see `Band`. An
   entry that is ``"band"`` as a whole is a gate in each profile that was measured. A band that
@@ -53,6 +54,7 @@ from vqlib.quantization.names import near
 from vqlib.suite.errors import SuiteError, read_toml
 
 RISK = 1e-3  # of a band's false alarm, at each execution
+ROUNDING = 0.01  # of an invariant's value
 BAND = "band"
 MEASURED = "measured"
 INVARIANT, EFFECT, BUDGETED = "invariant", "effect", "budget"
@@ -110,14 +112,19 @@ class Gate:
 
     @property
     def kind(self) -> str:
-        """`INVARIANT`, `EFFECT` or `BAND`."""
+        """`INVARIANT`, `EFFECT` or `BAND`; a tolerance that is more than rounding makes a band."""
         if self.equals is not None:
-            return INVARIANT
-        return BAND if self.min is None and self.max is None else EFFECT
+            return INVARIANT if self.tolerance <= ROUNDING * abs(self.equals) else BAND
+        return BAND if self.calibrated else EFFECT
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it is for `vqlib calibrate` to say which values pass."""
+        return self.equals is None and self.min is None and self.max is None
 
     def passes(self, value: float) -> bool | None:
         """Whether `value` lies within, the bounds included; None if that was not measured yet."""
-        if self.kind == BAND:
+        if self.calibrated:
             return self.band and self.band.holds(value)
         if self.equals is not None:
             distance = abs(value - self.equals)
@@ -126,7 +133,7 @@ class Gate:
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
     def __str__(self) -> str:
-        if self.kind == BAND:
+        if self.calibrated:
             return f"{self.band.mean:.3g} ± {self.band.half:.2g}" if self.band else "not measured"
         if isinstance(self.equals, bool):
             return "= yes" if self.equals else "= no"
@@ -403,6 +410,10 @@ def _budget(notebook, table, profiles, problems) -> dict[str, dict[str, Gate]]:
 def _measured(tables, notebooks, profiles, problems) -> dict[tuple[str, str], Measurement]:
     """What `vqlib.suite.calibration` has written at the end of the file."""
     found = {}
+    shaped = isinstance(tables, dict) and all(isinstance(one, dict) for one in tables.values())
+    if not shaped:
+        problems.append(f"[{MEASURED}]: expected tables like [{MEASURED}.quick.NOTEBOOK]")
+        return found
     for profile, by_notebook in tables.items():
         for notebook, table in by_notebook.items():
             where = f"[{MEASURED}.{profile}.{notebook}]"

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from vqlib.suite.gates import BAND
-
 if TYPE_CHECKING:
     from vqlib.suite.results import ControlResult, Result
 
@@ -120,7 +118,7 @@ def gate_text(name: str, gate) -> str:
     """The gate in the record's own unit."""
     if not is_percent(name) or isinstance(gate.equals, bool):
         return str(gate)
-    if gate.kind == BAND:
+    if gate.calibrated:
         band = gate.band
         return f"{100 * band.mean:.1f} % ± {100 * band.half:.1f} %" if band else str(gate)
 
