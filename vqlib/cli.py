@@ -172,6 +172,130 @@ def expect(execution: Chosen = EVERYTHING, out: Path | None = None) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class Repetition(Execution):
+    """What `calibrate` and `trust` have in common."""
+
+    profile: str | None = None
+    """How much each notebook computes. Default: quick."""
+    seeds: int = 10
+    """How many times each notebook is executed on each kind of machine, each time on fresh
+    seeds."""
+    kinds: tuple[str, ...] = ("default:1", "avx2:2")
+    """Kinds of machine that this one stands in for: the instructions of torch's own kernels
+    (native, default, avx2, avx512), and how many threads."""
+
+    def lineup(self, expected: Path | None = None):
+        """The notebooks, read and checked, and their file of gates. Raises SuiteError."""
+        from vqlib.suite import foreign, lineup
+        from vqlib.suite.run import load
+
+        bound = {"common": _bound(self.set)} if self.set else None
+        if expected is None and all(map(lineup.is_of_a_suite, self.notebooks)):
+            chosen = lineup.find(self.notebooks) if self.notebooks else None
+            gates = lineup.directory_of(chosen) / foreign.EXPECTED
+            return load(chosen, self.profile or "quick", overrides=bound), gates
+        paths = self.paths()
+        gates = expected or foreign.expected_beside(paths)
+        values = self.profile and Path(self.profile)
+        return load(paths, values, overrides=bound, expected=gates), gates
+
+    def execution(self) -> dict:
+        """As arguments of `repeats.execute`."""
+        return {"jobs": self.jobs, "timeout": self.timeout}
+
+
+Repeated = Annotated[Repetition, tyro.conf.arg(name="")]
+REPEATED = Repetition()
+
+
+@app.command
+def calibrate(
+    repetition: Repeated = REPEATED,
+    first: int = 100,
+    out: Path = Path("build/calibrate"),
+    expected: Path | None = None,
+    write: bool = False,
+) -> int:
+    """Measure each recorded number over fresh seeds and kinds of machine, and set the bands.
+
+    Prints where each gate held, and what would change in the file of gates. The same command again
+    does only what is missing. Exit status 2 if a notebook could not run.
+
+    Args:
+        repetition: What to execute, and how often. The notebooks need a parameter first_seed.
+        first: The first seed.
+        out: Folder in which each execution and its runs are kept.
+        expected: The file of gates for notebooks that are not the suite's. Default: expected.toml
+            beside them.
+        write: Write the measurement into the file of gates, where you review it as a diff.
+    """
+    from vqlib.suite import calibration
+    from vqlib.training.checkpoints import write_text
+
+    suite, gates = repetition.lineup(expected)
+    found = calibration.measure(
+        suite, out, repetition.kinds, first, repetition.seeds, **repetition.execution()
+    )
+    before = gates.read_text(encoding="utf-8")
+    after = found.written(before)
+    print(found.text())
+    for outcome in found.failed:
+        print(f"FAILED {outcome}", file=sys.stderr)
+    print(f"\n{calibration.difference(before, after, gates.name) or 'nothing changes'}")
+    if write:
+        write_text(gates, after)
+    print(f"\n{gates}{'' if write else ' is as it was; --write changes it'}")
+    return 2 if found.failed else 0
+
+
+@app.command
+def trust(
+    repetition: Repeated = REPEATED,
+    first: int = 200,
+    fault_seeds: int = 1,
+    faults: tuple[str, ...] = (),
+    out: Path = Path("build/calibrate"),
+    write: bool = False,
+) -> int:
+    """Measure how often the suite's gates are red without a fault, and how often with one.
+
+    The same command again does only what is missing. Exit status 1 if there is a false alarm or a
+    fault that turns no gate red, 2 if a notebook could not run.
+
+    Args:
+        repetition: What to execute, and how often.
+        first: The first seed; the seeds must not be those that the bands were calibrated on.
+        fault_seeds: How many times each fault is tried on each kind of machine.
+        faults: Only these. Default: all.
+        out: Folder in which each execution and its runs are kept.
+        write: Write the result to trust.toml beside the gates; the report shows it.
+    """
+    from vqlib.lessons import planting
+    from vqlib.suite import detection
+    from vqlib.suite import trust as kept
+    from vqlib.training.checkpoints import write_text
+
+    suite, gates = repetition.lineup()
+    measured = detection.measure(
+        suite,
+        gates,
+        out,
+        kinds=repetition.kinds,
+        first=first,
+        times=repetition.seeds,
+        faults=planting.chosen(faults),
+        fault_times=fault_seeds,
+        command=" ".join(["vqlib", *sys.argv[1:]]),
+        **repetition.execution(),
+    )
+    print(measured.text())
+    if write:
+        write_text(gates.with_name(kept.FILE), measured.written())
+        print(f"\n{gates.with_name(kept.FILE)}")
+    return 2 if measured.failed else int(bool(measured.alarms or measured.missed))
+
+
 @app.command
 def diff(
     before: Annotated[Path, tyro.conf.Positional], after: Annotated[Path, tyro.conf.Positional]

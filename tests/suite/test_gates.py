@@ -3,7 +3,7 @@
 import pytest
 
 from vqlib.suite.errors import SuiteError
-from vqlib.suite.gates import Expected, Gate, gates_without_control, load
+from vqlib.suite.gates import Band, Expected, Gate, gates_without_control, load
 
 NOTEBOOKS, PROFILES = ("01_a", "02_b"), ("quick", "full")
 CONTROL = '[01_a.controls.c]\nparameters = {{ x = 1 }}\nmust_fail = ["{}"]\n'
@@ -50,6 +50,56 @@ def test_a_gate_at_its_bounds(bounds, good, bad):
 )
 def test_a_gate_in_words(bounds, text):
     assert str(gate(**bounds)) == text
+
+
+@pytest.mark.parametrize(
+    ("bounds", "kind"),
+    [
+        ({"equals": 6272, "tolerance": 0}, "invariant"),
+        ({"equals": False}, "invariant"),
+        ({"equals": 6.579, "tolerance": 0.01}, "invariant"),  # a formula, rounded
+        ({"equals": 0.8, "tolerance": 0.1}, "band"),
+        ({"min": 0.1}, "effect"),
+        ({"band": Band(1.0, 0.1, 20, 10)}, "band"),
+        ({}, "band"),
+    ],
+)
+def test_the_kind_of_a_gate(bounds, kind):
+    assert gate(**bounds).kind == kind
+
+
+def test_a_band_in_some_profiles_or_in_all_that_were_measured(tmp_path):
+    measured = """
+[measured.quick.01_a]
+seeds = "5 to 14"
+repeats = 10
+kinds = ["avx2:1"]
+[measured.quick.01_a.numbers]
+"r/all" = { mean = 1.0, sd = 0.1, n = 10 }
+"r/each" = { mean = 2.0, sd = 0.1, n = 10 }
+"""
+    records = '[01_a.records]\n"r/all" = "band"\n"r/new" = "band"\n'
+    records += '"r/each" = { full = { min = 2 }, quick = "band" }\n"r/none" = { quick = "band" }\n'
+    found = expected(tmp_path, records + measured).records["01_a"]
+    assert found["r/all"] == {"quick": Gate(band=Band(1.0, 0.1, 10, 10))}
+    assert found["r/each"] == {"quick": Gate(band=Band(2.0, 0.1, 10, 10)), "full": Gate(min=2)}
+    assert found["r/new"] == {"quick": Gate(), "full": Gate()}
+    assert found["r/none"] == {"quick": Gate()}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "[measured.quick.03_c]",
+        "[measured.quik.01_a]",
+        "[measured.quick.01_a]",
+        "[measured]\nquick = 3",
+        "measured = 3",
+    ],
+)
+def test_a_measurement_of_nothing_is_refused(tmp_path, head):
+    with pytest.raises(SuiteError, match=r"\[measured[.\w]*\]: "):
+        expected(tmp_path, head)
 
 
 def test_the_three_ways_to_write_an_entry(tmp_path):

@@ -319,6 +319,7 @@ def test_numbers_for_programs(made):
         "record": "after/val_utilization",
         "value": 0.97,
         "gate": "≥ 0.65",
+        "kind": "effect",
         "passed": True,
         "claim": "The codebook recovers",
         "cell": "",

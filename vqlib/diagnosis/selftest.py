@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -74,26 +74,26 @@ def faulty_settings(fault: str) -> TrainConfig:
 
 
 def examinations(
-    runs_per_fault: int, healthy: int | None = None, *, progress: bool = False
+    runs_per_fault: int, healthy: int | None = None, first: int = 0, *, progress: bool = False
 ) -> dict[tuple[str, str], Diagnosis]:
     """{(planted fault, or "healthy"; which run): what was found}, trained or read from the cache.
 
     Args:
         runs_per_fault: seeds of each fault. healthy: settings; None: all of them.
+        first: the first seed, and that of the healthy runs.
         progress: show a progress bar.
     """
     settings = list(healthy_settings().items())[:healthy]
     trained = [f for f in FAULTS if f not in BY_AUDIT]
-    runs = experiments.compare(dict(settings), [0], progress=progress)
-    runs |= experiments.compare(
-        {f: faulty_settings(f) for f in trained}, range(runs_per_fault), progress=progress
-    )
+    seeds = range(first, first + runs_per_fault)
+    runs = experiments.compare(dict(settings), [first], progress=progress)
+    runs |= experiments.compare({f: faulty_settings(f) for f in trained}, seeds, progress=progress)
     found = {}
     for (name, seed), run in runs.items():
         row = (name, f"seed {seed}") if name in trained else ("healthy", name)
         if row[0] != "healthy" or _in_use(run):
             found[row] = diagnose(run)
-    return found | _audits(runs_per_fault)
+    return found | _audits(seeds)
 
 
 def _in_use(run: experiments.Run) -> bool:
@@ -101,9 +101,9 @@ def _in_use(run: experiments.Run) -> bool:
     return last["utilization"] >= HEALTHY * last["uniform_utilization"]
 
 
-def _audits(seeds: int) -> dict[tuple[str, str], Diagnosis]:
+def _audits(seeds: Iterable[int]) -> dict[tuple[str, str], Diagnosis]:
     """In this process: an audit starts processes of its own."""
-    return {(fault, f"seed {s}"): _audit(fault, s) for fault in BY_AUDIT for s in range(seeds)}
+    return {(fault, f"seed {s}"): _audit(fault, s) for fault in BY_AUDIT for s in seeds}
 
 
 def _audit(fault: str, seed: int) -> Diagnosis:

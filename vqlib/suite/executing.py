@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
@@ -38,13 +38,14 @@ class Plan:
     """A notebook to execute: `name` is what it is called in the output.
 
     In the executed notebook the path of the folder `home` reads ``.``; None: the repository's, the
-    folder above the notebook's own.
+    folder above the notebook's own. `environ` is added to the environment of the kernel.
     """
 
     name: str
     source: Path
     parameters: Mapping[str, object]
     home: Path | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def cells(self) -> int:
@@ -93,7 +94,7 @@ def execute(
             progress_bar=False,
             meter=meter,
             options={
-                "kernel_manager_class": kernels.manager,
+                "kernel_manager_class": kernels.manager(plan.environ),
                 "resources": {"metadata": {"path": str(plan.source.resolve().parent)}},
                 "timeout_func": lambda cell: max(1, round(timeout - (time.monotonic() - start))),
                 "on_cell_start": before_cell,

@@ -22,14 +22,15 @@ HEAD = """\
 # A first version, written by `vqlib expect` on {date} from one execution.
 # One execution does not show how far a number moves by itself. What a person has to decide:
 #   1. Which numbers carry a claim. The others need no gate: write {{}}.
-#   2. Their bands. The ± {band:.0f} % below are a guess: run some fresh seeds, or another machine,
-#      and take bands that these keep. `min` or `max` alone is often what the text claims.
+#   2. Their bands. The ± {band:.0f} % below are a guess: write "band" instead, and let
+#      `vqlib calibrate` measure it, if the notebook has a parameter `first_seed` or `seed`.
+#      `min` or `max` alone is often what the text claims.
 #   3. Which sentence of the notebook each gate guards: a [NAME.claims] table.
 #   4. Which planted fault must turn it red: a [NAME.controls.FAULT] table.
 # Then delete these lines.
 """
 DECIDE = (
-    "bands from one run are a guess: measure some seeds, then set them",
+    "bands from one run are a guess: vqlib calibrate measures them on fresh seeds",
     "numbers that carry no claim need no gate: write {} for them",
     "say which sentence each gate guards, in a [NAME.claims] table",
 )

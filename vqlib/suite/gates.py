@@ -6,7 +6,7 @@
     "baseline/steps" = {}                                 # required, any value
     "baseline/val_utilization" = { max = 0.20 }           # a gate in every profile
     "baseline/tokens" = { equals = 6272, tolerance = 0 }
-    "baseline/loss" = { full = { min = 0.1, max = 0.3 }, quick = { max = 0.5 } }
+    "baseline/loss" = { full = { min = 0.1, max = 0.3 }, quick = "band" }
     "own/accuracy" = "optional"                           # any value, and may be missing
 
     [01_reproduce_collapse.claims]                        # which gates guard which claim
@@ -21,8 +21,23 @@
     parameters = { arm = "frozen" }
     must_fail = ["baseline/val_utilization"]              # now these gates must go red
 
-A gate has ``min`` and/or ``max`` (both inclusive), or ``equals`` with a ``tolerance`` (absolute,
-inclusive; not needed for true and false). A record that is made but not listed, or listed but not
+    [measured.quick.01_reproduce_collapse]                # written by `vqlib calibrate`, at the end
+    seeds = "100 to 109"                                  # and the kinds of machine, versions, date
+    repeats = 10
+    [measured.quick.01_reproduce_collapse.numbers]
+    "baseline/loss" = { mean = 0.31, sd = 0.02, n = 20 }
+
+There are three kinds of gate, and no tolerance that all share:
+
+- an *invariant*, ``equals`` with a ``tolerance`` (absolute, inclusive; not needed for true and
+  false): what follows from the definitions, whatever the seed. With a tolerance above 1 % it is a
+  band, set by hand;
+- an *effect*, ``min`` and/or ``max`` (both inclusive): what a claim says must hold on every seed;
+- a *band*, ``"band"``: the number must come from the population that was measured, see `Band`. An
+  entry that is ``"band"`` as a whole is a gate in each profile that was measured. A band that
+  was not measured yet judges nothing, and the report does not pass.
+
+A record that is made but not listed, or listed but not
 made, is an error. A gate that no control can turn red guards nothing: `gates_without_control`.
 What a budget limits is judged like a record named ``budget/seconds`` and so on.
 """
@@ -30,6 +45,7 @@ What a budget limits is judged like a record named ``budget/seconds`` and so on.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +53,11 @@ from pathlib import Path
 from vqlib.quantization.names import near
 from vqlib.suite.errors import SuiteError, read_toml
 
+RISK = 1e-3  # of a band's false alarm, at each execution
+ROUNDING = 0.01  # of an invariant's value
+BAND = "band"
+MEASURED = "measured"
+INVARIANT, EFFECT, BUDGETED = "invariant", "effect", "budget"
 BOUNDS = ("min", "max", "equals", "tolerance")
 OPTIONAL = "optional"
 TABLES = ("records", "controls", "claims", "budget")
@@ -45,16 +66,66 @@ BUDGET = "budget/"
 
 
 @dataclass(frozen=True)
+class Band:
+    """Where the next execution's number lies, with a risk of `RISK` to be wrong.
+
+    `mean` and `sd` (n - 1 in its denominator) are of `n` executions: `repeats` of them on seeds of
+    their own, on each of some kinds of machine. So `sd` holds the spread over both. An execution
+    has as many seeds as its profile says, so nothing is scaled: another profile has another band.
+    """
+
+    mean: float
+    sd: float
+    n: int
+    repeats: int
+
+    @property
+    def half(self) -> float:
+        """Half of the width: of Student's prediction interval for one more value.
+
+        t(1 - RISK/2, r - 1) sd sqrt(1 + 1/r) for r repeats, in a normal population: 5.0 sd for
+        10, 4.0 for 20. The other kinds of machine repeat the same seeds, so they do not count.
+        """
+        from scipy.special import stdtrit  # here: it takes time to import
+
+        t = float(stdtrit(self.repeats - 1, 1 - RISK / 2))
+        return t * self.sd * math.sqrt(1 + 1 / self.repeats)
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` lies within, up to the digits that the file keeps."""
+        distance = abs(value - self.mean)
+        return distance <= self.half or math.isclose(value, self.mean, rel_tol=1e-5, abs_tol=1e-9)
+
+
+@dataclass(frozen=True)
 class Gate:
-    """The values that pass: from `min` to `max`, or within `tolerance` of `equals`."""
+    """The values that pass: from `min` to `max`, within `tolerance` of `equals`, or in `band`.
+
+    Without any of them: a band that was not measured yet.
+    """
 
     min: float | None = None
     max: float | None = None
     equals: float | None = None
     tolerance: float = 0.0
+    band: Band | None = None
 
-    def passes(self, value: float) -> bool:
-        """Whether `value` lies within, the bounds included."""
+    @property
+    def kind(self) -> str:
+        """`INVARIANT`, `EFFECT` or `BAND`; a tolerance that is more than rounding makes a band."""
+        if self.equals is not None:
+            return INVARIANT if self.tolerance <= ROUNDING * abs(self.equals) else BAND
+        return BAND if self.calibrated else EFFECT
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it is for `vqlib calibrate` to say which values pass."""
+        return self.equals is None and self.min is None and self.max is None
+
+    def passes(self, value: float) -> bool | None:
+        """Whether `value` lies within, the bounds included; None if that was not measured yet."""
+        if self.calibrated:
+            return self.band and self.band.holds(value)
         if self.equals is not None:
             distance = abs(value - self.equals)
             # 1.1 lies within 0.1 of 1.0, though binary fractions disagree
@@ -62,6 +133,8 @@ class Gate:
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
     def __str__(self) -> str:
+        if self.calibrated:
+            return f"{self.band.mean:.3g} ± {self.band.half:.2g}" if self.band else "not measured"
         if isinstance(self.equals, bool):
             return "= yes" if self.equals else "= no"
         if self.equals is not None:
@@ -80,6 +153,20 @@ class Verdict:
     gate: Gate
     passed: bool | None
     claim: str = ""  #: what the gate guards, in words; empty if expected.toml does not say
+
+    @property
+    def kind(self) -> str:
+        """The gate's, or `BUDGETED`."""
+        return BUDGETED if self.record.startswith(BUDGET) else self.gate.kind
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What `vqlib calibrate` found of one notebook in one profile, and on what."""
+
+    seeds: range
+    kinds: tuple[str, ...]
+    numbers: dict[str, Band]
 
 
 @dataclass(frozen=True)
@@ -102,6 +189,8 @@ class Expected:
     claims: dict[tuple[str, str], str] = field(default_factory=dict)  #: (notebook, record) -> claim
     #: like `records`, for what the execution costs
     budgets: dict[str, dict[str, dict[str, Gate]]] = field(default_factory=dict)
+    #: (profile, notebook) -> what the bands come from
+    measured: dict[tuple[str, str], Measurement] = field(default_factory=dict)
     name: str | None = "expected.toml"  #: the file; None: there is none yet, any record is welcome
 
     def judge(
@@ -157,7 +246,9 @@ def load(path: Path, notebooks: Iterable[str], profiles: Iterable[str]) -> Expec
     problems: list[str] = []
     notebooks, profiles = set(notebooks), sorted(profiles)
     records, controls, optional, claims, budgets = {}, [], set(), {}, {}
-    for notebook, table in read_toml(path).items():
+    tables = read_toml(path)
+    measured = _measured(tables.pop(MEASURED, {}), notebooks, profiles, problems)
+    for notebook, table in tables.items():
         if notebook not in notebooks:
             problems.append(f"there is no notebook `{notebook}`{near(notebook, notebooks)}")
         if not _keys(table, TABLES, f"[{notebook}]", problems):
@@ -166,7 +257,8 @@ def load(path: Path, notebooks: Iterable[str], profiles: Iterable[str]) -> Expec
             _table(table, key, f"[{notebook}]", problems) for key in TABLES
         )
         optional |= {(notebook, name) for name, entry in listed.items() if entry == OPTIONAL}
-        gated = records[notebook] = _records(notebook, listed, profiles, problems)
+        bands = {profile: m.numbers for (profile, of), m in measured.items() if of == notebook}
+        gated = records[notebook] = _records(notebook, listed, profiles, bands, problems)
         for name, entry in planted.items():
             control = _control(notebook, name, entry, gated, problems)
             controls += [control] if control else []
@@ -174,7 +266,8 @@ def load(path: Path, notebooks: Iterable[str], profiles: Iterable[str]) -> Expec
         budgets[notebook] = _budget(notebook, limits, profiles, problems)
     if problems:
         raise SuiteError(f"{path.name}: {problem}" for problem in problems)
-    return Expected(records, tuple(controls), frozenset(optional), claims, budgets, path.name)
+    found = frozenset(optional)
+    return Expected(records, tuple(controls), found, claims, budgets, measured, path.name)
 
 
 def _table(table: dict, key: str, where: str, problems: list[str]) -> dict:
@@ -194,17 +287,25 @@ def _keys(entry, known: Iterable[str], where: str, problems: list[str]) -> bool:
     return not unknown
 
 
-def _records(notebook, table, profiles, problems) -> dict[str, dict[str, Gate]]:
+def _records(notebook, table, profiles, bands, problems) -> dict[str, dict[str, Gate]]:
     found = {}
     for name, entry in table.items():
         where = f"{notebook}: `{name}`"
         if name.startswith(BUDGET):
             problems.append(f"{where}: a record's name must not begin with `{BUDGET}`")
-        found[name] = {} if entry == OPTIONAL else _gates(entry, profiles, where, problems)
+        own = {profile: numbers.get(name) for profile, numbers in bands.items()}
+        gates = {} if entry == OPTIONAL else _gates(entry, profiles, own, where, problems)
+        found[name] = gates
     return found
 
 
-def _gates(entry, profiles: list[str], where: str, problems: list[str]) -> dict[str, Gate]:
+def _gates(
+    entry, profiles: list[str], bands: Mapping[str, Band | None], where: str, problems: list[str]
+) -> dict[str, Gate]:
+    """`bands`: what was measured of this number, by profile."""
+    if entry == BAND:
+        known = {profile: Gate(band=band) for profile, band in bands.items() if band}
+        return known or dict.fromkeys(profiles, Gate())
     if not _keys(entry, (*BOUNDS, *profiles), where, problems) or not entry:
         return {}
     per_profile = [key for key in entry if key in profiles]
@@ -214,7 +315,12 @@ def _gates(entry, profiles: list[str], where: str, problems: list[str]) -> dict[
     if len(per_profile) < len(entry):
         problems.append(f"{where}: bounds are mixed with profiles; put them inside each profile")
         return {}
-    gates = {key: _gate(entry[key], f"{where} ({key})", problems) for key in per_profile}
+    gates = {
+        key: Gate(band=bands.get(key))
+        if entry[key] == BAND
+        else _gate(entry[key], f"{where} ({key})", problems)
+        for key in per_profile
+    }
     return {key: gate for key, gate in gates.items() if gate}
 
 
@@ -296,6 +402,36 @@ def _budget(notebook, table, profiles, problems) -> dict[str, dict[str, Gate]]:
         return {"max": entry}
 
     return {
-        BUDGET + name: _gates(gate(entry), profiles, f"[{notebook}.budget] {name}", problems)
+        BUDGET + name: _gates(gate(entry), profiles, {}, f"[{notebook}.budget] {name}", problems)
         for name, entry in table.items()
     }
+
+
+def _measured(tables, notebooks, profiles, problems) -> dict[tuple[str, str], Measurement]:
+    """What `vqlib.suite.calibration` has written at the end of the file."""
+    found = {}
+    shaped = isinstance(tables, dict) and all(isinstance(one, dict) for one in tables.values())
+    if not shaped:
+        problems.append(f"[{MEASURED}]: expected tables like [{MEASURED}.quick.NOTEBOOK]")
+        return found
+    for profile, by_notebook in tables.items():
+        for notebook, table in by_notebook.items():
+            where = f"[{MEASURED}.{profile}.{notebook}]"
+            if notebook not in notebooks or profile not in profiles:
+                problems.append(f"{where}: there is no such profile or notebook")
+                continue
+            try:
+                first, last = map(int, re.fullmatch(r"(\d+) to (\d+)", table["seeds"]).groups())
+                repeats = int(table["repeats"])
+                if repeats < 2:
+                    raise ValueError("no spread")
+                numbers = {
+                    name: Band(float(e["mean"]), float(e["sd"]), int(e["n"]), repeats)
+                    for name, e in table["numbers"].items()
+                }
+                kinds = tuple(map(str, table["kinds"]))
+            except (KeyError, TypeError, ValueError, AttributeError):
+                problems.append(f"{where}: not as `vqlib calibrate` writes it; calibrate again")
+                continue
+            found[profile, notebook] = Measurement(range(first, last + 1), kinds, numbers)
+    return found

@@ -1,7 +1,7 @@
 """Kernels for the suite: always this very interpreter, one thread each, none left over.
 
 Papermill looks a kernel up by name among all that are registered on the machine, and the
-``python3`` it finds may belong to another environment. `Kernels.manager` is a kernel manager
+``python3`` it finds may belong to another environment. `Kernels.manager` makes a kernel manager
 that takes no name: its kernel runs `sys.executable`.
 """
 
@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import zmq
@@ -49,11 +50,16 @@ class Kernels:
     def __init__(self, scratch: Path):
         self.stopping = threading.Event()
         self._started: list[AsyncKernelManager] = []
+        self._scratch = scratch
+
+    def manager(self, environ: Mapping[str, str]) -> type[AsyncKernelManager]:
+        """A kernel manager's class; to the environment of its kernels it adds `environ`."""
+        scratch = self._scratch
         spec = KernelSpec(
             argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", QUIET],
             display_name="Python 3",
             language="python",
-            env=environment(scratch),
+            env=environment(scratch) | dict(environ),
             metadata={"supported_encryption": "curve"},
         )
         kernels = self
@@ -76,7 +82,7 @@ class Kernels:
 
             start_kernel = _async_start_kernel
 
-        self.manager = Manager
+        return Manager
 
     def interrupt(self) -> None:
         """Ask every kernel to stop, as Ctrl-C in a terminal would; no further cell starts."""

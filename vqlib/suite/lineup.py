@@ -41,10 +41,16 @@ class Lineup:
         """What a plain run executes."""
         return [self.plan(name, name, self.values[name]) for name in self.selected]
 
-    def plan(self, name: str, notebook: str, values: Mapping[str, object]) -> Plan:
+    def plan(
+        self,
+        name: str,
+        notebook: str,
+        values: Mapping[str, object],
+        environ: Mapping[str, str] | None = None,
+    ) -> Plan:
         """To execute `notebook` with `values`, called `name` in the output."""
         source = self.sources[notebook]
-        return Plan(name, source, values, source.parent if self.foreign else None)
+        return Plan(name, source, values, source.parent if self.foreign else None, environ or {})
 
 
 def directory_of(notebooks: Sequence[Path] | None, directory: Path | None = None) -> Path:

@@ -135,7 +135,12 @@ class Gate(_Item):
 
         verdict = self._verdict()
         if verdict.passed is None:
-            pytest.skip("the notebook did not get so far as to record it")
+            recorded = verdict.value is not None
+            pytest.skip(
+                "its band was not measured"
+                if recorded
+                else "the notebook did not get so far as to record it"
+            )
         if not verdict.passed:
             raise GateFailed(tables.verdict_explained(verdict))
 

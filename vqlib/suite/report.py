@@ -26,6 +26,7 @@ from vqlib.training import places
 
 if TYPE_CHECKING:
     from vqlib.suite.results import Result
+    from vqlib.suite.trust import Trust
 
 TEMPLATES = Path(__file__).parent / "templates"
 HEADING = "Codebook collapse, before and after"
@@ -40,13 +41,16 @@ def write(
     first: bool | None = None,
     sources: Sequence[Path] | None = None,
     coming: Sequence[str] = (),
+    trust: Trust | None = None,
+    trust_is_old: bool = False,
 ) -> Path:
     """Write the report of `results` into `folder`, which must not exist; returns `folder`.
 
     `first`: whether the cache of runs was empty before, if that is known. `sources`: the notebooks,
-    if they are not the suite's. `coming`: those that are still to be executed. Beside the pages
-    stand ``results.json``, the same for programs, and ``junit.xml``, for the pages of a build
-    server.
+    if they are not the suite's. `coming`: those that are still to be executed. `trust`: what the
+    gates do on fresh seeds and with faults, if that was measured; `trust_is_old`: of gates that
+    have changed since. Beside the pages stand ``results.json``, the same for programs, and
+    ``junit.xml``, for the pages of a build server.
     """
     folder.mkdir(parents=True)
     (folder / "notebooks").mkdir()
@@ -70,6 +74,9 @@ def write(
         heading=HEADING if sources is None else _heading(titles),
         results=results,
         coming=coming,
+        trust=trust,
+        trust_is_old=trust_is_old,
+        foreign=sources is not None,
         failures=[result for result in results if result.error],
         verdicts=_verdicts(results),
         pairs=tables.pairs(results),
@@ -179,6 +186,7 @@ def _json(results: Sequence[Result], about: dict[str, str], cells: Cells, coming
         gates = [
             {
                 "record": v.record,
+                "kind": v.kind,
                 "value": v.value,
                 "gate": str(v.gate),
                 "passed": v.passed,

@@ -22,7 +22,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from vqlib.quantization.ranges import Range, number
-from vqlib.suite import executing, foreign, lineup, ownership, records, report, tables
+from vqlib.suite import executing, foreign, lineup, ownership, records, report, tables, trust
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
 from vqlib.suite.gates import Control, Expected
@@ -65,22 +65,35 @@ def run(
     expected.toml are malformed, or if `out` holds files of somebody else or is in use;
     KeyboardInterrupt after the kernels are stopped.
     """
-    suite = _load(notebooks, profile, directory, overrides, expected)
+    suite = load(notebooks, profile, directory, overrides, expected)
     out = Path(out)
     first = None if suite.foreign else not _runs_are_kept()
     plans = suite.plans()
-    with _scratch(out, {"notebooks": plans, "report": None, PREVIOUS: None}) as scratch:
+    with scratch_in(out, {"notebooks": plans, "report": None, PREVIOUS: None}) as scratch:
         sources = [suite.sources[name] for name in suite.selected] if suite.foreign else None
 
+        trusted = {} if suite.foreign else _trust(lineup.directory_of(notebooks, directory))
+        done: dict[str, Result] = {}
+
         def show(results: list[Result]) -> None:
-            done = {result.notebook for result in results}
             coming = [plan.name for plan in plans if plan.name not in done]
-            about = {"profile": suite.profile, "first": first, "sources": sources}
+            about = {"profile": suite.profile, "first": first, "sources": sources, **trusted}
             new = report.write(results, scratch / "report", coming=coming, **about)
             ownership.sign_all(new)
             _keep_report(new, out / "report")
 
-        results = _execute(suite, plans, scratch, jobs, progress, timeout, show_early=show)
+        def show_early(result: Result) -> None:
+            """Once a comparison is among them; not for the last, which is shown below."""
+            done[result.notebook] = result
+            so_far = [done[plan.name] for plan in plans if plan.name in done]
+            if len(so_far) < len(plans) and tables.pairs(so_far):
+                with contextlib.suppress(OSError):  # the last report will say what is wrong
+                    show(so_far)
+
+        order = _begun(plans, suite.expected)
+        results = execute_plans(
+            suite, plans, scratch, jobs, progress, timeout, order=order, tell=show_early
+        )
         results = _keep_notebooks(results, out / "notebooks")
         show(results)
     return results
@@ -106,7 +119,7 @@ def execute(
 ) -> list[Result]:
     """Execute what `suite` selects, and keep nothing: `Result.executed` is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="vqlib-") as scratch:
-        return _execute(suite, suite.plans(), Path(scratch), jobs, progress, timeout)
+        return execute_plans(suite, suite.plans(), Path(scratch), jobs, progress, timeout)
 
 
 def status(results: Sequence[Result], *, gates: bool) -> int:
@@ -133,7 +146,7 @@ def run_controls(
     A control is left out if none of its gates exists in `profile`. The executed notebooks go
     to ``out/controls``. Takes `expected` and raises as `run` does.
     """
-    suite = _load(notebooks, profile, directory, None, expected)
+    suite = load(notebooks, profile, directory, None, expected)
     planted = {}
     for control in suite.expected.controls:
         if control.notebook in suite.selected and _guarded(control, suite):
@@ -141,8 +154,9 @@ def run_controls(
             name = f"{control.notebook}--{control.name}"
             planted[name] = (control, suite.plan(name, control.notebook, values))
     plans = [plan for _, plan in planted.values()]
-    with _scratch(Path(out), {"controls": plans}) as scratch:
-        results = _execute(suite, plans, scratch, jobs, progress, timeout)
+    with scratch_in(Path(out), {"controls": plans}) as scratch:
+        order = _begun(plans, suite.expected)
+        results = execute_plans(suite, plans, scratch, jobs, progress, timeout, order=order)
         _keep_notebooks(results, Path(out) / "controls")
     return [
         missed
@@ -151,7 +165,14 @@ def run_controls(
     ]
 
 
-def _load(notebooks, profile, directory, overrides, expected) -> Lineup:
+def load(
+    notebooks: Sequence[Path] | None,
+    profile: str | Path | None,
+    directory: Path | None = None,
+    overrides: Mapping[str, Mapping[str, object]] | None = None,
+    expected: Path | None = None,
+) -> Lineup:
+    """The notebooks, read and checked: the suite's, or with `expected` any. Raises SuiteError."""
     if expected is None:
         return lineup.load(notebooks, profile, directory, overrides)
     return foreign.load(notebooks or (), expected, profile, overrides)
@@ -176,12 +197,21 @@ def _not_red(control: Control, result: Result, suite: Lineup) -> Iterator[Contro
         yield ControlResult(control.notebook, control.name, record, reason)
 
 
-def _execute(
-    suite, plans, scratch, jobs, progress, timeout, show_early: Callable | None = None
+def execute_plans(
+    suite: Lineup,
+    plans: Sequence[Plan],
+    scratch: Path,
+    jobs: int,
+    progress: bool,
+    timeout: float,
+    *,
+    order: Sequence[Plan] | None = None,
+    tell: Callable[[Result], None] = lambda result: None,
 ) -> list[Result]:
     """Execute `plans` in a pool of threads, each of which drives a kernel of its own.
 
-    `show_early` is called with the results so far, once a comparison is among them.
+    They begin in the `order` given. `tell` is called with each result, one at a time, and not
+    after an interrupt.
     """
     if jobs < 1:
         raise SuiteError(f"jobs must be at least 1, got {jobs}")
@@ -189,7 +219,7 @@ def _execute(
     kernels = Kernels(scratch)
     folder = scratch / "notebooks"
     folder.mkdir()
-    done, showing = {}, threading.Lock()
+    telling = threading.Lock()
     bar = tqdm(
         total=sum(plan.cells for plan in plans),
         unit="cell",
@@ -210,17 +240,13 @@ def _execute(
         execution = executing.execute(plan, path, kernels, timeout=timeout, on_cell=on_cell)
         bar.update(plan.cells - cells)  # a notebook that failed has nothing more to do
         result = _judge(suite, plan, path, execution)
-        with showing:
-            done[plan.name] = result
-            so_far = [done[p.name] for p in plans if p.name in done]
-            early = show_early is not None and len(so_far) < len(plans)
-            if early and tables.pairs(so_far) and not kernels.stopping.is_set():
-                with contextlib.suppress(OSError):  # the last report will say what is wrong
-                    show_early(so_far)
+        with telling:
+            if not kernels.stopping.is_set():
+                tell(result)
         return result
 
     with bar, ThreadPoolExecutor(jobs) as pool:
-        futures = {plan.name: pool.submit(one, plan) for plan in _begun(plans, suite.expected)}
+        futures = {plan.name: pool.submit(one, plan) for plan in order or plans}
         try:
             wait(futures.values())
         except BaseException:
@@ -276,6 +302,14 @@ def _judge(suite: Lineup, plan: Plan, path: Path, execution: executing.Execution
     )
 
 
+def _trust(directory: Path) -> dict[str, object]:
+    """What is known of the suite's own gates, as arguments of `report.write`."""
+    expected = directory / foreign.EXPECTED
+    known = trust.read(expected)
+    old = known is not None and known.about["judged"] != trust.digest(expected)
+    return {"trust": known, "trust_is_old": old}
+
+
 def _runs_are_kept() -> bool:
     """Whether trainings of before are in the cache: they make the notebooks' times shorter."""
     from vqlib.training.experiments import cache_dir  # here: it imports torch
@@ -284,7 +318,7 @@ def _runs_are_kept() -> bool:
 
 
 @contextlib.contextmanager
-def _scratch(out: Path, replaced: Mapping[str, Sequence[Plan] | None]) -> Iterator[Path]:
+def scratch_in(out: Path, replaced: Mapping[str, Sequence[Plan] | None]) -> Iterator[Path]:
     """A folder on the same file system as `out`, gone afterwards; `out` is held meanwhile.
 
     `replaced`: the folders of `out` in which a notebook of each plan (None: everything) will be

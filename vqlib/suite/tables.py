@@ -118,6 +118,9 @@ def gate_text(name: str, gate) -> str:
     """The gate in the record's own unit."""
     if not is_percent(name) or isinstance(gate.equals, bool):
         return str(gate)
+    if gate.calibrated:
+        band = gate.band
+        return f"{100 * band.mean:.1f} % ± {100 * band.half:.1f} %" if band else str(gate)
 
     def show(value):
         return f"{100 * value:g} %"
