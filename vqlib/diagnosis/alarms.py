@@ -14,7 +14,7 @@ import pandas as pd
 from vqlib.diagnosis import diagnose
 from vqlib.diagnosis.findings import GRAVE, IDS, Diagnosis, Finding
 from vqlib.quantization.distributed import process
-from vqlib.quantization.ranges import whole
+from vqlib.quantization.ranges import shown, whole
 from vqlib.watching.columns import COLUMNS
 from vqlib.watching.rows import Listener, Thinned
 from vqlib.watching.watch import Watch
@@ -129,7 +129,7 @@ class Alarms:
         self.stop_if = frozenset([stop_if] if isinstance(stop_if, str) else stop_if)
         if wrong := self.stop_if - IDS.keys():
             raise ValueError(
-                f"stop_if: no finding is called {', '.join(sorted(wrong))}; the ids are "
+                f"stop_if: no finding is called {', '.join(map(shown, wrong))}; the ids are "
                 f"{', '.join(IDS)}"
             )
         self._watch, self._say = watch, Listener(on_alarm or _log, "on_alarm")

@@ -13,6 +13,7 @@ from vqlib.diagnosis.reading.columns import understand
 from vqlib.diagnosis.reading.files import read_file
 from vqlib.diagnosis.reading.folders import read_folder
 from vqlib.diagnosis.reading.names import meaning
+from vqlib.quantization.ranges import shown
 from vqlib.training.runs import Run
 from vqlib.watching.adapters import adapter_for
 
@@ -38,6 +39,8 @@ def read_all(
     Raises:
         HistoryError: the source or an argument cannot be used.
     """
+    if map is not None and not isinstance(map, Mapping):
+        raise HistoryError(f"map must be a dict {{quantity: column}} or None, got {shown(map)}")
     table, settings, name = _open(source, map)
     size = given.get("codebook_size") or settings.get("codebook_size")
     reading = understand(table, name, map, size if isinstance(size, int) else None)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vqlib.quantization.ranges import Range, number
+from vqlib.quantization.ranges import Range, not_dense, number, whole
 from vqlib.quantization.search import nearest
 
 
@@ -43,8 +43,9 @@ def near_duplicates(codebook: Tensor, cosine: float = 0.999, chunk: int = 2**22)
     ``codebook``: (K, D). Removing that many codes would leave none so close. At
     most ``chunk`` similarities are held at once.
     """
+    number("cosine", cosine, Range(-1, 1))
     unit = F.normalize(_vectors(codebook), dim=-1)
-    rows = max(1, chunk // len(unit))
+    rows = max(1, whole("chunk", chunk) // len(unit))
     found = 0
     for start in range(0, len(unit), rows):
         similarity = unit[start : start + rows] @ unit.T
@@ -122,7 +123,9 @@ def _mean(values: Tensor) -> float:
 
 
 def _vectors(vectors: Tensor, least: int = 1) -> Tensor:
-    if vectors.dim() < 2:
+    if kind := not_dense(vectors) or (vectors.is_complex() and vectors.dtype):
+        raise TypeError(f"vectors must be a dense tensor of real numbers, got {kind}")
+    if vectors.dim() < 2 or not vectors.shape[-1]:
         raise ValueError(f"vectors must have shape (..., D), got {tuple(vectors.shape)}")
     x = vectors.detach().float().reshape(-1, vectors.shape[-1])
     if len(x) < least:

@@ -24,7 +24,7 @@ from vqlib.quantization.distributed import (
     shard,
     sum_over_ranks,
 )
-from vqlib.quantization.ranges import Range, number, whole
+from vqlib.quantization.ranges import Range, not_dense, number, switch, whole
 from vqlib.quantization.reset import DeadCodeReset, Reset
 from vqlib.quantization.search import nearest
 
@@ -83,6 +83,7 @@ def assigned_sums(
 
 
 NOT_FINITE, EMPTY = 1, 2
+SEEDS = Range(-(2**63), 2**63 - 1)  # that torch takes
 
 
 def problem_of(x: Tensor) -> Tensor:
@@ -216,12 +217,13 @@ class NormEMAQuantizer(nn.Module):
             raise TypeError(f"reset must be a DeadCodeReset or None, got {reset!r}")
         self.codebook_size, self.dim = whole("codebook_size", codebook_size), whole("dim", dim)
         self.decay, self.beta = number("decay", decay, Range(0, 1)), number("beta", beta, Range(0))
-        self.kmeans_init, self.kmeans_iterations = kmeans_init, kmeans_iterations
+        self.kmeans_init = switch("kmeans_init", kmeans_init)
+        self.kmeans_iterations = whole("kmeans_iterations", kmeans_iterations, least=0)
         self.reset = reset
-        self.generator = torch.Generator().manual_seed(seed)
-        start = torch.randn(codebook_size, dim, generator=self.generator)
+        self.generator = torch.Generator().manual_seed(number("seed", seed, SEEDS, whole=True))
+        start = torch.randn(self.codebook_size, self.dim, generator=self.generator)
         self.register_buffer("codebook", F.normalize(start, dim=-1))
-        self.register_buffer("cluster_size", torch.zeros(codebook_size))
+        self.register_buffer("cluster_size", torch.zeros(self.codebook_size))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.last_reset: Reset | None = None
 
@@ -238,7 +240,7 @@ class NormEMAQuantizer(nn.Module):
                 integer type; or several processes train a subclass that is for one.
             NonFiniteInput: NaN or infinity in a training batch, on any rank; nothing was
                 changed.
-            TypeError: the buffers are not float32.
+            TypeError: ``z`` is no dense tensor, or the buffers are not float32.
         """
         self._check(z)
         with torch.autocast(z.device.type, enabled=False):
@@ -325,6 +327,8 @@ class NormEMAQuantizer(nn.Module):
         )
 
     def _check(self, z: Tensor) -> None:
+        if kind := not_dense(z):
+            raise TypeError(f"z must be a dense tensor of shape (..., {self.dim}), got {kind}")
         if not z.is_floating_point():
             raise ValueError(f"z must be floating point, got {z.dtype}")
         if z.dim() < 1 or z.shape[-1] != self.dim:

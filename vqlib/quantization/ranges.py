@@ -24,6 +24,8 @@ from typing import (
     overload,
 )
 
+LARGEST = 2**63 - 1  # whole number
+
 
 class SettingsError(ValueError):
     """A setting that cannot be: the message names it, its value and what is allowed.
@@ -39,7 +41,7 @@ class SettingsError(ValueError):
 
 class Range(NamedTuple):
     """Numbers from ``low`` to ``high``; ``above``: without ``low`` itself, ``below``: without
-    ``high``. Infinity never belongs to it."""
+    ``high``. Infinity never belongs to it, nor a whole number that a tensor cannot hold."""
 
     low: float
     high: float = math.inf
@@ -48,7 +50,8 @@ class Range(NamedTuple):
 
     def __contains__(self, value: Any) -> bool:
         excluded = (self.above and value == self.low) or (self.below and value == self.high)
-        return self.low <= value <= self.high and not excluded and math.isfinite(value)
+        held = value <= LARGEST if isinstance(value, numbers.Integral) else math.isfinite(value)
+        return self.low <= value <= self.high and not excluded and held
 
     def __str__(self) -> str:
         low, high = (str(n) if isinstance(n, int) else f"{n:g}" for n in self[:2])
@@ -69,10 +72,29 @@ def number(field: str, value: Any, allowed: Range, *, whole: bool = False) -> in
     kind: Any = numbers.Integral if whole else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind) or value not in allowed:
         noun = "a whole number" if whole else "a number"
-        raise SettingsError(f"{field} must be {noun} {allowed}, got {value!r}", field)
+        raise SettingsError(f"{field} must be {noun} {allowed}, got {shown(value)}", field)
     if isinstance(value, (int, float)):
         return value
     return int(value) if whole else float(value)  # NumPy's, which JSON does not know
+
+
+def shown(value: Any) -> str:
+    """``value`` as an error names it: on one line, however large it is."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # a whole number of too many digits
+        text = f"a number of {value.bit_length()} bits"
+    return text if len(text) <= 80 else f"{text[:70]}... ({type(value).__name__})"
+
+
+def not_dense(value: Any) -> str:
+    """What ``value`` is instead of a tensor that holds its numbers; "" if it is one."""
+    layout = getattr(value, "layout", None)
+    if layout is None or not hasattr(value, "is_meta"):
+        return type(value).__name__
+    if value.is_meta:
+        return "one on the meta device"
+    return "" if str(layout) == "torch.strided" else f"one of layout {layout}"
 
 
 def whole(field: str, value: Any, least: int = 1) -> int:
@@ -85,14 +107,14 @@ def one_of(field: str, value: Any, choices: Iterable[Any]) -> Any:
     choices = tuple(choices)
     if value not in choices:
         known = ", ".join(map(repr, choices))
-        raise SettingsError(f"{field} must be one of {known}, got {value!r}", field)
+        raise SettingsError(f"{field} must be one of {known}, got {shown(value)}", field)
     return value
 
 
 def switch(field: str, value: Any) -> bool:
     """``value`` itself. Raises SettingsError if it is neither True nor False."""
     if not isinstance(value, bool):
-        raise SettingsError(f"{field} must be True or False, got {value!r}", field)
+        raise SettingsError(f"{field} must be True or False, got {shown(value)}", field)
     return value
 
 
@@ -114,7 +136,7 @@ def check_fields(settings: Any) -> None:
         elif hint is bool:
             switch(name, value)
         elif str in (hint, *get_args(hint)) and not isinstance(value, get_args(hint) or str):
-            raise SettingsError(f"{name} must be a text, got {value!r}", name)
+            raise SettingsError(f"{name} must be a text, got {shown(value)}", name)
 
 
 @cache

@@ -21,7 +21,7 @@ from vqlib.quantization.geometry import (  # also found under these names
     near_duplicates,
     pairwise_similarity,
 )
-from vqlib.quantization.ranges import Range, number, whole
+from vqlib.quantization.ranges import Range, not_dense, number, shown, whole
 
 __all__ = [
     "UsageCounter",
@@ -100,7 +100,7 @@ def gini(counts: Counts) -> float:
 
 def dead_codes(cluster_size: Counts, threshold: float) -> Tensor:
     """Indices, int64 (n,), of the codes whose EMA count lies below ``threshold`` hits a step."""
-    return (_counts(cluster_size) < threshold).nonzero().flatten()
+    return (_counts(cluster_size) < number("threshold", threshold, Range(0))).nonzero().flatten()
 
 
 def uniform_utilization(codebook_size: int, tokens: int) -> float:
@@ -127,12 +127,17 @@ class UsageCounter:
 
     def __init__(self, codebook_size: int):
         self.codebook_size = whole("codebook_size", codebook_size)
-        self.counts = torch.zeros(codebook_size, dtype=torch.int64)
+        self.counts = torch.zeros(self.codebook_size, dtype=torch.int64)
 
     def update(self, indices: Tensor) -> None:
-        """Add ``indices``, integers of any shape in [0, K). Raises ValueError outside that."""
+        """Add ``indices``, integers of any shape in [0, K).
+
+        Raises ValueError outside that, TypeError if it is no tensor.
+        """
+        if kind := not_dense(indices):
+            raise TypeError(f"indices must be a dense tensor, got {kind}")
         flat = indices.detach().reshape(-1)
-        if flat.is_floating_point() or flat.dtype == torch.bool:
+        if flat.is_floating_point() or flat.is_complex() or flat.dtype == torch.bool:
             raise ValueError(f"indices must be integers, got {indices.dtype}")
         if len(flat) and (int(flat.min()) < 0 or int(flat.max()) >= self.codebook_size):
             raise ValueError(
@@ -180,7 +185,12 @@ def summarize_each(counts: Tensor) -> list[dict[str, float]]:
 
 
 def _counts(counts: Counts) -> Tensor:
-    counts = torch.as_tensor(counts).detach()
+    try:
+        counts = torch.as_tensor(counts).detach()
+    except (RuntimeError, TypeError, ValueError, OverflowError):
+        raise TypeError(f"counts must be numbers of shape (K,), got {shown(counts)}") from None
+    if counts.is_complex():
+        raise TypeError("counts must be real numbers, got complex ones")
     if counts.dim() != 1 or len(counts) == 0:
         raise ValueError(f"counts must have shape (K,) with K >= 1, got {tuple(counts.shape)}")
     if counts.is_floating_point() and not bool(counts.isfinite().all()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from vqlib.suite import tables
 from vqlib.suite.costs import Cost
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.results import RESULTS
+from vqlib.training.checkpoints import read_json
 
 NOTICED = 0.10  # a cost that moves by less is no news
 NONE = "–"
@@ -77,7 +77,7 @@ def _read(place: Path) -> dict:
     if file is None:
         raise SuiteError(f"{place}: expected a report, found no {RESULTS} in it")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         content["notebooks"] = {one["notebook"]: one for one in content["notebooks"]}
         for one in content["notebooks"].values():
             one["gates"] = {gate["record"]: gate for gate in one["gates"]}

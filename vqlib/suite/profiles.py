@@ -65,6 +65,8 @@ def declared_loosely(path: Path) -> dict[str, object]:
 
 def read(path: Path) -> nbformat.NotebookNode:
     """The notebook at `path`. Raises SuiteError if it is missing or cannot be read."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise SuiteError(f"{path}: not a file")
     try:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError:

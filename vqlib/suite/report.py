@@ -23,6 +23,7 @@ from vqlib.suite import cellcode, junit, pages, profiles, tables
 from vqlib.suite.kernels import cores
 from vqlib.suite.results import RESULTS
 from vqlib.training import places
+from vqlib.training.checkpoints import read_json
 
 if TYPE_CHECKING:
     from vqlib.suite.results import Result
@@ -103,8 +104,8 @@ def whole(folder: Path) -> bool:
 
 def _said(folder: Path) -> dict:
     try:
-        return dict(json.loads((folder / RESULTS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return read_json(folder / RESULTS)
+    except (OSError, ValueError):
         return {}
 
 

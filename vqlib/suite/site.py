@@ -10,7 +10,6 @@ page fetches anything.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from vqlib.suite import pages, report, tables
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.records import Number
 from vqlib.suite.results import RESULTS
+from vqlib.training.checkpoints import read_json
 
 GENERATOR = "vqlib site"
 MARK = f'<meta name="generator" content="{GENERATOR}">'
@@ -97,11 +97,11 @@ def question(notebook: NotebookNode) -> str:
 def _results(build: Path) -> dict[str, Any]:
     path = build / "report" / RESULTS
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except FileNotFoundError:
         raise SuiteError(f"{path}: not found; `vqlib run --out {build}` makes it") from None
     except (OSError, ValueError) as error:
-        raise SuiteError(f"{path}: {error}") from None
+        raise SuiteError(str(error)) from None
 
 
 def _notebook(build: Path, name: str) -> NotebookNode:

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from vqlib.quantization.names import printable
 from vqlib.quantization.ranges import SettingsError
 from vqlib.training import checkpoints, locks
 from vqlib.training.config import TrainConfig
@@ -95,7 +96,9 @@ class Run:
         """
         folder = Path(folder)
         if not (folder / "summary.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no finished run (no summary.json)")
+            raise FileNotFoundError(
+                f"{printable(str(folder))} holds no finished run (no summary.json)"
+            )
         config = read_config(folder)
         tensors, info = checkpoints.read_tensors(folder / "run.safetensors")
         with fitting(folder / "run.safetensors"):

@@ -60,6 +60,7 @@ def train(
         callbacks: each is called with the `Trainer` after every step, and may `Trainer.stop` it.
 
     Raises:
+        TypeError: ``config`` is no TrainConfig.
         ValueError, FileNotFoundError: unusable settings or data, before training starts.
         FileExistsError: ``out_dir`` holds a run and ``resume`` is false.
         FolderInUse: an OSError: another process trains in ``out_dir``.
@@ -67,7 +68,9 @@ def train(
         KeyboardInterrupt: after Ctrl-C, once the step is done and the checkpoint written.
         RankLost: another rank died or hangs.
     """
-    config = config or TrainConfig()
+    config = TrainConfig() if config is None else config
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config must be a vqlib.TrainConfig or None, got {type(config).__name__}")
     folder = None if out_dir is None else Path(out_dir)
     with cpu_threads(config.threads), parallel.lost_told(), ExitStack() as held:
         parallel.check_same("the settings", config)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from vqlib.diagnosis.findings import Diagnosis
+from vqlib.quantization.ranges import shown
 
 WORDS = {"not applicable": "–", "clear": "clear"}
 
@@ -14,8 +15,13 @@ WORDS = {"not applicable": "–", "clear": "clear"}
 def audit_table(audits: Mapping[str, Diagnosis]) -> pd.DataFrame:
     """One row a question, one column a subject, each cell its answer in a word.
 
-    A dash is "not applicable"; an empty cell is a question that was not asked.
+    A dash is "not applicable"; an empty cell is a question that was not asked. Raises TypeError
+    unless ``audits`` is a dict {subject: what `audit` returned}.
     """
+    if not isinstance(audits, Mapping) or not all(
+        isinstance(audit, Diagnosis) for audit in audits.values()
+    ):
+        raise TypeError(f"expected a dict {{subject: audit}}, got {shown(audits)}")
     questions = dict.fromkeys(a.id for audit in audits.values() for a in audit.answers)
     questions.pop("healthy", None)
     rows = {

@@ -102,6 +102,9 @@ def _with_names(table: pd.DataFrame, name: str) -> pd.DataFrame:
         )
     if table.empty:
         raise HistoryError(f"{name} has no rows")
+    for column, kind in table.dtypes.items():
+        if kind.kind == "c":
+            raise HistoryError(f"{name}, column `{column}`: expected real numbers, found complex")
     attrs = dict(table.attrs)
     names = [str(c).strip() for c in table.columns]
     table = table.set_axis(names, axis=1).reset_index(drop=True)

@@ -24,6 +24,7 @@ from vqlib.training.runs import EXACT
 
 LARGEST = 2**29  # bytes, unpacked
 PATIENCE = 30  # seconds until a pipe says something
+LONGEST = 255  # characters of a path that an error names
 DEEPEST = 4  # levels of a JSON document at which a history is looked for
 SNIFFED = 50  # lines by which a table is told from a log
 KINDS = {
@@ -69,7 +70,9 @@ def read_file(path: Path, given: Mapping[str, str] | None = None) -> pd.DataFram
         raise HistoryError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise HistoryError(f"{path} cannot be read: {reason}") from None
+        text = str(path)
+        named = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+        raise HistoryError(f"{named} cannot be read: {reason}") from None
     return parsed(content, path, given)
 
 
