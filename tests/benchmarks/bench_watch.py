@@ -3,7 +3,7 @@
 Four twins of one model train in turn in one process, on the same batches: one plain, one
 watched, one watched with ``on_row`` and alarms, one plain again. Much of a watch's work comes
 now and then: rows are fetched together, gradients are looked at every hundred steps, alarms
-diagnose every two hundred. So a block of two hundred steps is summed, and what counts is the
+diagnose every five hundred. So a block of five hundred steps is summed, and what counts is the
 median over blocks of watched / plain; that of plain / plain says how far the machine's noise
 reaches. Then the time of one diagnosis, early and late in a run. Run it with `make bench`.
 """
@@ -29,7 +29,7 @@ from tests.benchmarks.goals import within
 from vqlib.training.model import VQVAE
 
 GOAL = 1.02  # a step with everything on over a plain one, for the suite's model
-BLOCK = 200  # steps: each holds one diagnosis by alarms. The first block does not count
+BLOCK = 500  # steps: each holds one diagnosis by alarms. The first block does not count
 
 
 class Autoencoder(nn.Module):
@@ -141,7 +141,7 @@ def _median_seconds(call, argument) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument("--blocks", type=int, default=3)
     options = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}; ratios to a plain step")
     print("model                 ms a step   watched   + on_row, alarms   noise")

@@ -170,11 +170,8 @@ def _curves(log: Log) -> dict[str, Curve]:
     for column, split in CURVES:
         if log.has(column, split):
             rows = log.rows(column, split)
-            points = _thinned(rows[["step", column]])
+            kept = slice(None, None, max(1, len(rows) // POINTS))
+            values = (rows[name].to_numpy(float)[kept].tolist() for name in ("step", column))
+            points = list(zip(*values, strict=True))
             curves[f"{column} ({split})"] = Curve(points, share=column == "utilization")
     return curves
-
-
-def _thinned(rows: pd.DataFrame) -> list[tuple[float, float]]:
-    kept = rows.iloc[:: max(1, len(rows) // POINTS)]
-    return [(float(x), float(y)) for x, y in kept.itertuples(index=False)]

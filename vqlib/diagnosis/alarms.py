@@ -14,7 +14,8 @@ import pandas as pd
 from vqlib.diagnosis import diagnose
 from vqlib.diagnosis.findings import GRAVE, IDS, Diagnosis, Finding
 from vqlib.quantization.distributed import process
-from vqlib.quantization.ranges import shown, whole
+from vqlib.quantization.names import printable
+from vqlib.quantization.ranges import whole
 from vqlib.watching.columns import COLUMNS
 from vqlib.watching.rows import Listener, Thinned
 from vqlib.watching.watch import Watch
@@ -116,7 +117,7 @@ class Alarms:
         watch: Watch,
         on_alarm: Callable[[Alarm], None] | None = None,
         *,
-        every: int = 200,
+        every: int = 500,
         warm_up: int = 500,
         confirm: int = 2,
         stop_if: Iterable[str] = (),
@@ -129,8 +130,8 @@ class Alarms:
         self.stop_if = frozenset([stop_if] if isinstance(stop_if, str) else stop_if)
         if wrong := self.stop_if - IDS.keys():
             raise ValueError(
-                f"stop_if: no finding is called {', '.join(map(shown, wrong))}; the ids are "
-                f"{', '.join(IDS)}"
+                f"stop_if: no finding is called {printable(', '.join(sorted(map(str, wrong))))}; "
+                f"the ids are {', '.join(IDS)}"
             )
         self._watch, self._say = watch, Listener(on_alarm or _log, "on_alarm")
         self._began, self._due = watch.steps, watch.steps + self.every

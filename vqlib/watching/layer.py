@@ -17,7 +17,7 @@ from vqlib.watching.columns import SAMPLED_OUTPUTS, looks, samples
 from vqlib.watching.reading import Reader, WrongAdapter
 from vqlib.watching.track import HITS, Seen, Track, hits, shrunk, turned
 
-REDRAWN = 10  # steps for which the same places of a batch are sampled
+REDRAWN = 25  # steps for which the same places of a batch are sampled
 
 
 class Layer:
