@@ -267,16 +267,17 @@ def trust(
         repetition: What to execute, and how often.
         first: The first seed; the seeds must not be those that the bands were calibrated on.
         fault_seeds: How many times each fault is tried on each kind of machine.
-        faults: Only these. Default: all.
+        faults: Only these. Default: all that the notebooks have parameters for.
         out: Folder in which each execution and its runs are kept.
         write: Write the result to trust.toml beside the gates; the report shows it.
     """
     from vqlib.lessons import planting
-    from vqlib.suite import detection
+    from vqlib.suite import detection, repeats
     from vqlib.suite import trust as kept
     from vqlib.training.checkpoints import write_text
 
     suite, gates = repetition.lineup()
+    planted = planting.chosen(faults)
     measured = detection.measure(
         suite,
         gates,
@@ -284,7 +285,7 @@ def trust(
         kinds=repetition.kinds,
         first=first,
         times=repetition.seeds,
-        faults=planting.chosen(faults),
+        faults=planted if faults else repeats.plantable(suite, planted),
         fault_times=fault_seeds,
         command=" ".join(["vqlib", *sys.argv[1:]]),
         **repetition.execution(),

@@ -304,6 +304,11 @@ def test_a_fault_that_no_notebook_can_plant_is_refused(here):
         trusted(faults={"cold-start": {"ours": "cold-start"}})
 
 
+def test_faults_that_no_notebook_can_have_are_told_apart(here):
+    faults = {"shifted": {"shift": 9.0}, "other": {"ours": "x"}, "half": {"shift": 9.0, "x": True}}
+    assert [*repeats.plantable(read(), faults)] == ["shifted"]
+
+
 def test_what_was_measured_is_read_back_and_shown_in_the_report(here):
     write(measured())
     expected = Path("notebooks/expected.toml")

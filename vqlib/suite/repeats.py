@@ -168,6 +168,14 @@ def plan(
     ]
 
 
+def plantable(
+    suite: Lineup, faults: Mapping[str, Mapping[str, object]]
+) -> dict[str, Mapping[str, object]]:
+    """Those of `faults`, {name: parameters}, that some selected notebook can have."""
+    declared = [profiles.declared_loosely(suite.sources[name]).keys() for name in suite.selected]
+    return {n: given for n, given in faults.items() if any(given.keys() <= d for d in declared)}
+
+
 def _seed_of(names: Iterable[str]) -> str:
     """The parameter that says which seed is the first; empty if there is none."""
     return next((name for name in SEED if name in names), "")
