@@ -190,7 +190,7 @@ class Repetition(Execution):
         from vqlib.suite import foreign, lineup
         from vqlib.suite.run import load
 
-        bound = {"common": _bound(self.set)} if self.set else None
+        bound = self.how()["overrides"]
         if expected is None and all(map(lineup.is_of_a_suite, self.notebooks)):
             chosen = lineup.find(self.notebooks) if self.notebooks else None
             gates = lineup.directory_of(chosen) / foreign.EXPECTED

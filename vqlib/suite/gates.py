@@ -37,9 +37,9 @@ There are three kinds of gate, and no tolerance that all share:
   entry that is ``"band"`` as a whole is a gate in each profile that was measured. A band that
   was not measured yet judges nothing, and the report does not pass.
 
-A record that is made but not listed, or listed but not
-made, is an error. A gate that no control can turn red guards nothing: `gates_without_control`.
-What a budget limits is judged like a record named ``budget/seconds`` and so on.
+A record that is made but not listed, or listed but not made, is an error. A gate that no control
+can turn red guards nothing: `gates_without_control`. What a budget limits is
+judged like a record named ``budget/seconds`` and so on.
 """
 
 from __future__ import annotations

@@ -311,8 +311,9 @@ class Track:
 
     def _in_window(self) -> Tensor:
         """(K,) hits over the last ``window`` training steps."""
-        newest, *others = reversed(self.window)
-        return torch.stack([newest, *others]).sum(dim=0) if others else newest
+        if len(self.window) == 1:
+            return self.window[0]
+        return torch.stack(list(self.window)).sum(dim=0)
 
     def _mature(self, counts: Tensor) -> float:
         older = self.ledger.older_than(self.ledger.grace or 0)
