@@ -9,3 +9,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VQLIB_JOBS", "1")
 # a shell's background job ignores it, and so would every process that a test starts
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+FIRST = "tests/notebooks/test_executed.py"
+
+
+def pytest_collection_modifyitems(items):
+    """What executes every notebook goes first: the browser's tests find its trainings kept."""
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))

@@ -14,7 +14,6 @@ from tests.browser.servers import Server  # isort: skip
 
 OPEN = 60_000  # ms until a page stands
 CHANGE = 20_000  # ms until a move is seen; a busy machine is slow, a broken control never answers
-SEEN = 1.0  # s from a key to the picture; slower than that, a slider feels broken
 # a kernel, and widgets that are drawn rather than printed
 READY = """() => {
   const panel = window.jupyterapp?.shell.currentWidget;
@@ -113,18 +112,13 @@ class Opened:
         self.until(lambda: look() != before, f"changed from {seen}")
 
     def seconds_to_show(self, row: str, shown: str, keys: list[str]) -> list[float]:
-        """Seconds, sorted, from each key on a slider until the expression `shown` changes.
-
-        Raises AssertionError if half of them take longer than SEEN.
-        """
+        """Seconds, sorted, from each key on a slider until the expression `shown` changes."""
         self.page.evaluate(STOPWATCH, [shown])
         self.handle(row).focus()
         for count, key in enumerate(keys, 1):
             self.page.keyboard.press(key)
             self.page.wait_for_function("n => vqWatch.times.length >= n", arg=count, timeout=CHANGE)
-        seconds = sorted(ms / 1000 for ms in self.page.evaluate("() => vqWatch.times"))
-        assert seconds[len(seconds) // 2] < SEEN, seconds
-        return seconds
+        return sorted(ms / 1000 for ms in self.page.evaluate("() => vqWatch.times"))
 
     def close(self) -> None:
         """Leave the page."""

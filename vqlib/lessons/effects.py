@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import ndtr, stdtrit
 
 from vqlib.lessons.claims import ARMS, HYPOTHESES
 from vqlib.training.experiments import interval
@@ -59,8 +59,8 @@ def _weights(n: int) -> np.ndarray:
 
 def _tails(n: int, confidence: float) -> tuple[float, float]:
     """The expanded quantiles of resampled means of ``n`` values."""
-    t = stats.t.ppf((1 + confidence) / 2, n - 1)
-    tail = float(stats.norm.sf(math.sqrt(n / (n - 1)) * t))
+    t = stdtrit(n - 1, (1 + confidence) / 2)
+    tail = float(ndtr(-math.sqrt(n / (n - 1)) * t))
     return tail, 1 - tail
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import PIL
 import torch
-from scipy import stats
 
 from vqlib.quantization.ranges import SettingsError, whole
 from vqlib.training import data, sweeps
@@ -310,5 +309,7 @@ def interval(values, confidence: float = 0.95) -> tuple[float, float, float]:
     x = np.asarray(values, dtype=float)
     if len(x) < 2:
         return float(x.mean()), math.nan, math.nan
-    half = stats.t.ppf((1 + confidence) / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
+    from scipy.special import stdtrit  # here: it takes time to import
+
+    half = stdtrit(len(x) - 1, (1 + confidence) / 2) * x.std(ddof=1) / math.sqrt(len(x))
     return float(x.mean()), float(x.mean() - half), float(x.mean() + half)

@@ -6,7 +6,7 @@ import math
 from functools import partial
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from vqlib.diagnosis.training_rules import ALIKE
 from vqlib.diagnosis.usage_rules import LOW
@@ -71,7 +71,7 @@ def _around(before, after, *, t=None, ddof=1, root=True, spread=None) -> tuple:
     change, n = np.subtract(after, before), len(before)
     if n < 2:
         return float(change[0]), math.nan, math.nan
-    t = t or stats.t.ppf(0.975, n - 1)
+    t = t or stdtrit(n - 1, 0.975)
     spread = change.std(ddof=ddof) if spread is None else spread
     half = t * spread / (math.sqrt(n) if root else 1)
     return float(change.mean()), float(change.mean() - half), float(change.mean() + half)

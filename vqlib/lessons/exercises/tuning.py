@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from vqlib.lessons.checking import Case, Exercise
 from vqlib.training.experiments import interval
@@ -48,7 +48,7 @@ def _narrow(off, off_with, on, on_with):
 
 
 def _around(mean, spread, n):
-    half = stats.t.ppf(0.975, n - 1) * spread / math.sqrt(n)
+    half = stdtrit(n - 1, 0.975) * spread / math.sqrt(n)
     return mean, mean - half, mean + half
 
 
