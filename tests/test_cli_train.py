@@ -10,6 +10,7 @@ import pytest
 
 from tests.training.tiny_training import TINY, tiny
 from vqlib import Run, TrainConfig, cli
+from vqlib.cli import trainings
 from vqlib.training import trainer
 
 QUICK = [part for name, value in TINY.items() for part in (f"--{name}", str(value))]
@@ -193,7 +194,7 @@ def test_the_progress_bar_shows_utilization_and_loss(capsys):
 
 
 def test_without_out_dir_each_run_gets_a_folder_of_its_own(monkeypatch, capsys):
-    monkeypatch.setattr(cli.time, "strftime", lambda _: "2025-01-31_120000")
+    monkeypatch.setattr(trainings.time, "strftime", lambda _: "2025-01-31_120000")
     folders = []
     for _ in range(2):
         assert quick("--steps", "1") == 0

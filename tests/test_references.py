@@ -13,6 +13,7 @@ import pytest
 
 from tests import NOTEBOOKS, ROOT
 from tests.test_layers import PACKAGE
+from vqlib import cli
 from vqlib.suite import pages
 
 DOCUMENTS = sorted(
@@ -105,11 +106,7 @@ def index() -> dict[str, set[str]]:
 
 
 INDEX = index()
-COMMANDS = {
-    node.name
-    for node in ast.parse((PACKAGE / "cli.py").read_text()).body
-    if isinstance(node, ast.FunctionDef) and node.decorator_list
-}
+COMMANDS = cli.COMMANDS.keys()
 
 
 def stale(text: str, own: set[str] = frozenset()) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.suite.tiny_suite import RECORD, execute_here, parameters, write_notebook
 from vqlib import cli, suite
+from vqlib.cli import notebooks
 from vqlib.suite import executing, foreign, gates, report
 from vqlib.suite.costs import Cost
 from vqlib.suite.errors import SuiteError
@@ -114,7 +115,7 @@ def test_a_parameter_that_cannot_act_is_refused_by_name(here, bound, says, capsy
 
 def test_the_values_of_set_are_those_of_a_profile():
     pairs = ["a=1", "b=0.5", "c=true", "d=[1, 2]", "e='1'", "f=two words", "g=x=y"]
-    assert cli._bound(pairs) == {
+    assert notebooks._bound(pairs) == {
         "a": 1,
         "b": 0.5,
         "c": True,

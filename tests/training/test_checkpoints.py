@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.training.tiny_training import same_bits
-from vqlib.training import checkpoints
+from vqlib.training import checkpoints, files
 
 TENSORS = {
     "weights": torch.arange(6.0).reshape(2, 3),
@@ -34,7 +34,7 @@ def test_what_is_written_is_read(path):
 
 
 def test_folders_are_made(tmp_path):
-    checkpoints.write_text(tmp_path / "a" / "b" / "text", "ä")
+    files.write_text(tmp_path / "a" / "b" / "text", "ä")
     assert (tmp_path / "a" / "b" / "text").read_text(encoding="utf-8") == "ä"
 
 
@@ -56,7 +56,7 @@ def test_a_crash_in_the_writer_leaves_the_old_file_whole_and_nothing_beside_it(
 
 
 def test_a_crash_before_anything_was_there_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), checkpoints.atomic(tmp_path / "file") as temporary:
+    with pytest.raises(RuntimeError), files.atomic(tmp_path / "file") as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert not list(tmp_path.iterdir())
@@ -64,8 +64,8 @@ def test_a_crash_before_anything_was_there_leaves_nothing(tmp_path):
 
 def test_others_see_the_old_file_until_the_new_one_is_whole(tmp_path):
     file = tmp_path / "file"
-    checkpoints.write_text(file, "old")
-    with checkpoints.atomic(file) as temporary:
+    files.write_text(file, "old")
+    with files.atomic(file) as temporary:
         temporary.write_text("new")
         assert file.read_text() == "old" and temporary.parent == file.parent
     assert file.read_text() == "new"

@@ -38,11 +38,12 @@ def test_a_split_is_numbered_anew(run):
 
 
 def test_the_summary_is_written_last(run, tmp_path, monkeypatch):
-    from vqlib.training import checkpoints
+    from vqlib.training import checkpoints, files
 
     written = []
-    original = checkpoints.atomic
-    monkeypatch.setattr(checkpoints, "atomic", lambda p: written.append(p.name) or original(p))
+    original = files.atomic
+    for module in (checkpoints, files):
+        monkeypatch.setattr(module, "atomic", lambda p: written.append(p.name) or original(p))
     run.save(tmp_path)
     assert written[-1] == "summary.json" and len(written) == 4
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from vqlib.lessons import effects
 from vqlib.lessons.figures import curves
-from vqlib.training.checkpoints import atomic
+from vqlib.training.files import atomic
 
 
 class Measure(NamedTuple):

@@ -10,7 +10,7 @@ from vqlib.suite import tables
 from vqlib.suite.costs import Cost
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.results import RESULTS
-from vqlib.training.checkpoints import read_json
+from vqlib.training.files import read_json
 
 NOTICED = 0.10  # a cost that moves by less is no news
 NONE = "–"

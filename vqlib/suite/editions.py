@@ -17,7 +17,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from vqlib.suite.errors import SuiteError
-from vqlib.training.checkpoints import clear, write_text
+from vqlib.training.files import clear, write_text
 
 Edition = Literal["student", "instructor"]
 MARK = "vqlib_edition"  # in a notebook's metadata: which edition, and what we wrote

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from vqlib.suite.errors import SuiteError
-from vqlib.training.checkpoints import clear, read_json, write_text
+from vqlib.training.files import clear, read_json, write_text
 
 NOTE = ".written-by-vqlib.json"
 

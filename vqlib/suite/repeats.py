@@ -28,12 +28,12 @@ from vqlib.suite.records import Number
 from vqlib.suite.results import Result
 from vqlib.suite.run import TIMEOUT, execute_plans, scratch_in
 from vqlib.training import places
-from vqlib.training.checkpoints import read_json, write_text
+from vqlib.training.files import read_json, write_text
 
 NATIVE = "native"
 CAPABILITIES = ("default", "avx2", "avx512")  # each can do what those before it can
 SEED, SEEDS = ("first_seed", "seed"), "seeds"  # parameters of a notebook; it has one of the first
-NOT_IN_NOTEBOOKS = ("suite", "cli.py")  # parts of vqlib that change no recorded number
+NOT_IN_NOTEBOOKS = ("suite", "cli")  # parts of vqlib that change no recorded number
 
 
 @dataclass(frozen=True)

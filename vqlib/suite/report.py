@@ -23,7 +23,7 @@ from vqlib.suite import cellcode, junit, pages, profiles, tables
 from vqlib.suite.kernels import cores
 from vqlib.suite.results import RESULTS
 from vqlib.training import places
-from vqlib.training.checkpoints import read_json
+from vqlib.training.files import read_json
 
 if TYPE_CHECKING:
     from vqlib.suite.results import Result

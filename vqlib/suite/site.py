@@ -24,7 +24,7 @@ from vqlib.suite import pages, report, tables
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.records import Number
 from vqlib.suite.results import RESULTS
-from vqlib.training.checkpoints import read_json
+from vqlib.training.files import read_json
 
 GENERATOR = "vqlib site"
 MARK = f'<meta name="generator" content="{GENERATOR}">'

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from vqlib.training.checkpoints import atomic, clear
+from vqlib.training.files import atomic, clear
 from vqlib.training.places import cache_dir
 
 MOST_BYTES = 4 * 2**30

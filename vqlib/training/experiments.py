@@ -19,8 +19,8 @@ import torch
 
 from vqlib.quantization.ranges import SettingsError, whole
 from vqlib.training import data, sweeps
-from vqlib.training.checkpoints import write_text
 from vqlib.training.config import TrainConfig, steps_of
+from vqlib.training.files import write_text
 from vqlib.training.places import PACKAGE, cache_dir
 from vqlib.training.process import cpu_threads
 from vqlib.training.runs import Run

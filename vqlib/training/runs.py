@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vqlib.quantization.names import printable
 from vqlib.quantization.ranges import SettingsError
-from vqlib.training import checkpoints, locks
+from vqlib.training import checkpoints, files, locks
 from vqlib.training.config import TrainConfig
 from vqlib.training.model import VQVAE, build_model
 
@@ -86,7 +86,7 @@ class Run:
             {"channels": self.model.channels, "dims": self.model.dims},
         )
         # last: whoever finds a summary finds a whole run
-        checkpoints.write_text(folder / "summary.json", _json(self.summary))
+        files.write_text(folder / "summary.json", _json(self.summary))
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
@@ -105,7 +105,7 @@ class Run:
             model = build_model(config, info["channels"], info.get("dims", 2))
             model.load_state_dict(checkpoints.unflatten(tensors, "model"))
         history = read_history(folder / "history.csv")
-        summary = checkpoints.read_json(folder / "summary.json")
+        summary = files.read_json(folder / "summary.json")
         return cls(config, history, summary, model.eval(), checkpoints.unflatten(tensors, "trace"))
 
 
@@ -180,7 +180,7 @@ def read_history(file: Path) -> pd.DataFrame:
 
 
 def write_history(folder: Path, history: pd.DataFrame) -> None:
-    with checkpoints.atomic(folder / "history.csv") as temporary:
+    with files.atomic(folder / "history.csv") as temporary:
         history.to_csv(temporary, index=False)
 
 
@@ -234,7 +234,7 @@ def claimed(folder: Path | None, config: TrainConfig, resume: bool):
         yield claim(folder, config, resume)
         return
     with locks.checked(folder, lambda: claim(folder, config, resume)) as state:
-        checkpoints.clear(folder)
+        files.clear(folder)
         yield state
 
 
@@ -276,7 +276,7 @@ def claim(folder: Path | None, config: TrainConfig, resume: bool):
 
 def _is_free(folder: Path, config: TrainConfig) -> bool:
     """Whether a folder is empty, but for what a run of ``config`` left that was killed early."""
-    there = [p for p in folder.iterdir() if p.name != locks.NAME and not checkpoints.is_part(p)]
+    there = [p for p in folder.iterdir() if p.name != locks.NAME and not files.is_part(p)]
     if [path.name for path in there] != ["config.json"]:
         return not there
     try:
@@ -308,7 +308,7 @@ def read_config(folder: Path) -> TrainConfig:
     """The settings of the run in ``folder``. Raises OSError or ValueError."""
     file = folder / "config.json"
     try:
-        return TrainConfig.from_dict(checkpoints.read_json(file))
+        return TrainConfig.from_dict(files.read_json(file))
     except SettingsError as error:
         raise ValueError(f"{file}: {error}") from None
 
@@ -324,7 +324,7 @@ def fitting(what: object):
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:
-    checkpoints.write_text(folder / "config.json", _json(config.to_dict()))
+    files.write_text(folder / "config.json", _json(config.to_dict()))
 
 
 def _json(values: dict) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 from vqlib.quantization.names import near
 from vqlib.training import checkpoints, locks
 from vqlib.training.config import TrainConfig
+from vqlib.training.files import read_json
 from vqlib.training.places import runs_dir
 from vqlib.training.runs import Run, TrainingDiverged, read_config, read_history
 from vqlib.training.trainer import Trainer, train
@@ -167,7 +168,7 @@ class RunStore:
         if locks.is_held(folder):
             return Kept(name, "under way", config, self._checkpoint_step(name), config.steps)
         if (folder / "summary.json").is_file():
-            summary = checkpoints.read_json(folder / "summary.json")
+            summary = read_json(folder / "summary.json")
             step, problem = int(summary["steps"]), str(summary.get("problem", ""))
             steps = config.steps or config.epochs * summary["steps_per_epoch"]
             state = "diverged" if problem else "stopped" if summary.get("stopped") else "finished"

@@ -36,8 +36,8 @@ from typing import Any
 from vqlib.quantization.names import near
 from vqlib.quantization.ranges import SettingsError, hints
 from vqlib.training import locks
-from vqlib.training.checkpoints import clear, read_json, write_text
 from vqlib.training.config import TrainConfig
+from vqlib.training.files import clear, read_json, write_text
 
 KEYS = ("seeds", "reference", "base", "arms", "grid")
 SETTINGS = [name for name in hints(TrainConfig) if name != "seed"]

@@ -15,7 +15,7 @@ import platform
 import pandas as pd
 import torch
 
-from vqlib.training.checkpoints import atomic
+from vqlib.training.files import atomic
 from vqlib.training.places import PARENT
 
 FOLDER = PARENT / "data" / "trials"
