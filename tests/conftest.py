@@ -10,9 +10,14 @@ os.environ.setdefault("VQLIB_JOBS", "1")
 # a shell's background job ignores it, and so would every process that a test starts
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-FIRST = "tests/notebooks/test_executed.py"
+EXECUTED, BROWSER = "tests/notebooks/test_executed.py", "tests/browser/"
 
 
 def pytest_collection_modifyitems(items):
-    """What executes every notebook goes first: the browser's tests find its trainings kept."""
-    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+    """What executes every notebook goes first; the browser's tests find its trainings kept."""
+
+    def place(item) -> tuple[bool, str]:
+        file = item.nodeid.partition("::")[0]
+        return file != EXECUTED, file.replace(BROWSER, "tests/notebooks/z")
+
+    items.sort(key=place)  # the tests of a file stay in their order

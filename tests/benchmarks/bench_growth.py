@@ -2,13 +2,14 @@
 
 One of the three is varied at a time. The sizes of one line take turns in one process. An exponent
 is the slope of log seconds over log size, by least squares over the upper half of the sizes, where
-what a step costs in any case no longer counts. Run it with
-`python -m tests.benchmarks.bench_growth --out docs/images`.
+what a step costs in any case no longer counts. The report shows what is kept in docs/images; run it
+with `python -m tests.benchmarks.bench_growth --out docs/images`.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import statistics
 from pathlib import Path
@@ -30,6 +31,7 @@ SIZES = {
     "D": [8, 16, 32, 64, 128, 256],
 }
 NAMES = {"N": "tokens, N", "K": "codes, K", "D": "dimensions, D"}
+COMMAND = "python -m tests.benchmarks.bench_growth --out docs/images"
 
 
 def grown(letter: str, rounds: int) -> pd.Series:
@@ -63,6 +65,22 @@ def draw(costs: dict[str, pd.Series]) -> plt.Figure:
     return figure
 
 
+def table(costs: dict[str, pd.Series]) -> pd.DataFrame:
+    """A row a size, as the report reads it (`vqlib.suite.growth`)."""
+    origin = {
+        "date": datetime.date.today().isoformat(),
+        "command": COMMAND,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    rows = [
+        {**origin, "varied": letter, "size": size, "seconds": s, "exponent": exponent(cost)}
+        for letter, cost in costs.items()
+        for size, s in cost.items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
@@ -77,7 +95,7 @@ def main() -> None:
     if options.out:
         figures.curves.set_style()
         draw(costs).savefig(options.out / "growth.png", dpi=150)
-        pd.DataFrame(costs).rename_axis("size").to_csv(options.out / "growth.csv")
+        table(costs).to_csv(options.out / "growth.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -332,7 +332,9 @@ def test_a_report_without_failures_pairs_or_figure(tmp_path):
     plain = new_notebook(cells=[new_code_cell("1")])
     folder = report.write([result(tmp_path, "01_a", plain)], tmp_path / "r", profile="quick")
     front = BeautifulSoup((folder / "index.html").read_text(encoding="utf-8"), "html.parser")
-    assert "good" in front.select_one(".banner")["class"] and not front.select("figure, .failure")
+    assert "good" in front.select_one(".banner")["class"] and not front.select(
+        ".headline, .failure"
+    )
     assert report.passed(folder)
 
 

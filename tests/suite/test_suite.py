@@ -13,7 +13,7 @@ import pytest
 from tests import ROOT
 from tests.suite.tiny_suite import RECORD, execute_here, parameters, write_notebook, write_settings
 from vqlib import suite
-from vqlib.suite import executing, lineup, ownership, report
+from vqlib.suite import executing, lineup, ownership, records, report
 from vqlib.suite.errors import SuiteError
 from vqlib.training import locks
 
@@ -172,7 +172,8 @@ def test_scrubbing_knows_an_environment_inside_the_repository(tmp_path, monkeypa
 
 def test_controls_have_to_turn_their_gates_red(tmp_path):
     directory = tmp_path / "notebooks"
-    cells = [RECORD, "assert x < 100", "record('x', x)", "record('y', 0)"]
+    after = "raise RuntimeError('the gates have what they need before')"
+    cells = [RECORD, "assert x < 100", "record('x', x)", after, "record('y', 0)"]
     write_notebook(directory, "01_a", parameters("x = 1"), *cells)
     controls = {"red": 6, "green": 5, "crash": 200}
     write_settings(
@@ -193,6 +194,8 @@ def test_controls_have_to_turn_their_gates_red(tmp_path):
     )
     kept = names(tmp_path / "out" / "controls")
     assert kept == [f"01_a--{name}.ipynb" for name in ("crash", "green", "red")]
+    red = nbformat.read(tmp_path / "out" / "controls" / "01_a--red.ipynb", as_version=4)
+    assert records.collect(red) == {"x": 6}
 
 
 def test_a_notebook_may_not_take_longer_than_its_timeout(tmp_path):

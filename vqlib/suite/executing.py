@@ -20,7 +20,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from vqlib.suite import clients
+from vqlib.suite import clients, records
 from vqlib.suite.costs import MB, Cost, MemoryMeter, output_bytes
 from vqlib.suite.kernels import Kernels
 from vqlib.training import places
@@ -33,12 +33,17 @@ class Stopped(Exception):
     """The run was interrupted while this notebook was under way."""
 
 
+class Enough(Exception):
+    """All records that are wanted are there."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A notebook to execute: `name` is what it is called in the output.
 
     In the executed notebook the path of the folder `home` reads ``.``; None: the repository's, the
-    folder above the notebook's own. `environ` is added to the environment of the kernel.
+    folder above the notebook's own. `environ` is added to the environment of the kernel. `until`:
+    records after which nothing more is executed; none: to the end.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Plan:
     parameters: Mapping[str, object]
     home: Path | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
+    until: frozenset[str] = frozenset()
 
     @property
     def cells(self) -> int:
@@ -78,10 +84,18 @@ def execute(
     """
     start = time.monotonic()
     meter = MemoryMeter()
+    wanted = set(plan.until)
 
     def before_cell(**_) -> None:
         if kernels.stopping.is_set():
             raise Stopped
+
+    def after_cell(cell: NotebookNode, **_) -> None:
+        on_cell()
+        if wanted:
+            wanted.difference_update(records.named(cell))
+            if not wanted:
+                raise Enough
 
     def run() -> None:
         papermill.execute_notebook(
@@ -92,13 +106,15 @@ def execute(
             kernel_name="python3",  # only picks papermill's translator; see vqlib.suite.kernels
             language="python",
             progress_bar=False,
+            request_save_on_cell_execute=False,
+            path=path,
             meter=meter,
             options={
                 "kernel_manager_class": kernels.manager(plan.environ),
                 "resources": {"metadata": {"path": str(plan.source.resolve().parent)}},
                 "timeout_func": lambda cell: max(1, round(timeout - (time.monotonic() - start))),
                 "on_cell_start": before_cell,
-                "on_cell_executed": lambda **_: on_cell(),
+                "on_cell_executed": after_cell,
             },
         )
 
@@ -108,8 +124,8 @@ def execute(
             run()
         except clients.Unanswered:  # rare, and not the notebook's fault: once more from the top
             run()
-    except PapermillExecutionError:
-        pass  # `errors` says it better
+    except (PapermillExecutionError, Enough):
+        pass  # of an error, `errors` says it better
     except CellTimeoutError:
         trouble = f"timed out: not finished after {timeout:g} s"
     except clients.Flooded:

@@ -59,6 +59,12 @@ def collect(notebook: Mapping) -> dict[str, Number]:
     return found
 
 
+def named(cell: Mapping) -> set[str]:
+    """The names of the records in the outputs of one cell."""
+    payloads = (output.get("data", {}).get(MIME) for output in cell.get("outputs", ()))
+    return {payload["name"] for payload in payloads if isinstance(payload, Mapping)}
+
+
 def _payload(payload: Any) -> tuple[str, Number]:
     if not isinstance(payload, Mapping) or set(payload) != {"name", "value"}:
         raise ValueError(f"a record output must hold `name` and `value`, got {payload!r}")

@@ -23,6 +23,7 @@ from vqlib.quantization.ranges import whole
 from vqlib.suite import profiles
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
+from vqlib.suite.kernels import UNDRAWN
 from vqlib.suite.lineup import Lineup, check_reads
 from vqlib.suite.records import Number
 from vqlib.suite.results import Result
@@ -80,7 +81,7 @@ class Kind:
 
     def environ(self, cache: Path) -> dict[str, str]:
         """What it adds to the environment of a kernel. Each kind has a cache of runs of its own."""
-        own = {"VQLIB_CACHE": str(cache.resolve() / self.folder)}
+        own = UNDRAWN | {"VQLIB_CACHE": str(cache.resolve() / self.folder)}
         own |= {f"{lib}_NUM_THREADS": str(self.threads) for lib in ("OMP", "MKL", "OPENBLAS")}
         if self.capability != NATIVE:
             own["ATEN_CPU_CAPABILITY"] = self.capability

@@ -19,7 +19,7 @@ import nbformat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from vqlib.suite import cellcode, junit, pages, profiles, tables
+from vqlib.suite import cellcode, growth, junit, pages, profiles, tables
 from vqlib.suite.kernels import cores
 from vqlib.suite.results import RESULTS
 from vqlib.training import places
@@ -83,6 +83,7 @@ def write(
         pairs=tables.pairs(results),
         cells=cells,
         figure=figure(notebooks),
+        growth=growth.read() if sources is None else None,
         titles=titles,
         provenance=about,
     )

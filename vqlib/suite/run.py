@@ -26,7 +26,7 @@ from vqlib.suite import executing, foreign, lineup, ownership, records, report, 
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
 from vqlib.suite.gates import Control, Expected
-from vqlib.suite.kernels import Kernels
+from vqlib.suite.kernels import UNDRAWN, Kernels
 from vqlib.suite.lineup import Lineup
 from vqlib.suite.results import ControlResult, Result
 from vqlib.training import locks
@@ -143,8 +143,9 @@ def run_controls(
 ) -> list[ControlResult]:
     """Execute every planted fault of expected.toml; returns the gates that did not go red.
 
-    A control is left out if none of its gates exists in `profile`. The executed notebooks go
-    to ``out/controls``. Takes `expected` and raises as `run` does.
+    A control is left out if none of its gates exists in `profile`. Each is executed until the
+    gates that it must turn red have their records, without its figures, and goes to
+    ``out/controls``. Takes `expected` and raises as `run` does.
     """
     suite = load(notebooks, profile, directory, None, expected)
     planted = {}
@@ -152,7 +153,8 @@ def run_controls(
         if control.notebook in suite.selected and _guarded(control, suite):
             values = suite.values[control.notebook] | control.parameters
             name = f"{control.notebook}--{control.name}"
-            planted[name] = (control, suite.plan(name, control.notebook, values))
+            plan = suite.plan(name, control.notebook, values, UNDRAWN)
+            planted[name] = control, replace(plan, until=frozenset(_guarded(control, suite)))
     plans = [plan for _, plan in planted.values()]
     with scratch_in(Path(out), {"controls": plans}) as scratch:
         order = _begun(plans, suite.expected)
@@ -284,7 +286,8 @@ def _judge(suite: Lineup, plan: Plan, path: Path, execution: executing.Execution
     error, values = execution.error, {}
     try:
         values = records.collect(execution.notebook)
-        mismatches = suite.expected.mismatches(notebook, values)
+        ended_early = plan.until and plan.until <= values.keys()
+        mismatches = [] if ended_early else suite.expected.mismatches(notebook, values)
     except ValueError as problem:
         mismatches = [str(problem)]
     if mismatches and error is None:  # after an error, missing records follow from it
