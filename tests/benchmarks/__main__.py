@@ -1,12 +1,17 @@
-"""All benchmarks, one after the other, and what they found in one table. `make bench` runs it."""
+"""All benchmarks, or those named, one after the other, and what they found in one table.
+
+`make bench` runs all.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 
 from tests.benchmarks import (
     bench_audit,
+    bench_cores,
     bench_data,
     bench_import,
     bench_playground,
@@ -24,13 +29,20 @@ ALL = (
     bench_watch,
     bench_data,
     bench_audit,
+    bench_cores,
     bench_playground,
     bench_trainings,
 )
 
 
 def main() -> None:
-    for module in ALL:
+    names = {module.__name__.rpartition("bench_")[2]: module for module in ALL}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
+    chosen = parser.parse_args().names or list(names)
+    if unknown := set(chosen) - names.keys():
+        parser.error(f"no benchmark {', '.join(unknown)}; expected some of {', '.join(names)}")
+    for module in map(names.get, chosen):
         print(f"\n{module.__doc__.splitlines()[0]}", flush=True)
         sys.argv = [module.__name__]
         module.main()

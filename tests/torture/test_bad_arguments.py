@@ -194,7 +194,7 @@ FILES = {
 }
 ANY = ("missing", "folder", "broken", "pipe", "empty", "nul", "latin", "/dev/null", "x" * 300, "")
 COMMANDS = [
-    *[("diagnose", name) for name in (*ANY[:3], *ANY[4:-1], "deep.json")],
+    *[("diagnose", name) for name in (*ANY[:3], *ANY[4:], "deep.json")],
     *[("diagnose", "good.csv", "--codebook_size", n) for n in ("0", "-1", "9" * 400)],
     *[("diagnose", "good.csv", "--decay", n) for n in ("nan", "inf", "2", "-1")],
     *[("diagnose", "good.csv", "--map", text) for text in ("x", "=", "used_codes=", "odd=step")],

@@ -15,6 +15,7 @@ def complain(error: object) -> None:
 
 
 def split_pairs(pairs: Sequence[str], expected: str) -> dict[str, str]:
+    """{before: after} of "before=after". Raises SettingsError for anything else."""
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
         raise SettingsError(f"{expected}, got {wrong[0]!r}")

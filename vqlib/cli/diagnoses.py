@@ -15,7 +15,7 @@ from vqlib.quantization.ranges import SettingsError, whole
 
 
 def diagnose(
-    history: Annotated[Path, tyro.conf.Positional],
+    history: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")],
     codebook_size: int | None = None,
     tokens_per_step: float | None = None,
     dead_code_threshold: float | None = None,

@@ -58,6 +58,8 @@ def _open(source, map: Mapping[str, str] | None = None) -> tuple[pd.DataFrame, d
     if isinstance(source, pd.DataFrame):
         return source, {}, "history"
     if isinstance(source, str | Path):
+        if source == "":  # as a path it would be the current folder
+            raise HistoryError("expected the path of a log or of a run's folder, got an empty one")
         path = Path(source)
         if _is_folder(path):
             table, said, place = read_folder(path)

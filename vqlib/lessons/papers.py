@@ -250,7 +250,7 @@ def as_text(judged: pd.DataFrame) -> pd.DataFrame:
     measured = [f"{bracketed(effect, '{:+.1f}')} {unit}" for effect, unit in pairs]
     return pd.DataFrame(
         {
-            "paper": judged["source"],
+            "paper": judged["source"].map(label),
             "claims that": judged["claim"],
             "on": judged["on"],
             "here": judged["arm"] + " against " + judged["against"] + ", " + labels,
@@ -279,8 +279,8 @@ def bibliography() -> str:
         where = f" {entry['howpublished']}." if "howpublished" in entry else ""
         if "eprint" in entry:
             where += f" arXiv:{entry['eprint']}."
-        author = f"{_names(entry['author'])} " if "author" in entry else ""
-        lines.append(f"- **{key}** {author}{entry['year']}. {entry['title']}.{where}")
+        title = f" {entry['title']}." if "author" in entry else ""  # else the label has it
+        lines.append(f"- **{label(key)}.**{title}{where}")
     return "\n".join(lines)
 
 
@@ -295,9 +295,3 @@ def label(key: str) -> str:
     else:
         who = " and ".join(names)
     return f"{who} {entry['year']}"
-
-
-def _names(authors: str) -> str:
-    """ "Doe, Ann and Roe, Bo and others" -> "Doe, Roe et al." """
-    names = [author.split(",")[0] for author in authors.split(" and ")]
-    return (", ".join(names) + ".").replace(", others.", " et al.")
