@@ -31,6 +31,7 @@ SIZES = {
     "D": [8, 16, 32, 64, 128, 256],
 }
 NAMES = {"N": "tokens, N", "K": "codes, K", "D": "dimensions, D"}
+TICKS = (5, 10, 20, 50, 100)  # milliseconds
 COMMAND = "python -m tests.benchmarks.bench_growth --out docs/images"
 
 
@@ -53,15 +54,19 @@ def exponent(cost: pd.Series) -> float:
 
 
 def draw(costs: dict[str, pd.Series]) -> plt.Figure:
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), sharey=True, layout="constrained")
     for axis, (letter, cost) in zip(axes, costs.items(), strict=True):
         others = ", ".join(f"{n} {v:,}" for n, v in BASE.items() if n != letter)
-        axis.loglog(cost.index, 1000 * cost, "o-")
-        axis.set(
-            xlabel=NAMES[letter], title=f"{others}: grows as {letter}$^{{{exponent(cost):.2f}}}$"
-        )
-        axis.title.set_size(9)
-    axes[0].set_ylabel("milliseconds a training step")
+        axis.loglog(cost.index, 1000 * cost, "o", color="C0")
+        upper = cost.iloc[len(cost) // 2 :]
+        slope, height = np.polyfit(np.log(upper.index), np.log(1000 * upper), 1)
+        axis.loglog(upper.index, np.exp(height) * upper.index**slope, color="C0")
+        axis.set_title(f"grows as {letter}$^{{{slope:.2f}}}$", size=11)
+        axis.set_xlabel(f"{NAMES[letter]}\n({others})", size=9)
+        axis.set_xticks(cost.index[::2], [f"{size:,}" for size in cost.index[::2]])
+        axis.set_yticks(TICKS, [f"{tick}" for tick in TICKS])
+        axis.minorticks_off()
+    axes[0].set_ylabel("milliseconds a step")
     return figure
 
 
