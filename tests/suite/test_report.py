@@ -164,7 +164,8 @@ def test_no_page_fetches_anything(made):
         assert policy.startswith("default-src 'none'") and "http" not in policy
         assert not soup.select("link, script, iframe, object, embed, base")
         assert all(image["src"].startswith("data:") for image in soup.select("img"))
-        assert not re.search(r"@import|url\(|cdn", text)
+        words = re.sub(r"base64,[\w+/=]+", "", text)  # a picture holds any three letters
+        assert not re.search(r"@import|url\(|cdn", words)
 
 
 def test_what_a_notebook_would_fetch_is_dropped_and_the_rest_kept(page):
