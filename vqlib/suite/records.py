@@ -62,7 +62,7 @@ def collect(notebook: Mapping) -> dict[str, Number]:
 def named(cell: Mapping) -> set[str]:
     """The names of the records in the outputs of one cell."""
     payloads = (output.get("data", {}).get(MIME) for output in cell.get("outputs", ()))
-    return {payload["name"] for payload in payloads if isinstance(payload, Mapping)}
+    return {str(p.get("name")) for p in payloads if isinstance(p, Mapping)}
 
 
 def _payload(payload: Any) -> tuple[str, Number]:
