@@ -2,16 +2,30 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 
 from tests.suite.tiny_suite import RECORD, execute_here, parameters, write_notebook, write_settings
 from vqlib import cli, suite
-from vqlib.suite import calibration, detection, executing, gates, repeats, report, trust
+from vqlib.suite import (
+    calibration,
+    detection,
+    executing,
+    gates,
+    junit,
+    pytest_plugin,
+    repeats,
+    report,
+    tables,
+    trust,
+)
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.lineup import load
 
 KINDS = ("default:1", "avx2:2")
+NOTEBOOK = Path("notebooks", "01_a.ipynb")
 DRAWN = """
 import random
 random.seed(first_seed)
@@ -107,6 +121,31 @@ def test_what_was_not_measured_judges_nothing(here):
     verdict = result.gates[0]
     assert (verdict.record, verdict.passed, str(verdict.gate)) == ("a/level", None, "not measured")
     assert [verdict.kind for verdict in result.gates] == ["band", "invariant", "effect"]
+
+
+def test_what_was_not_measured_passes_nothing(here, tmp_path):
+    (result,) = found = suite.execute(read())
+    assert suite.status(found, gates=True) == 1 and suite.status(found, gates=False) == 0
+    assert "2 of 3 gates pass; not measured, see vqlib calibrate: a/level" in (
+        tables.gates_summary(found)
+    )
+    junit.write(found, tmp_path / "junit.xml")
+    (failure,) = ElementTree.parse(tmp_path / "junit.xml").getroot().iter("failure")
+    assert failure.get("message").endswith("expected not measured")
+    (item,) = [g for g in result.gates if g.record == "a/level"]
+    with pytest.raises(pytest_plugin.GateFailed, match="not measured"):
+        pytest_plugin.Gate.runtest(SimpleNamespace(_verdict=lambda: item))
+
+
+def test_a_planted_fault_needs_a_band_that_was_measured(here):
+    file = Path("notebooks", "expected.toml")
+    control = '[01_a.controls.far]\nparameters = { shift = 9.0 }\nmust_fail = ["a/level"]\n'
+    file.write_text(file.read_text() + control)
+    run = lambda: suite.run_controls("quick", Path("out"), notebooks=[NOTEBOOK], progress=False)  # noqa: E731
+    (missed,) = run()
+    assert missed.reason == "its band was not measured, so nothing can turn it red"
+    write(measured())
+    assert run() == []
 
 
 # --- the file ---

@@ -29,7 +29,8 @@ class Execution:
     notebooks: Notebooks = ()
     """Which notebooks: 01, a name or a path. Default: all."""
     profile: str | None = None
-    """How much each notebook computes: quick, full or trial. Default: full."""
+    """How much each notebook computes: quick, full or trial. Default: full. For notebooks that are
+    not the suite's: a TOML file with the values of parameters. Default: their own."""
     set: Bound = ()
     """NAME=VALUE for a parameter of the notebooks; wins over the profile. Can be given several
     times."""

@@ -50,7 +50,10 @@ def expect(
     or the notebooks or the profile are malformed; afterwards, if nothing was recorded.
     """
     if out.exists():
-        raise SuiteError(f"{out} exists; expected a name that is not taken")
+        raise SuiteError(
+            f"{out} exists; expected a name that is not taken (--out FILE); its tables can then be "
+            "moved, for one file can hold those of many notebooks"
+        )
     suite = foreign.load(notebooks, None, profile, overrides)
     results = execute(suite, **options)
     if any(result.error for result in results):

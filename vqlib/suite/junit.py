@@ -57,9 +57,8 @@ def _executes(result: Result) -> ElementTree.Element:
 
 def _gate(result: Result, verdict: Verdict) -> ElementTree.Element:
     case = _case(result, verdict.record, 0.0)
-    if verdict.passed is None:
-        missing = "value to judge" if verdict.value is None else "band that was measured"
-        _explain(case, "skipped", f"there is no {missing}")
+    if verdict.value is None:
+        _explain(case, "skipped", "there is no value to judge")
     elif not verdict.passed:
         _explain(
             case, "failure", tables.verdict_sentence(verdict), tables.verdict_explained(verdict)

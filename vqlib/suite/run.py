@@ -123,11 +123,14 @@ def execute(
 
 
 def status(results: Sequence[Result], *, gates: bool) -> int:
-    """The exit status for `results`; a failed gate counts if `gates` is true."""
+    """The exit status for `results`; a gate counts if `gates` is true.
+
+    One whose band was not measured does not pass.
+    """
     if any(result.error for result in results):
         return COULD_NOT_RUN
-    red = any(verdict.passed is False for result in results for verdict in result.gates)
-    return GATE_FAILED if gates and red else PASSED
+    good = all(verdict.passed for result in results for verdict in result.gates)
+    return PASSED if good or not gates else GATE_FAILED
 
 
 def run_controls(
@@ -192,6 +195,8 @@ def _not_red(control: Control, result: Result, suite: Lineup) -> Iterator[Contro
         verdict = verdicts[record]
         if result.error:
             reason = f"the notebook failed before the gate could: {result.error.splitlines()[0]}"
+        elif verdict.passed is None:
+            reason = "its band was not measured, so nothing can turn it red"
         elif verdict.passed:
             reason = f"{verdict.value:g} still passes {verdict.gate}"
         else:

@@ -178,8 +178,11 @@ def gates_summary(results: Sequence[Result]) -> str:
     verdicts = [verdict for result in results for verdict in result.gates]
     red = [verdict.record for verdict in verdicts if verdict.passed is False]
     green = sum(verdict.passed is True for verdict in verdicts)
+    unknown = [v.record for v in verdicts if v.passed is None and v.value is not None]
     text = f"{green} of {len(verdicts)} gates pass"
-    return _plain(f"{text}; red: {', '.join(red)}" if red else text)
+    text += f"; red: {', '.join(red)}" if red else ""
+    text += f"; not measured, see vqlib calibrate: {', '.join(unknown)}" if unknown else ""
+    return _plain(text)
 
 
 def claims_text(results: Sequence[Result]) -> str:
