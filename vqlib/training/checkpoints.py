@@ -20,14 +20,15 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], info: dict | None = No
     Raises OSError if they cannot be written; what was at ``path`` is then as before.
     """
     with extras.named():
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
+        from safetensors.torch import save
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     info = (info or {}) | {"digest": _digest(plain, info or {})}
+    # not save_file, which writes to a temporary file of its own: one that a kill leaves behind
+    content = save(plain, metadata={"info": json.dumps(info)})
     with atomic(path) as temporary:
         try:
-            save_file(plain, temporary, metadata={"info": json.dumps(info)})
-        except SafetensorError as error:  # a full disk, say
+            temporary.write_bytes(content)
+        except OSError as error:  # a full disk, say
             raise OSError(f"{path} could not be written: {error}") from None
 
 
