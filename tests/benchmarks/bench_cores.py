@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import replace
+from unittest import mock
 
 from tests.benchmarks.goals import within
 from vqlib import experiments
@@ -25,8 +26,8 @@ SEEDS = range(8)
 
 def timed(config, jobs: int) -> tuple[float, float]:
     """(seconds of the sweep, seconds that its trainings took)."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {"VQLIB_CACHE": folder, "VQLIB_JOBS": str(jobs)}
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):
+        os.environ |= {"VQLIB_CACHE": folder, "VQLIB_JOBS": str(jobs)}  # until the block ends
         start = time.perf_counter()
         experiments.sweep({"baseline": config}, SEEDS, progress=False)
         wall = time.perf_counter() - start

@@ -48,9 +48,15 @@ def grown(letter: str, rounds: int) -> pd.Series:
     return pd.Series({size: statistics.median(times[1:]) for size, (*_, times) in made.items()})
 
 
-def exponent(cost: pd.Series) -> float:
+def fitted(cost: pd.Series) -> tuple[float, pd.Series]:
+    """The exponent, and the line through the upper half of the sizes."""
     upper = cost.iloc[len(cost) // 2 :]
-    return float(np.polyfit(np.log(upper.index), np.log(upper), 1)[0])
+    slope, height = np.polyfit(np.log(upper.index), np.log(upper), 1)
+    return float(slope), pd.Series(np.exp(height) * upper.index**slope, upper.index)
+
+
+def exponent(cost: pd.Series) -> float:
+    return fitted(cost)[0]
 
 
 def draw(costs: dict[str, pd.Series]) -> plt.Figure:
@@ -58,9 +64,8 @@ def draw(costs: dict[str, pd.Series]) -> plt.Figure:
     for axis, (letter, cost) in zip(axes, costs.items(), strict=True):
         others = ", ".join(f"{n} {v:,}" for n, v in BASE.items() if n != letter)
         axis.loglog(cost.index, 1000 * cost, "o", color="C0")
-        upper = cost.iloc[len(cost) // 2 :]
-        slope, height = np.polyfit(np.log(upper.index), np.log(1000 * upper), 1)
-        axis.loglog(upper.index, np.exp(height) * upper.index**slope, color="C0")
+        slope, line = fitted(cost)
+        axis.loglog(line.index, 1000 * line, color="C0")
         axis.set_title(f"grows as {letter}$^{{{slope:.2f}}}$", size=11)
         axis.set_xlabel(f"{NAMES[letter]}\n({others})", size=9)
         axis.set_xticks(cost.index[::2], [f"{size:,}" for size in cost.index[::2]])

@@ -45,10 +45,7 @@ def collect(notebook: Mapping) -> dict[str, Number]:
     """
     found: dict[str, Number] = {}
     for cell in notebook["cells"]:
-        for output in cell.get("outputs", ()):
-            payload = output.get("data", {}).get(MIME)
-            if payload is None:
-                continue
+        for payload in _payloads(cell):
             name, value = _payload(payload)
             if name in found and found[name] != value:
                 raise ValueError(
@@ -61,8 +58,12 @@ def collect(notebook: Mapping) -> dict[str, Number]:
 
 def named(cell: Mapping) -> set[str]:
     """The names of the records in the outputs of one cell."""
-    payloads = (output.get("data", {}).get(MIME) for output in cell.get("outputs", ()))
-    return {str(p.get("name")) for p in payloads if isinstance(p, Mapping)}
+    return {str(p.get("name")) for p in _payloads(cell) if isinstance(p, Mapping)}
+
+
+def _payloads(cell: Mapping) -> list:
+    found = [output.get("data", {}).get(MIME) for output in cell.get("outputs", ())]
+    return [payload for payload in found if payload is not None]
 
 
 def _payload(payload: Any) -> tuple[str, Number]:
