@@ -67,7 +67,9 @@ def test_the_control_is_planted_and_found(followed):
 
 
 def test_the_misspelt_parameter_is_named(followed):
-    assert "`tree`, which no notebook declares - did you mean `trees`?" in said(followed, "tree=5")
+    assert "`tree` is set, but no notebook declares it - did you mean `trees`?" in said(
+        followed, "tree=5"
+    )
 
 
 def test_pytest_has_a_test_for_each_gate(followed):

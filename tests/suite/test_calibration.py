@@ -1,6 +1,8 @@
 """Repeats, calibration and trust, on notebooks whose numbers are drawn from the seed."""
 
 import re
+import tomllib
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -20,6 +22,7 @@ from vqlib.suite import (
     report,
     tables,
     trust,
+    versions,
 )
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.lineup import load
@@ -34,6 +37,7 @@ record("a/exact", 3)
 record("a/effect", random.random() + 0.5)
 record("a/flag", True)
 """
+IMPORTS = "import json, nbformat"
 GATES = """\
 # the head
 
@@ -161,6 +165,24 @@ def test_the_rest_of_the_file_survives_and_a_second_measurement_replaces_the_fir
     assert (found.seeds, found.kinds) == (range(100, 104), KINDS)
     assert found.numbers.keys() == {"a/level", "a/exact", "a/effect"}  # a flag has no mean
     assert found.numbers["a/level"].n == 8
+
+
+def test_the_packages_that_a_notebook_imports_are_named(here):
+    write_notebook(
+        Path("notebooks"), "01_a", parameters("first_seed = 0\nshift = 0.0"), IMPORTS + DRAWN
+    )
+    (measured_on,) = re.findall(r"^packages = (.*)$", write(measured(times=2)), re.MULTILINE)
+    known = tomllib.loads(f"packages = {measured_on}")["packages"]
+    assert known.keys() == {"vqlib", "torch", "nbformat"}
+    assert known["nbformat"] == metadata.version("nbformat")
+
+
+def test_another_version_of_a_package_is_measured_again(here, monkeypatch):
+    measured(times=2)
+    kept = len(here)
+    monkeypatch.setattr(versions, "depended_on", lambda notebook: {"torch": "9.9"})
+    measured(times=2)
+    assert len(here) == 2 * kept
 
 
 def test_another_notebooks_measurement_stays(here):

@@ -1,6 +1,7 @@
 """vqlib diff: what changed between two reports."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,12 @@ def test_a_number_moves_and_its_gate_goes_red(reports, capsys):
     found = reports("--set", "x=2.0")
     assert found.numbers == [Change("01_a", "x", "1", "2", "+100 %")]
     assert found.verdicts == [Change("01_a", "x", "pass (≤ 1.5)", "FAIL (≤ 1.5)", "WORSE")]
-    assert found.context == [Change("01_a", "x", "–", "2.0")] and found.worse
+    assert found.context == [Change("01_a", "x", "1.0", "2.0")] and found.worse
     capsys.readouterr()
     assert cli.main(["diff", "one/report", "two/report/results.json"]) == 1
     assert "FAIL (≤ 1.5)" in capsys.readouterr().out
     assert cli.main(["diff", "two", "one"]) == 0  # better is not worse
+    assert re.search(r"FAIL \(≤ 1.5\) +pass \(≤ 1.5\) +better", capsys.readouterr().out)
 
 
 def test_a_number_moves_inside_its_gate(reports):

@@ -100,7 +100,7 @@ def test_what_a_notebook_imports_is_its_provenance(here):
     ("bound", "says"),
     [
         ("idle=4", "`idle` is set, but nothing after the parameters cell reads it"),
-        ("facto=4", "sets `facto`, which no notebook declares - did you mean `factor`?"),
+        ("facto=4", "`facto` is set, but no notebook declares it - did you mean `factor`?"),
         ("factor=big", "`factor` = 'big' is a str; expected a float"),
         ("factor", "--set: expected NAME=VALUE, got 'factor'"),
         ("half=3", "`half` is set, but nothing"),  # computed: any value would fit

@@ -1,5 +1,7 @@
 """vqlib.suite.gates: every kind of gate at its bounds, and each way to get expected.toml wrong."""
 
+import contextlib
+
 import pytest
 
 from vqlib.suite.errors import SuiteError
@@ -138,7 +140,10 @@ def test_the_three_ways_to_write_an_entry(tmp_path):
         ("[01_a]\nrecords = 3", "`records` must be a table"),
         ("01_a = 3", "[01_a]: expected a table"),
         ("[01_a", "not valid TOML"),
-        ('[01_a.records]\n"r" = {}\n' + CONTROL.format("r"), "`r` has no gate"),
+        ("[01_a.records]\nr/loss = {}", 'needs quotes, like "r/loss"'),
+        ("[my notebook.records]", 'needs quotes, like "my notebook.records"'),
+        ('[01_a.records]\n"r" = {}\n' + CONTROL.format("r"), "`r` is listed without a gate"),
+        (CONTROL.format("q"), "`q` has no gate"),
         ('[01_a.records]\n"rec" = {max=1}\n' + CONTROL.format("rex"), "did you mean `rec`?"),
         ("[01_a.controls.c]\nmust_fail = ['r']", "`parameters` must be a table"),
         ("[01_a.controls.c]\nparameters = { x = 1 }", "`must_fail` must list"),
@@ -150,6 +155,13 @@ def test_a_malformed_file_is_refused(tmp_path, text, says):
         expected(tmp_path, text)
     assert any(says in problem for problem in caught.value.problems), caught.value.problems
     assert all("expected.toml" in problem for problem in caught.value.problems)
+
+
+def test_only_a_name_that_needs_quotes_is_said_to_need_them(tmp_path):
+    for text in ("[01_a.records]\nloss = {", "[01_a.records]\n'a loss' = {", "[01_a", "=", ""):
+        with pytest.raises(SuiteError) if text else contextlib.nullcontext() as caught:
+            expected(tmp_path, text)
+        assert "quotes" not in str(caught and caught.value)
 
 
 def test_every_problem_is_listed(tmp_path):
@@ -170,7 +182,7 @@ def test_a_gate_knows_the_claim_that_it_guards(tmp_path):
     ("text", "says"),
     [
         ('"c" = ["q"]', "01_a: the claim `c`: `q` has no gate"),
-        ('"c" = ["free"]', "01_a: the claim `c`: `free` has no gate"),
+        ('"c" = ["free"]', "01_a: the claim `c`: `free` is listed without a gate; expected one"),
         ('"c" = "r"', "01_a: the claim `c` must list the gates that guard it, got 'r'"),
         ('"c" = ["r"]\n"d" = ["r"]', "01_a: the claim `d`: `r` already guards another claim"),
         ("[01_a.budget]\nsecond = 3", "unknown key `second` - did you mean `seconds`?"),

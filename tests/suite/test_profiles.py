@@ -93,7 +93,7 @@ def test_an_unknown_parameter_lists_what_there_is():
 
 def test_a_common_parameter_that_nobody_declares_is_an_error():
     assert problems(resolve, {"common": {"sed": 1}}) == [
-        "profile quick: [common] sets `sed`, which no notebook declares - did you mean `seed`?"
+        "profile quick: `sed` is set, but no notebook declares it - did you mean `seed`?"
     ]
 
 

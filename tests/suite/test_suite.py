@@ -1,6 +1,7 @@
 """The suite in real kernels: every way a notebook can fail, and what is kept of it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -329,12 +330,12 @@ def test_only_the_chosen_notebooks_run(here):
 @pytest.mark.parametrize(
     ("tables", "says"),
     [
-        ({"01_a": {"xx": 1}}, "overrides: 01_a declares no parameter `xx`"),
-        ({"03": {}}, "overrides: there is no notebook `03`"),
+        ({"01_a": {"xx": 1}}, "(--set): 01_a declares no parameter `xx`"),
+        ({"03": {}}, "(--set): there is no notebook `03`"),
     ],
 )
 def test_overrides_are_checked_too(here, tables, says):
-    with pytest.raises(SuiteError, match=says):
+    with pytest.raises(SuiteError, match=re.escape(says)):
         run(here, **tables)
 
 

@@ -26,6 +26,14 @@ def test_names_become_words(name, label):
 
 
 @pytest.mark.parametrize(
+    ("value", "text"),
+    [(True, "yes"), (False, "no"), (0.1234567, "0.123457"), (3, "3"), (None, "–")],
+)
+def test_a_value_without_a_unit(value, text):
+    assert tables.exact_text(value) == text
+
+
+@pytest.mark.parametrize(
     ("name", "value", "text"),
     [
         ("after/val_utilization", 0.9684, "96.8 %"),

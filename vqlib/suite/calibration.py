@@ -16,7 +16,7 @@ from statistics import mean, stdev
 import tomlkit
 
 from vqlib.quantization.ranges import whole
-from vqlib.suite import repeats, tables
+from vqlib.suite import repeats, tables, versions
 from vqlib.suite.gates import EFFECT, MEASURED, Band
 from vqlib.suite.lineup import Lineup
 from vqlib.suite.repeats import Outcome
@@ -64,32 +64,28 @@ class Calibration:
         if self.suite.profile not in document[MEASURED]:
             document[MEASURED].add(self.suite.profile, tomlkit.table(is_super_table=True))
         for name, found in numbers.items():
-            document[MEASURED][self.suite.profile][name] = self._table(found)
+            document[MEASURED][self.suite.profile][name] = self._table(name, found)
         return tomlkit.dumps(document)
 
-    def _table(self, found: Mapping[str, Band]):
+    def _table(self, notebook: str, found: Mapping[str, Band]):
         table = tomlkit.table()
-        for key, value in self.about().items():
+        for key, value in self.about(notebook).items():
             table.add(key, value)
         numbers = tomlkit.table()
         for record, band in found.items():
-            line = tomlkit.inline_table()
-            for key in ("mean", "sd"):
-                line.append(key, float(f"{getattr(band, key):.6g}"))
-            line.append("n", band.n)
-            numbers.add(tomlkit.key(record), line)
+            rounded = {key: float(f"{getattr(band, key):.6g}") for key in ("mean", "sd")}
+            numbers.add(tomlkit.key(record), _inline({**rounded, "n": band.n}))
         table.add("numbers", numbers)
         return table
 
-    def about(self) -> dict[str, object]:
-        """What the numbers depend on."""
+    def about(self, notebook: str) -> dict[str, object]:
+        """What its numbers depend on."""
         return {
             "date": datetime.date.today(),
             "seeds": f"{self.seeds.start} to {self.seeds.stop - 1}",
             "repeats": len({outcome.repeat.seed for outcome in self.outcomes}),
             "kinds": list(self.kinds),
-            "vqlib": repeats.version("vqlib"),
-            "torch": repeats.version("torch"),
+            "packages": _inline(versions.depended_on(self.suite.sources[notebook])),
         }
 
     def text(self) -> str:
@@ -138,6 +134,12 @@ def bands(outcomes: Sequence[Outcome]) -> dict[str, Band]:
         if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
             found[record] = Band(mean(values), stdev(values), len(values), number)
     return found
+
+
+def _inline(values: Mapping[str, object]):
+    table = tomlkit.inline_table()
+    table.update(values)
+    return table
 
 
 def difference(before: str, after: str, name: str) -> str:

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vqlib.suite import repeats, tables, trust
+from vqlib.suite import repeats, tables, trust, versions
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.lineup import Lineup
 from vqlib.suite.repeats import Outcome
@@ -41,8 +41,8 @@ def measure(
         "profile": suite.profile,
         "seeds": _span(repeats.seeds_of(suite, first, times)),
         "kinds": list(dict.fromkeys(str(repeat.kind) for repeat in sound)),
-        "vqlib": repeats.version("vqlib"),
-        "torch": repeats.version("torch"),
+        "vqlib": versions.installed("vqlib"),
+        "torch": versions.installed("torch"),
         "judged": trust.digest(expected),
     }
     return of(suite, outcomes, about)

@@ -14,6 +14,7 @@ from vqlib.training.files import read_json
 
 NOTICED = 0.10  # a cost that moves by less is no news
 NONE = "–"
+WORSE, BETTER = "WORSE", "better"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Change:
     what: str
     before: str
     after: str
-    note: str = ""  #: "WORSE" for a verdict, the relative change for a number
+    note: str = ""  #: `WORSE` or `BETTER` of a verdict, the relative change of a number
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Difference:
     @property
     def worse(self) -> bool:
         """Whether something that passed no longer does."""
-        return any(change.note for change in self.verdicts)
+        return any(change.note == WORSE for change in self.verdicts)
 
     def __str__(self) -> str:
         parts = {
@@ -61,7 +62,7 @@ def between(before: Path, after: Path) -> Difference:
         pair = old["notebooks"].get(name), new["notebooks"].get(name)
         if None in pair:
             here = ["not there" if one is None else "there" for one in pair]
-            note = "" if pair[0] is None else "WORSE"
+            note = "" if pair[0] is None else WORSE
             verdicts.append(Change(name, "the notebook", *here, note))
             continue
         verdicts += _verdicts(name, *pair)
@@ -90,15 +91,20 @@ def _verdicts(notebook: str, old: dict, new: dict) -> Iterator[Change]:
     """Whether it ran, and each gate."""
     if bool(old["error"]) != bool(new["error"]):
         ran = ["failed" if one["error"] else "ran" for one in (old, new)]
-        yield Change(notebook, "the notebook", *ran, "WORSE" if new["error"] else "")
+        yield Change(notebook, "the notebook", *ran, WORSE if new["error"] else BETTER)
     for record in dict.fromkeys([*old["gates"], *new["gates"]]):
         gates = [one["gates"].get(record) for one in (old, new)]
-        passed = [gate is not None and gate["passed"] is True for gate in gates]
         before, after = map(_verdict, gates)
         if before != after:
-            yield Change(
-                notebook, record, before, after, "WORSE" if passed == [True, False] else ""
-            )
+            yield Change(notebook, record, before, after, _judgement(*gates))
+
+
+def _judgement(old: dict | None, new: dict | None) -> str:
+    """A gate that is new and holds is no progress; one that is gone may hide a step back."""
+    was, now = (gate is not None and gate["passed"] is True for gate in (old, new))
+    if was and not now:
+        return WORSE
+    return BETTER if now and not was and old is not None else ""
 
 
 def _verdict(gate: dict | None) -> str:
@@ -110,18 +116,13 @@ def _numbers(notebook: str, old: dict, new: dict) -> Iterator[Change]:
     for record in dict.fromkeys([*old["records"], *new["records"]]):
         a, b = old["records"].get(record), new["records"].get(record)
         if a != b:
-            yield Change(notebook, record, _exact(a), _exact(b), _relative(a, b))
+            yield Change(
+                notebook, record, tables.exact_text(a), tables.exact_text(b), _relative(a, b)
+            )
     for cost in Cost.__dataclass_fields__:
         a, b = old.get(cost), new.get(cost)
         if a and b and abs(b - a) > NOTICED * a:
             yield Change(notebook, cost, f"{a:.3g}", f"{b:.3g}", _relative(a, b))
-
-
-def _exact(value: float | None) -> str:
-    """With enough digits to see a small change."""
-    if value is None:
-        return NONE
-    return tables.value_text("", value) if isinstance(value, bool) else f"{value:.6g}"
 
 
 def _relative(a: float | None, b: float | None) -> str:

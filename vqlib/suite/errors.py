@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,12 +21,26 @@ def read_toml(path: Path) -> dict:
     try:
         if path.exists() and not path.is_file():  # a pipe, say, which nobody may ever fill
             raise SuiteError(f"{path}: expected a file")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise SuiteError(f"{path}: there is no such file") from None
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
+        raise SuiteError(f"{path}: not valid TOML: {error}{_hint(text, str(error))}") from None
+    except UnicodeDecodeError as error:
         raise SuiteError(f"{path}: not valid TOML: {error}") from None
     except RecursionError:
         raise SuiteError(f"{path}: nested too deep") from None
+
+
+def _hint(text: str, error: str) -> str:
+    """What most often is wrong with the line that the error names: a name that needs quotes."""
+    found = re.search(r"line (\d+)", error)
+    line = text.splitlines()[int(found[1]) - 1] if found else ""
+    bare = re.match(r"\s*\[*\s*([^\s\"'=\[\]#][^\"'=\[\]]*)", line)
+    name = bare[1].strip() if bare else ""
+    if not name or re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        return ""
+    return f'; a name with more than letters, digits, _ and - needs quotes, like "{name}"'

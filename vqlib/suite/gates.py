@@ -370,7 +370,7 @@ def _control(notebook, name, entry, records, problems) -> Control | None:
     gated = {record for record, gates in records.items() if gates}
     for record in must_fail:
         if record not in gated:
-            problems.append(f"{where}: `{record}` has no gate{near(str(record), gated)}")
+            problems.append(f"{where}: {_ungated(str(record), records, gated)}")
     return Control(notebook, name, parameters, tuple(map(str, must_fail)))
 
 
@@ -384,12 +384,18 @@ def _claims(notebook, table, records, problems) -> dict[tuple[str, str], str]:
             continue
         for record in map(str, guards):
             if record not in gated:
-                problems.append(f"{where}: `{record}` has no gate{near(record, gated)}")
+                problems.append(f"{where}: {_ungated(record, records, gated)}")
             elif (notebook, record) in found:
                 problems.append(f"{where}: `{record}` already guards another claim")
             else:
                 found[notebook, record] = claim
     return found
+
+
+def _ungated(record: str, records: Iterable[str], gated: Iterable[str]) -> str:
+    if record in records:
+        return f"`{record}` is listed without a gate; expected one, like {{ min = 0.9 }}"
+    return f"`{record}` has no gate{near(record, gated)}"
 
 
 def _budget(notebook, table, profiles, problems) -> dict[str, dict[str, Gate]]:

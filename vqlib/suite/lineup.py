@@ -20,6 +20,7 @@ from vqlib.suite.executing import Plan
 from vqlib.suite.gates import Expected
 from vqlib.training import places
 
+SET = "overrides (--set)"  # what wins over a profile, in messages
 PATTERN = "[0-9][0-9]_*.ipynb"
 
 
@@ -169,7 +170,7 @@ def assemble(
         return values
 
     values = resolve(tables, f"profile {profile}")
-    for name, given in resolve(overrides or {}, "overrides").items():
+    for name, given in resolve(overrides or {}, SET).items():
         values[name].update(given)
     for control in expected.controls:
         planted = {control.notebook: control.parameters}

@@ -191,7 +191,7 @@ def _apply_common(given, parameters, values, source) -> list[str]:
         if not takers:
             known = {name for names in parameters.values() for name in names}
             problems.append(
-                f"{source}: [{COMMON}] sets `{name}`, which no notebook declares{near(name, known)}"
+                f"{source}: `{name}` is set, but no notebook declares it{near(name, known)}"
             )
         for notebook in takers:
             problems += _apply(

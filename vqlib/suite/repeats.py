@@ -1,8 +1,8 @@
 """Notebooks executed again and again: on fresh seeds, on kinds of machine, with planted faults.
 
 What was executed is kept, so the same call again does only what is missing or has failed. A kept
-execution counts only if the notebook's code, its parameters, vqlib's code, torch and the kind of
-machine are the same. (Data that changed meanwhile are not noticed: take another folder.)
+execution counts only if the notebook's code, its parameters, vqlib's code, the packages and the
+kind of machine are the same. (Data that changed meanwhile are not noticed: take another folder.)
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from vqlib.quantization.names import near
 from vqlib.quantization.ranges import whole
-from vqlib.suite import profiles
+from vqlib.suite import profiles, versions
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
 from vqlib.suite.kernels import UNDRAWN
@@ -253,7 +252,8 @@ def _kept(repeat: Repeat, plan: Plan, file: Path, key: str) -> Outcome | None:
 def _key(plan: Plan, kind: Kind) -> str:
     """Hex digest of what decides the numbers that an execution records."""
     cells = [c.source for c in profiles.read(plan.source).cells if c.cell_type == "code"]
-    parts = [cells, dict(plan.parameters), str(kind), code_checksum(), version("torch")]
+    packages = versions.depended_on(plan.source)
+    parts = [cells, dict(plan.parameters), str(kind), code_checksum(), packages]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -267,11 +267,3 @@ def _code() -> Iterator[Path]:
     for path in sorted(places.PACKAGE.rglob("*.py")):
         if path.relative_to(places.PACKAGE).parts[0] not in NOT_IN_NOTEBOOKS:
             yield path
-
-
-def version(package: str) -> str:
-    """Of an installed package; empty if it is not there."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""

@@ -11,7 +11,6 @@ import json
 import platform
 import subprocess
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ import nbformat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from vqlib.suite import cellcode, growth, junit, pages, profiles, tables
+from vqlib.suite import growth, junit, pages, tables, versions
 from vqlib.suite.kernels import cores
 from vqlib.suite.results import RESULTS
 from vqlib.training import places
@@ -123,8 +122,8 @@ def provenance(
         "Profile": profile,
         "Date": now.strftime("%Y-%m-%d %H:%M UTC"),
         "Commit": _commit(_checkout() if sources is None else sources[0].resolve().parent),
-        "vqlib": _version("vqlib"),
-        **({"PyTorch": _version("torch")} if sources is None else _imported(sources)),
+        "vqlib": versions.installed("vqlib"),
+        **(versions.imported(sources) if sources else {"PyTorch": versions.installed("torch")}),
         "Python": platform.python_version(),
         "System": f"{platform.system()} {platform.machine()}",
         "Cores": str(cores()),
@@ -220,14 +219,6 @@ def _heading(titles: dict[str, str]) -> str:
     return next(iter(titles.values())) if len(titles) == 1 else f"{len(titles)} notebooks"
 
 
-def _imported(sources: Sequence[Path]) -> dict[str, str]:
-    """{distribution: version} of what the code of the notebooks imports by name."""
-    modules = set().union(*(cellcode.imports(profiles.read(path)) for path in sources))
-    known = metadata.packages_distributions()
-    names = {name for module in modules for name in known.get(module, ())}
-    return {name: _version(name) for name in sorted(names, key=str.lower)}
-
-
 def _checkout() -> Path | None:
     """The checkout that vqlib runs from; an environment inside another repository is none."""
     return places.PARENT if (places.PARENT / ".git").exists() else None
@@ -247,13 +238,6 @@ def _commit(folder: Path | None) -> str:
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "--short", "HEAD") + (" with local changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
         return ""
 
 

@@ -18,7 +18,7 @@ class Result:
 
     notebook: str
     profile: str
-    parameters: dict[str, object]
+    parameters: dict[str, object]  #: all that it declares, with the values it had
     records: dict[str, records.Number]
     cost: Cost
     executed: Path

@@ -22,7 +22,17 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from vqlib.quantization.ranges import Range, number
-from vqlib.suite import executing, foreign, lineup, ownership, records, report, tables, trust
+from vqlib.suite import (
+    executing,
+    foreign,
+    lineup,
+    ownership,
+    profiles,
+    records,
+    report,
+    tables,
+    trust,
+)
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
 from vqlib.suite.gates import Control, Expected
@@ -198,7 +208,7 @@ def _not_red(control: Control, result: Result, suite: Lineup) -> Iterator[Contro
         elif verdict.passed is None:
             reason = "its band was not measured, so nothing can turn it red"
         elif verdict.passed:
-            reason = f"{verdict.value:g} still passes {verdict.gate}"
+            reason = f"{tables.exact_text(verdict.value)} still passes {verdict.gate}"
         else:
             continue
         yield ControlResult(control.notebook, control.name, record, reason)
@@ -301,7 +311,7 @@ def _judge(suite: Lineup, plan: Plan, path: Path, execution: executing.Execution
     return Result(
         plan.name,
         suite.profile,
-        dict(plan.parameters),
+        profiles.declared_loosely(plan.source) | dict(plan.parameters),
         values,
         execution.cost,
         path,

@@ -114,6 +114,11 @@ def value_text(name: str, value: float | None) -> str:
     return _digits(value)
 
 
+def exact_text(value: float | None) -> str:
+    """With enough digits to see a small change, and without a unit."""
+    return f"{value:.6g}" if type(value) in (int, float) else value_text("", value)
+
+
 def gate_text(name: str, gate) -> str:
     """The gate in the record's own unit."""
     if not is_percent(name) or isinstance(gate.equals, bool):
@@ -142,7 +147,7 @@ def verdict_explained(verdict) -> str:
 
 def verdict_sentence(verdict) -> str:
     """What a gate says of its value, exactly: ``x is 0.52; expected ≥ 0.65``."""
-    value = "not known" if verdict.value is None else f"{verdict.value:.6g}"
+    value = "not known" if verdict.value is None else exact_text(verdict.value)
     return f"{verdict.record} is {value}; expected {verdict.gate}"
 
 
