@@ -116,9 +116,9 @@ def test_two_processes_that_want_one_run_train_it_once(trained, cache):
     while not lock.exists():
         assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    run = cached_run(config)  # while the child trains it
+    run = cached_run(config)  # while the child trains it, or waits for us to
     assert child.communicate()[0].strip() == str(run.summary["seconds"])
-    assert child.returncode == 0 and not trained
+    assert child.returncode == 0
 
 
 # --- the key ---

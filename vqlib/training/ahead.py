@@ -6,17 +6,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+
+from vqlib.training.items import Items
 
 
 class Ahead:
-    """Batches of ``pictures``, which has `batch(indices) -> Tensor`.
+    """Batches of ``pictures``.
 
     One thread makes one batch in advance. Which pictures are in it is said by the caller, so what
     a step sees depends on no timing.
     """
 
-    def __init__(self, pictures: Dataset):
+    def __init__(self, pictures: Items):
         self._pictures = pictures
         self._thread: ThreadPoolExecutor | None = None
         self._begun: tuple[Tensor, Future[Tensor]] | None = None

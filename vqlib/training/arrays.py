@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vqlib.training.folders import holds_pictures
+from vqlib.training.items import Indices
 
 CHANNELS = (1, 3, 4)
 ACCEPTED = (
@@ -76,7 +77,7 @@ class ArrayPictures(Dataset):
     def __getitem__(self, index: int) -> Tensor:
         return self.batch([index])[0]
 
-    def batch(self, indices) -> Tensor:
+    def batch(self, indices: Indices) -> Tensor:
         """Pictures at `indices` (n,) int -> (n, channels, H, W) float32 in [0, 1]."""
         taken = self.pixels[self.rows[np.asarray(indices, dtype=np.int64)]]
         axis = self._channel_axis

@@ -21,7 +21,6 @@ from typing import NamedTuple, get_args
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset
 
 from vqlib import extras
 from vqlib.quantization.names import printable
@@ -30,6 +29,7 @@ from vqlib.training import places
 from vqlib.training.arrays import ACCEPTED, ArrayPictures, Arrays, find_pictures
 from vqlib.training.config import STRIDE, Kind
 from vqlib.training.folders import FolderPictures, given_split, list_pictures
+from vqlib.training.items import Items
 from vqlib.training.signals import Scaling, SignalArrays, find_signals, kept_length
 
 DATASETS = ("photos", "digits", "eeg")
@@ -42,8 +42,7 @@ class Pictures:
     """What a training run reads: pictures, or signals.
 
     Item i of `train` and `val` is float32: a picture (channels, height, width) in [0, 1], or a
-    signal (channels, time), standardised. Both also have `batch(indices) -> (n, *item)`, the fast
-    way to several at once.
+    signal (channels, time), standardised.
 
     Attributes:
         name: "photos", "digits", "eeg", or `dataset_dir` as it was given.
@@ -55,10 +54,10 @@ class Pictures:
     """
 
     name: str
-    train: Dataset
-    val: Dataset
+    train: Items
+    val: Items
     channels: int
-    size: tuple[int, int]
+    size: tuple[int, ...]
     checksum: str
     scaling: Scaling | None = None
     """How signals were standardised; None for pictures."""
@@ -145,7 +144,7 @@ def _load_built_in(dataset: str, image_size: int, division: "_Division") -> Pict
 
 def of(
     dataset: str,
-    dataset_dir,
+    dataset_dir: str | None,
     dataset_kind: Kind,
     image_size: int,
     val_fraction: float,
@@ -255,15 +254,15 @@ def photo_crops(split: str, image_size: int = 56) -> list[Crop]:
 def _load_photos(image_size: int, division: _Division) -> Pictures:
     photographs = {entry["name"]: entry for entry in manifest()["picture"]}
     pixels = {name: _decode_rgb(_shipped_bytes(entry)) for name, entry in photographs.items()}
-    splits, crops = [], []
+    cut, crops = {}, []
     for split in ("train", "val"):
         whole = photo_crops(split, image_size)
         crops.append([whole[i] for i in division.keep(whole)])
-        cut = [pixels[p][y : y + image_size, x : x + image_size] for p, y, x in crops[-1]]
-        splits.append(ArrayPictures(np.stack(cut).transpose(0, 3, 1, 2).copy()))
+        squares = [pixels[p][y : y + image_size, x : x + image_size] for p, y, x in crops[-1]]
+        cut[split] = ArrayPictures(np.stack(squares).transpose(0, 3, 1, 2).copy())
     hashes = [entry["sha256"] for entry in photographs.values()]
     checksum = _checksum("photos", hashes, image_size, crops)
-    return Pictures("photos", *splits, 3, (image_size, image_size), checksum)
+    return Pictures("photos", **cut, channels=3, size=(image_size, image_size), checksum=checksum)
 
 
 def _load_digits(division: _Division) -> Pictures:
@@ -272,7 +271,7 @@ def _load_digits(division: _Division) -> Pictures:
     table = np.array(list(csv.reader(io.StringIO(text))), dtype=np.float32)
     pixels = table[:, :-1].reshape(-1, 8, 8) / 16  # the last column is the label
     rows = division.split(range(len(pixels)), "digits")
-    train, val = (ArrayPictures(pixels, r) for r in rows)
+    train, val = (ArrayPictures(pixels, np.array(r)) for r in rows)
     return Pictures("digits", train, val, 1, train.size, _checksum("digits", entry["sha256"], rows))
 
 
@@ -296,7 +295,7 @@ def _shipped_bytes(entry: dict) -> bytes:
     """A file inside an installed package, found without importing that package."""
     name, expected = entry["name"], entry["sha256"]
     spec = importlib.util.find_spec(entry["package"])
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise extras.not_installed(entry["distribution"])
     path = Path(spec.submodule_search_locations[0], entry["file"])
     if not path.is_file():

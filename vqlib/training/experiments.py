@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import PIL
 import torch
+from numpy.typing import ArrayLike
 
 from vqlib.quantization.ranges import SettingsError, whole
 from vqlib.training import data, sweeps
@@ -70,7 +71,7 @@ def _code_checksum() -> str:
 CODE_CHECKSUM = _code_checksum()
 
 
-def arm(name: str, seed: int = 0, **changes) -> TrainConfig:
+def arm(name: str, seed: int = 0, **changes: Any) -> TrainConfig:
     """The config of a named arm, with further ``changes``.
 
     Raises ValueError for an unknown name.
@@ -111,7 +112,7 @@ def run_key(config: TrainConfig, checksum: str | None = None) -> str:
     return _digest(own)
 
 
-def _digest(own: Mapping) -> str:
+def _digest(own: dict[str, Any]) -> str:
     """Of what is a run's own and of what all have in common here."""
     parts = own | {
         "code": CODE_CHECKSUM,
@@ -301,7 +302,7 @@ def summary_table(runs: Mapping[tuple[str, int], Run]) -> pd.DataFrame:
     return pd.DataFrame([{"arm": a, "seed": s} | run.summary for (a, s), run in runs.items()])
 
 
-def interval(values, confidence: float = 0.95) -> tuple[float, float, float]:
+def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:
     """(mean, low, high) over seeds, by Student's t: honest even if seeds are few.
 
     ``values``: (n,), one a seed. With one value there is no interval: low and high are NaN.

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from vqlib.quantization.names import printable
 from vqlib.training.crops import CropCache
+from vqlib.training.items import Indices
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever a file is called, no other decoder is started
@@ -145,7 +146,7 @@ class FolderPictures(Dataset):
         """Raises ValueError if none of the files can be read."""
         return as_floats(self._item(range(len(self))[index])[None])[0]
 
-    def batch(self, indices) -> Tensor:
+    def batch(self, indices: Indices) -> Tensor:
         """Pictures at `indices` (n,) int -> (n, 3, image_size, image_size), decoded in parallel."""
         rows = [range(len(self))[int(i)] for i in indices]
         found = [self._known(row) for row in rows]

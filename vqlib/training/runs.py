@@ -8,6 +8,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -21,7 +22,7 @@ from vqlib.training.model import VQVAE, build_model
 
 # Floats to the last bit: what pandas does by itself from 3.1 on, where the argument is going away.
 _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
-EXACT = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
+EXACT: Any = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 
 
 @dataclass

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vqlib.training.arrays import SCAN_ITEMS, Arrays, read_arrays
+from vqlib.training.items import Indices
 
 LEAST_SAMPLES = 8  # two tokens
 EXPECTED = "signals are floats of shape (n, channels, time)"
@@ -80,7 +81,7 @@ class SignalArrays(Dataset):
     def __getitem__(self, index: int) -> Tensor:
         return self.batch([index])[0]
 
-    def batch(self, indices) -> Tensor:
+    def batch(self, indices: Indices) -> Tensor:
         """Signals at `indices` (n,) int -> (n, channels, length) float32."""
         taken = self.samples[self.rows[np.asarray(indices, dtype=np.int64)], :, : self.size[0]]
         mean, scale = (values[:, None] for values in self.scaling)

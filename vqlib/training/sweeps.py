@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import joblib
 from filelock import FileLock
@@ -87,7 +87,7 @@ def run(
     if not waiting:
         return {}
     failed: dict[Path, str] = {}
-    shown = {} if progress else {"disable": True}  # unset, it leaves $TQDM_DISABLE its say
+    shown: Any = {} if progress else {"disable": True}  # unset, it leaves $TQDM_DISABLE its say
     kept = len(every) - len(waiting)
     bar = tqdm(total=len(every), initial=kept, unit="run", leave=False, **shown)
     engine = _on_dask if backend == "dask" else partial(_by_joblib, backend)

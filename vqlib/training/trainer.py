@@ -81,7 +81,8 @@ def train(
         if state is not None:
             parallel.on_all(lambda: trainer.load_state(*state))
             kept = trainer.recorder.history()
-            parallel.on_first(lambda: runs.check_history(folder, kept))
+            if folder is not None:
+                parallel.on_first(lambda: runs.check_history(folder, kept))
         if folder is not None:
             finished = trainer.step == trainer.steps
             parallel.on_first(lambda: runs.begin(folder, config, finished=finished))
@@ -229,7 +230,7 @@ class Trainer:
         if process()[1] > 1:
             wishes = [self.stopped, bool(signals)]
             measures, self.told = measures.over_ranks(share, wishes)
-        norms = balance and balance.norms
+        norms = None if balance is None else balance.norms
         self.recorder.train_step(self.step, output, self.model, rate, norms, measures)
         return True
 
@@ -256,7 +257,7 @@ class Trainer:
         start = position * self.config.batch_size
         return self.order[1][start : start + self.config.batch_size]
 
-    def _after_step(self, bar) -> None:
+    def _after_step(self, bar: tqdm) -> None:
         every = self.config.trace_every
         if every and self.step % every == 0:
             self.trace.add("steps", torch.tensor(self.step))
