@@ -76,6 +76,33 @@ def test_a_reset_that_is_off_or_never_reached_is_told_apart():
     assert answer(uncounted, "reset-never-fires").severity == "unknown"
 
 
+def with_resets(table, at, codes=1):
+    """The table with resets at these steps alone."""
+    return changed(table, resets=table["step"].isin(at) * codes)
+
+
+def test_a_code_moved_at_the_start_and_none_since_is_no_reset_that_fires():
+    found = answer(with_resets(using(40), [1]), "reset-never-fires")
+    assert found.severity == "warning" and "none in the last 199 steps" in found.cause
+    assert answer(with_resets(healthy(), [1]), "reset-never-fires").severity == "clear"
+
+
+@pytest.mark.parametrize(
+    ("at", "settings", "severity"),
+    [
+        ([1, 30, 60], {}, "warning"),  # a pause of 140 after pauses of 30
+        ([1, 80, 160], {}, "clear"),  # it may come again
+        ([150], {}, "clear"),  # it was long in coming
+        ([1], {"reset_interval": 120}, "clear"),
+        ([1], {"decay": 0.99}, "clear"),  # counts need 249 steps to fall
+        (range(1, 40), {}, "clear"),  # it fired; whether it ended early is asked elsewhere
+    ],
+)
+def test_hardly_any_reset_is_told_from_a_slow_one(at, settings, severity):
+    found = answer(with_resets(using(40), at), "reset-never-fires", **settings)
+    assert found.severity == severity
+
+
 @pytest.mark.parametrize(
     ("lived", "severity"), [(0.01, "critical"), (0.2, "warning"), (0.6, "clear")]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from vqlib.diagnosis.findings import (
@@ -15,14 +16,16 @@ from vqlib.diagnosis.findings import (
     not_applicable,
     unknown,
 )
-from vqlib.diagnosis.logs import Log
+from vqlib.diagnosis.logs import Log, Settings
 from vqlib.diagnosis.usage_rules import (
     COLLAPSED,
+    FEW_ROWS,
     GOOD_EVERY,
     GOOD_REFILL,
     GOOD_THRESHOLD,
     KEEP_ON,
     LOW,
+    SILENT,
     in_use,
     kind,
     remedy_reset,
@@ -165,7 +168,8 @@ def reset_never_fires(log: Log) -> Finding:
         return unknown(name, "Resets were not counted.", "resets, or dead_code_threshold")
     if (end := resets_ended(log)) is not None:
         return not_applicable(name, f"It fired until step {end.last:.0f}, and then no more.")
-    if total is not None and total.value > 0:
+    last = _last_of_few(log)
+    if total is not None and total.value > 0 and last is None:
         return clear(name, total)
     threshold = (
         None
@@ -178,6 +182,7 @@ def reset_never_fires(log: Log) -> Finding:
             "critical",
             Evidence("codes below the threshold", s.below_threshold, f"of {s.codebook_size} codes"),
             total,
+            last,
             threshold,
             share,
             cause="Codes are dead by the layer's own threshold, but none moves. Its reset is not "
@@ -188,8 +193,32 @@ def reset_never_fires(log: Log) -> Finding:
         return unknown(name, "Whether codes are dead is not known.", "codebook_size, K")
     if share.value >= LOW:
         return clear(name, total, threshold, share)
-    return fired(
-        name, "warning", total, threshold, share, cause=_why_never(log), remedy=_earlier(log)
+    cause = _why_never(log) if last is None else _why_no_more(log, last)
+    return fired(name, "warning", total, last, threshold, share, cause=cause, remedy=_earlier(log))
+
+
+def _last_of_few(log: Log) -> Evidence | None:
+    """The last reset, if there were hardly any and it is long ago. None: not so, or untold.
+
+    A start may leave a code without inputs, which is moved at once; that is no reset that acts.
+    """
+    rows = log.rows("resets")
+    steps = rows["step"].to_numpy()
+    moved = np.flatnonzero((rows["resets"] > 0).to_numpy())
+    if not 0 < len(moved) < FEW_ROWS or len(rows) - 1 - moved[-1] < FEW_ROWS:
+        return None
+    pauses = np.diff(steps[moved], prepend=steps[0])
+    longest = max(pauses.max(), _wait(log.settings) or 0, log.settings.reset_interval or 1)
+    if steps[-1] - steps[moved[-1]] < SILENT * longest:
+        return None
+    return Evidence("step of the last reset", float(steps[moved[-1]]))
+
+
+def _why_no_more(log: Log, last: Evidence) -> str:
+    passed = log.rows("resets")["step"].iloc[-1] - last.value
+    return (
+        f"Hardly any code was ever moved, and none in the last {passed:.0f} steps, although few "
+        "are in use. The reset is called no more, or waits for counts that do not come."
     )
 
 
@@ -233,8 +262,7 @@ def _why_never(log: Log) -> str:
         return "No reset happened although codes were unused; whether one is on is not in the data."
     if s.dead_code_threshold == 0:
         return "The reset is off: no count is below 0, so a threshold of 0 never fires."
-    if s.share and s.decay and 0 < s.decay < 1 and s.dead_code_threshold < s.share:
-        wait = math.log(s.share / s.dead_code_threshold) / -math.log(s.decay)
+    if (wait := _wait(s)) is not None:
         if (passed := _low_for(log)) > wait + (s.reset_interval or 1):
             return (
                 f"Few codes have been in use for {passed:.0f} steps. The count of an unused code "
@@ -249,6 +277,14 @@ def _why_never(log: Log) -> str:
         "Codes are unused, but no reset happened. Their counts may never fall below the "
         "threshold, or the reset may not be called."
     )
+
+
+def _wait(s: Settings) -> float | None:
+    """Steps in which the count of an unused code falls from N/K below the threshold."""
+    threshold = s.dead_code_threshold
+    if s.share and s.decay and 0 < s.decay < 1 and threshold and threshold < s.share:
+        return math.log(s.share / threshold) / -math.log(s.decay)
+    return None
 
 
 def _low_for(log: Log) -> float:

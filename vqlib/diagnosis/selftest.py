@@ -49,6 +49,7 @@ BITES: dict[str, dict] = {
     "resets-end-early": {"dead_code_threshold": 2.0},  # resets in most steps until then
     "draws-with-replacement": {"codebook_size": 128, "reset_interval": 20},  # many at once
     "passes-two-dimensions": {"codebook_size": 128},  # more codes could show more dimensions
+    "waits-for-zero": {"codebook_size": 128},  # of 64, more than half stay in use on some seeds
 }
 """Settings beside `BED` in which a fault does what it is known for."""
 
