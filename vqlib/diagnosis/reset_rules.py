@@ -168,9 +168,11 @@ def reset_never_fires(log: Log) -> Finding:
         return unknown(name, "Resets were not counted.", "resets, or dead_code_threshold")
     if (end := resets_ended(log)) is not None:
         return not_applicable(name, f"It fired until step {end.last:.0f}, and then no more.")
-    last = _last_of_few(log)
-    if total is not None and total.value > 0 and last is None:
-        return clear(name, total)
+    last = None
+    if total is not None and total.value > 0:
+        last = _last_of_few(log)
+        if last is None:
+            return clear(name, total)
     threshold = (
         None
         if s.dead_code_threshold is None
