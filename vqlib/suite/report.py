@@ -147,6 +147,11 @@ def megabytes(size: float | None) -> str:
     return f"{size:,.0f} MB".replace(",", "\u2009") if size >= 10 else f"{size:.2g} MB"
 
 
+def breakable(name: str) -> Markup:
+    """A long name that a narrow column may break after an underscore."""
+    return Markup("_<wbr>").join(name.split("_"))
+
+
 def environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -155,7 +160,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "megabytes": megabytes}
+    environment.filters |= {f.__name__: f for f in (duration, megabytes, breakable)}
     environment.globals |= {
         "css": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         "code_css": Markup(pages.code_css()),

@@ -325,7 +325,7 @@ def reset_activity(history: pd.DataFrame, codebook_size: int, *, limit: float = 
     top.axhline(limit * codebook_size, color=INK, ls="--", lw=1)
     top.text(1, limit * codebook_size, f" {limit:.0%} of the codebook", va="bottom", fontsize=9)
     top.set(ylabel="codes reset a step")
-    top.legend(loc="upper right")
+    top.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     smooth = train["survived"].rolling(25, min_periods=1).mean()
     bottom.plot(train["step"], smooth, color=GREEN, lw=2)
     bottom.set(ylabel="survived", xlabel="training step")
