@@ -76,9 +76,9 @@ def test_a_reset_that_is_off_or_never_reached_is_told_apart():
     assert answer(uncounted, "reset-never-fires").severity == "unknown"
 
 
-def with_resets(table, at, codes=1):
-    """The table with resets at these steps alone."""
-    return changed(table, resets=table["step"].isin(at) * codes)
+def with_resets(table, at):
+    """The table with a reset at each of these steps, and no other."""
+    return changed(table, resets=table["step"].isin(at).astype(int))
 
 
 def test_a_code_moved_at_the_start_and_none_since_is_no_reset_that_fires():
