@@ -123,7 +123,7 @@ def test_an_engine_that_is_not_there(here, capsys, flags, told):
 def test_ctrl_c_keeps_what_is_done(here):
     (here / "arms.toml").write_text(ARMS.replace("[4, 2]", "40"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "vqlib.cli", "sweep", "arms.toml", "--no-progress"],
+        [sys.executable, "-m", "vqlib", "sweep", "arms.toml", "--no-progress"],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -12,7 +12,7 @@ import pytest
 from tests.suite.tiny_suite import RECORD, execute_here, parameters, write_notebook
 from vqlib import cli, suite
 from vqlib.cli import notebooks
-from vqlib.suite import executing, foreign, gates, report
+from vqlib.suite import executing, foreign, gatefile, report
 from vqlib.suite.costs import Cost
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.expecting import text
@@ -240,7 +240,7 @@ def test_any_name_and_number_survives_in_the_file(tmp_path):
     cost = Cost(1234.5, 987.0, 3.21)
     result = suite.Result(name, "default", {}, values, cost, Path("x"))
     (tmp_path / "expected.toml").write_text(text([result]), encoding="utf-8")
-    found = gates.load(tmp_path / "expected.toml", [name], ["default"])
+    found = gatefile.read(tmp_path / "expected.toml", [name], ["default"])
     verdicts = found.judge(name, "default", values, cost.named())
     assert len(verdicts) == len(values) + 3 and all(v.passed for v in verdicts), verdicts
 

@@ -3,7 +3,8 @@
 import pytest
 
 from vqlib.suite.errors import SuiteError
-from vqlib.suite.gates import Band, Expected, Gate, gates_without_control, load
+from vqlib.suite.gatefile import read
+from vqlib.suite.gates import Band, Expected, Gate, gates_without_control
 
 NOTEBOOKS, PROFILES = ("01_a", "02_b"), ("quick", "full")
 CONTROL = '[01_a.controls.c]\nparameters = {{ x = 1 }}\nmust_fail = ["{}"]\n'
@@ -12,7 +13,7 @@ CONTROL = '[01_a.controls.c]\nparameters = {{ x = 1 }}\nmust_fail = ["{}"]\n'
 def expected(tmp_path, text):
     path = tmp_path / "expected.toml"
     path.write_text(text, encoding="utf-8")
-    return load(path, NOTEBOOKS, PROFILES)
+    return read(path, NOTEBOOKS, PROFILES)
 
 
 def gate(**bounds):

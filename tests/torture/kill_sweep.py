@@ -50,7 +50,7 @@ class Sweep:
         (folder / "arms.toml").write_text(FILE)
 
     def start(self) -> subprocess.Popen:
-        command = [sys.executable, "-m", "vqlib.cli", "sweep", "arms.toml", "--out", "out"]
+        command = [sys.executable, "-m", "vqlib", "sweep", "arms.toml", "--out", "out"]
         return subprocess.Popen(
             [*command, "--no-progress"],
             cwd=self.folder,

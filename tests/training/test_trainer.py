@@ -326,7 +326,7 @@ def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path):
         dead_code_threshold=1.0,
     )
     out, file = tmp_path / "out", tmp_path / "out" / "checkpoint.safetensors"
-    command = [sys.executable, "-m", "vqlib.cli", "train", *flags(config), "--out_dir", str(out)]
+    command = [sys.executable, "-m", "vqlib", "train", *flags(config), "--out_dir", str(out)]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120

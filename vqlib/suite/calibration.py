@@ -17,7 +17,8 @@ import tomlkit
 
 from vqlib.quantization.ranges import whole
 from vqlib.suite import repeats, tables, versions
-from vqlib.suite.gates import EFFECT, MEASURED, Band
+from vqlib.suite.gatefile import MEASURED
+from vqlib.suite.gates import EFFECT, Band
 from vqlib.suite.lineup import Lineup
 from vqlib.suite.repeats import Outcome
 

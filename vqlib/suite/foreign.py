@@ -1,17 +1,17 @@
 """Notebooks outside the suite: anywhere, each by itself, with no layout demanded.
 
 The gates are in a file of any name and the values in another, both in the suite's own format (see
-`vqlib.suite.gates` and `vqlib.suite.profiles`); the table of a notebook is named like its file. A
-notebook without a cell tagged ``parameters`` has no parameters. An entry of the gates may be given
-for each profile, which is called like its file; without one the profile is called ``default``.
-"""
+`vqlib.suite.gatefile` and `vqlib.suite.profiles`); the table of a notebook is named like its file.
+A notebook without a cell tagged ``parameters`` has no parameters. An entry of the gates may be
+given for each profile, which is called like its file; without one the profile is called
+``default``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vqlib.suite import gates, profiles
+from vqlib.suite import gatefile, profiles
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.gates import Expected
 from vqlib.suite.lineup import Lineup, assemble, read_parameters
@@ -54,7 +54,7 @@ def load(
     gated = Expected(name=None)
     if expected is not None:
         _there(expected, f"a file of gates, as `vqlib expect {notebooks[0]}` writes it")
-        gated = gates.load(expected, sources, _profile_names(name, profile, expected))
+        gated = gatefile.read(expected, sources, _profile_names(name, profile, expected))
     return assemble(sources, list(chosen), parameters, gated, name, tables, overrides, foreign=True)
 
 

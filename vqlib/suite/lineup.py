@@ -4,7 +4,7 @@
 
     notebooks/NN_name.ipynb       each with one cell tagged `parameters` (see vqlib.suite.profiles)
     notebooks/profiles/NAME.toml  the parameters' values          (see vqlib.suite.profiles)
-    notebooks/expected.toml       records, gates, planted faults  (see vqlib.suite.gates)
+    notebooks/expected.toml       records, gates, planted faults  (see vqlib.suite.gatefile)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqlib.quantization.names import near
-from vqlib.suite import cellcode, gates, profiles
+from vqlib.suite import cellcode, gatefile, profiles
 from vqlib.suite.errors import SuiteError
 from vqlib.suite.executing import Plan
 from vqlib.suite.gates import Expected
@@ -124,7 +124,8 @@ def _hint(stem: str, known: Mapping[str, Path]) -> str:
 def load_expected(directory: Path | None = None) -> Expected:
     """expected.toml of the suite, checked. Raises SuiteError."""
     directory = directory_of(None, directory)
-    return gates.load(directory / "expected.toml", names(directory), profiles.available(directory))
+    path = directory / "expected.toml"
+    return gatefile.read(path, names(directory), profiles.available(directory))
 
 
 def load(
