@@ -9,13 +9,19 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from vqlib.diagnosis import reset_rules, training_rules, usage_rules
+from vqlib.diagnosis import reset_rules, silence_rules, start_rules, training_rules, usage_rules
 from vqlib.diagnosis.findings import Curve, Diagnosis, Finding, any_grave, fired, unknown
 from vqlib.diagnosis.logs import HistoryError, Log, Settings, checked, in_hits
 from vqlib.diagnosis.sources import read_all
 from vqlib.training.runs import Run
 
-RULES = (*usage_rules.RULES, *reset_rules.RULES, *training_rules.RULES)
+RULES = (
+    *usage_rules.RULES,
+    *reset_rules.RULES,
+    *silence_rules.RULES,
+    *start_rules.RULES,
+    *training_rules.RULES,
+)
 CURVES = (
     ("utilization", "train"),
     ("utilization", "val"),

@@ -18,7 +18,8 @@ from vqlib.diagnosis.findings import (
     unknown,
 )
 from vqlib.diagnosis.logs import Log
-from vqlib.diagnosis.usage_rules import BALANCE, LOW, in_use
+from vqlib.diagnosis.remedies import BALANCE
+from vqlib.diagnosis.shares import LOW, in_use
 from vqlib.quantization.geometry import isotropic_rank
 from vqlib.watching.columns import RANKED, SAMPLED_OUTPUTS
 

@@ -4,201 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
-
-import numpy as np
 
 from vqlib.diagnosis.findings import Evidence, Finding, Severity, clear, fired, unknown
-from vqlib.diagnosis.logs import Log, once
-from vqlib.quantization import usage
+from vqlib.diagnosis.logs import Log
+from vqlib.diagnosis.remedies import KEEP_ON, kind, remedy_reset
+from vqlib.diagnosis.resets import resets_ended, resets_seen
+from vqlib.diagnosis.shares import COLLAPSED, LOW, in_use, is_stale, uniform, window_tokens
 
-COLLAPSED, LOW = 0.25, 0.5  # shares of what uniform use would show: the guide's levels, rounded
 GAP, WIDE_GAP = 0.10, 0.30  # the guide's target is 10 points
 TOP_EXCESS, MOST, NEARLY_ALL = 0.10, 0.50, 0.95  # share of the tokens beyond 1/K, over 1 - 1/K
 SMALL = 16  # codes: in a smaller codebook one may well take half
 FEW_EFFECTIVE = 0.25  # perplexity over used codes: below it, a few codes do the work
 LONG_DECAY = 0.95
-ASSUMED_TOKENS = 1000  # in a window of unknown size
 SAME_WINDOW = 0.8  # validation's tokens over training's: fewer show fewer codes by themselves
 SHOWS = 0.95  # of the codebook that a window should be able to show
-FEW_ROWS = 5  # with resets, and after the last: fewer tell no end
-SILENT = 2.0  # times the longest pause between resets: a longer one is an end
-HELD = 0.75  # of the codes in use under resets are in use when they stop: no fall before
-FELL = 0.6  # of the codes in use before
-SOON_ROWS = 20  # after the last reset
-KEEP_ON = (
-    "keep the reset on to the end of training; and see why the codebook needs it: the encoder's "
-    "drift, its rate, the balance of the losses"
-)
-BALANCE = (
-    "balance the losses: sum both over their features or average both, or lower the weight of the "
-    "quantizer's until the reconstruction's gradient is the larger at the quantizer's input"
-)
-RESTART = (
-    "start at k-means of the first batch; restart dead rows on inputs of the batch, and zero their "
-    "optimizer state (Adam: exp_avg, exp_avg_sq) with them"
-)
-SPREAD = (
-    "the grid is fixed and has no reset: scale or normalise the projection before it, so that its "
-    "outputs reach all cells, and add an entropy term or raise its weight"
-)
-PROJECT = (
-    "all codes move with the projection, so rows need no restart: see that the optimizer holds the "
-    "projection and that the codes' own loss reaches it, and raise its learning rate to the "
-    "encoder's or above"
-)
-ANNEAL = (
-    "keep the temperature high for longer and lower it more slowly (wav2vec 2.0: from 2 down to "
-    "0.5, x 0.999995 a step), and raise the weight of the diversity or KL term (wav2vec 2.0: 0.1), "
-    "which rewards even use; a reset of rows does not change the logits"
-)
-
-
-class Kind(NamedTuple):
-    """What to say of a layer whose codes do not follow a moving average."""
-
-    away: str  #: why a code that lost its inputs stays unused
-    never: str  #: why few are in use, if the history does not show more; "": what is said of all
-    remedy: str  #: of few codes in use
-    restart: str  #: in place of a dead code reset
-    one: str  #: of one code that takes most
-
-
-KINDS = {
-    "fixed_grid": Kind(
-        "The grid is fixed: its inputs have drawn together and reach few of its cells.",
-        "The inputs of the grid reach few of its cells.",
-        SPREAD,
-        SPREAD,
-        SPREAD,
-    ),
-    "projected": Kind(
-        "The codes are a trained projection of a fixed table and move together. Suspect a "
-        "projection that hardly learns, or encoder's outputs that have drawn together.",
-        "The codes, a trained projection of a fixed table, lie where few of the encoder's outputs "
-        "find them.",
-        f"{PROJECT}; {BALANCE}",
-        PROJECT,
-        BALANCE,
-    ),
-    "gumbel": Kind(
-        "Training draws the codes by their logits, with noise, not by distance. Logits that have "
-        "grown apart, or a low temperature, leave few codes to be drawn, and those alone learn.",
-        "The logits by which codes are drawn favour few of them.",
-        ANNEAL,
-        ANNEAL,
-        ANNEAL,
-    ),
-    "by_gradient": Kind(
-        "Only gradients move the codes, and a code that no input takes gets none. Suspect the "
-        "balance of the losses first: a quantizer's loss that outweighs the reconstruction's "
-        "draws the encoder's outputs together.",
-        "",
-        f"{BALANCE}; {RESTART}",
-        RESTART,
-        BALANCE,
-    ),
-}
-"""By the setting that is 1 for such a layer; of several, the first."""
-
-
-def kind(log: Log) -> Kind | None:
-    """None: the codes follow a moving average, or what moves them is not known."""
-    return next((k for name, k in KINDS.items() if getattr(log.settings, name)), None)
-
-
-GOOD_THRESHOLD, GOOD_REFILL, GOOD_EVERY = 0.1, 1.0, 5  # relative; public practice (Mimi)
-
-
-@once
-def in_use(log: Log) -> Evidence | None:
-    """Share of what uniform use would show in the same window: validation's, else training's."""
-    for split in ("val", "train"):
-        if split == "val" and is_stale(log):
-            continue
-        found = share_of_possible(log, split)
-        if found is not None:
-            return found
-    return None
-
-
-@once
-def is_stale(log: Log) -> bool:
-    """Whether more than half of the training rows lie after the last validation."""
-    train, val = log.split("train")["step"], log.split("val")["step"]
-    return len(val) > 0 and bool((train > val.iloc[-1]).sum() > len(train) / 2)
-
-
-@once
-def share_of_possible(log: Log, split: str) -> Evidence | None:
-    """Utilization over what uniform use of the window's tokens would show; 1 is flat use."""
-    measured = log.late("utilization", split)
-    if measured is None:
-        return None
-    end = log.very_end("utilization", split)
-    if end.value < LOW * measured.value:  # it fell just now
-        measured = end
-    possible, window = uniform(log, split), measured.window
-    if possible is None:
-        possible, tokens = _least_possible(log, split)
-        taken = f"taken as {tokens:.0f}" if math.isfinite(tokens) else "and K neither"
-        window += f"; tokens of the window not known, {taken}"
-    return Evidence(
-        "utilization / that of uniform use", min(1.0, measured.value / possible), "", window
-    )
-
-
-def _least_possible(log: Log, split: str) -> tuple[float, float]:
-    """(utilization that uniform use would show, tokens) for a window of unknown size.
-
-    It is taken as small, in favour of the codebook, though it holds a token for each code.
-    """
-    size = log.settings.codebook_size
-    if size is None:
-        return 1.0, math.inf
-    most = log.split(split)["used_codes"].max() if log.has("used_codes", split) else 0
-    tokens = max(ASSUMED_TOKENS, most)
-    return usage.uniform_utilization(size, int(tokens)), tokens
-
-
-def uniform(log: Log, split: str) -> float | None:
-    """Utilization that uniform use would show in the split's window; None: not known."""
-    given = log.late("uniform_utilization", split)
-    if given is not None and given.value > 0:
-        return given.value
-    tokens = window_tokens(log, split)
-    if not tokens or log.settings.codebook_size is None:
-        return None
-    return usage.uniform_utilization(log.settings.codebook_size, int(tokens))
-
-
-def window_tokens(log: Log, split: str) -> float | None:
-    """Tokens counted for a row; a training row without it is taken to count one step's."""
-    given = log.late("window_tokens", split)
-    if given is not None:
-        return given.value
-    tokens, used = log.settings.tokens_per_step, log.late("used_codes", split)
-    if split != "train" or tokens is None or (used is not None and used.value > tokens):
-        return None  # more codes than a step has tokens: the row counts more than one step
-    return tokens
-
-
-def remedy_reset(log: Log) -> str:
-    """A reset in this run's numbers; one that may be on already is not said to be off."""
-    if own := kind(log):
-        return own.restart
-    asked = "" if log.settings.dead_code_threshold == 0 else "if no reset is on, "
-    share, level = log.settings.share, ""
-    if share is not None:
-        level = (
-            f" below {GOOD_THRESHOLD * share:.2g} hits a step ({GOOD_THRESHOLD} of the uniform "
-            f"share N/K = {share:.4g}), with the count refilled to {GOOD_REFILL * share:.4g}, "
-            f"every {GOOD_EVERY} steps"
-        )
-    return (
-        f"{asked}turn on dead code reset{level}: DeadCodeReset(threshold={GOOD_THRESHOLD}, "
-        f"relative=True, refill={GOOD_REFILL}, every={GOOD_EVERY})"
-    )
 
 
 def codebook_collapse(log: Log) -> Finding:
@@ -288,52 +107,6 @@ def _by_perplexity(log: Log, effective: Evidence) -> Finding:
     )
 
 
-class Ended(NamedTuple):
-    """Resets that stopped for good, and what became of the codes."""
-
-    last: float  #: step of the last reset
-    before: float  #: codes in use until then
-    after: float  #: codes in use at the end
-    steps: float  #: from the last reset until the use had fallen
-
-    @property
-    def sentence(self) -> str:
-        return (
-            f"{self.before:.0f} codes were in use as long as codes were reset. Use fell to "
-            f"{self.after:.0f} within {self.steps:.0f} steps of the last reset (step "
-            f"{self.last:.0f}). The reset seems to have been switched off too early."
-        )
-
-
-def resets_ended(log: Log) -> Ended | None:
-    """Resets that stopped for good, whereupon use fell far below. None: not so, or untold.
-
-    A reset that is on answers when codes die; so a pause far longer than any before, in which
-    they do die, is its end. "Whereupon": within as many steps as it had lasted.
-    """
-    rows = log.split("train")
-    if not (log.has("resets") and log.has("used_codes")):
-        return None
-    rows = rows.dropna(subset=["resets", "used_codes"])
-    fired = np.flatnonzero((rows["resets"] > 0).to_numpy())
-    if len(fired) < FEW_ROWS or len(rows) - 1 - fired[-1] < FEW_ROWS:
-        return None
-    until, after = rows.iloc[: fired[-1] + 1], rows.iloc[fired[-1] + 1 :]
-    steps = rows["step"].to_numpy()
-    if steps[-1] - steps[fired[-1]] < SILENT * np.diff(steps[fired]).max():
-        return None
-    before, now = until["used_codes"].tail(5).median(), after["used_codes"].tail(5).median()
-    if now > FELL * before or before < HELD * until["used_codes"].median():
-        return None
-    began = after["step"][(after["used_codes"] <= FELL * before).to_numpy()].iloc[0]
-    done = after["step"][(after["used_codes"] <= now).to_numpy()].iloc[0]
-    final = float(until["step"].iloc[-1])
-    soon = max(SOON_ROWS * float(np.median(np.diff(steps))), final - float(steps[0]))
-    if began - final > soon:
-        return None
-    return Ended(final, float(before), float(now), float(done - final))
-
-
 def _highest(log: Log) -> Evidence | None:
     """The most codes that a training row shows, and when."""
     most = log.highest("used_codes")
@@ -375,11 +148,6 @@ def _what_resets_do(log: Log) -> str:
     if log.has("resets"):
         return "no reset was seen"
     return "whether a reset brings it back is not in the data"
-
-
-def resets_seen(log: Log) -> bool:
-    """Whether a training row counts a reset."""
-    return log.has("resets") and bool(log.split("train")["resets"].sum() > 0)
 
 
 def _remedy_of_collapse(log: Log) -> str:

@@ -4,7 +4,8 @@ The gates are in a file of any name and the values in another, both in the suite
 `vqlib.suite.gatefile` and `vqlib.suite.profiles`); the table of a notebook is named like its file.
 A notebook without a cell tagged ``parameters`` has no parameters. An entry of the gates may be
 given for each profile, which is called like its file; without one the profile is called
-``default``."""
+``default``.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from vqlib.diagnosis.audit.bench import Bench, Seen
 from vqlib.diagnosis.findings import Evidence, Finding
-from vqlib.diagnosis.reset_rules import SHRUNK
+from vqlib.diagnosis.start_rules import SHRUNK
 from vqlib.quantization.quantizer import NormEMAQuantizer
 from vqlib.watching.track import shrunk
 

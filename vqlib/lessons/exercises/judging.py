@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 from scipy.special import stdtrit
 
+from vqlib.diagnosis.shares import LOW
 from vqlib.diagnosis.training_rules import ALIKE
-from vqlib.diagnosis.usage_rules import LOW
 from vqlib.lessons import effects
 from vqlib.lessons.checking import Case, Exercise
 from vqlib.quantization import usage
