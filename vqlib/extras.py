@@ -1,4 +1,7 @@
-"""Which extra of vqlib brings a package that is not installed. Imports nothing of vqlib."""
+"""Which packages are installed, and which extra of vqlib brings one that is not.
+
+Imports nothing of vqlib.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,14 @@ _OF_AN_EXTRA = re.compile(r"""([\w.-]+).*extra *== *['"]([\w.-]+)['"]""")
 
 class NotInstalled(ModuleNotFoundError):
     """A package that only a part of vqlib needs is not there; the message says how to get it."""
+
+
+def installed(package: str) -> str | None:
+    """The version of a distribution; None if it is not there."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def not_installed(name: str, extra: str | None = None) -> NotInstalled:

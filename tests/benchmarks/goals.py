@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
+
+from vqlib.extras import installed
 
 RED, PLAIN = "\033[31m", "\033[0m"
 
@@ -48,10 +49,4 @@ def table() -> str:
 
 def versions(*packages: str) -> str:
     """Their names and versions, those that are not installed too."""
-    found = []
-    for package in packages:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            found.append(f"{package} is not installed")
-    return ", ".join(found)
+    return ", ".join(f"{name} {installed(name) or 'is not installed'}" for name in packages)

@@ -7,15 +7,13 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from vqlib import extras
 from vqlib.suite import cellcode, profiles
 
 
 def installed(package: str) -> str:
     """The version of an installed package; empty if it is not there."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
+    return extras.installed(package) or ""
 
 
 def imported(sources: Iterable[Path]) -> dict[str, str]:

@@ -8,7 +8,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +16,7 @@ import torch
 from vqlib.diagnosis.audit import audit
 from vqlib.diagnosis.field.layers import LAYERS, READ, Layer
 from vqlib.diagnosis.findings import FIRED, Diagnosis, Finding, template
+from vqlib.extras import installed
 from vqlib.training.places import PARENT
 
 QUESTIONS = ("reset", "evaluation", "start", "ranks")
@@ -35,14 +35,6 @@ SYMBOLS = {
     "not applicable": "–",
 }
 Answer = tuple[str, str]  # severity, and words
-
-
-def installed(package: str) -> str | None:
-    """Its version; None if it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def missing() -> dict[str, str]:
