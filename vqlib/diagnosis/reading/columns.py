@@ -16,6 +16,7 @@ from vqlib.diagnosis.reading.units import Column, converted, described, size_of
 from vqlib.quantization.names import near
 
 MOST_COLUMNS = 10_000  # a log has tens of them
+EMPTY = ("", "nan", "none", "null", "-", "n/a")  # what a cell without a number may say
 UNSAID = "train"  # the split of what names none
 LISTED = 12  # names shown in a message
 MOST_LEVELS = 64  # codebooks of one model
@@ -398,10 +399,11 @@ def _of_fractions(column, m: Meaning, values, fractions, name) -> list[Column]:
 
 def _numbers(values: pd.Series, column: str, name: str) -> pd.Series:
     numbers = _floats(values)
-    empty = values.isna() | values.astype(str).str.strip().str.lower().isin(
-        ["", "nan", "none", "null", "-", "n/a"]
-    )
-    wrong = (numbers.isna() & ~empty) | _no_numbers(values)
+    unread = (numbers.isna() & values.notna()).to_numpy(copy=True)
+    # only these as text: a million numbers would take seconds
+    texts = values[unread].astype(str).str.strip().str.lower()
+    unread[unread] = ~texts.isin(EMPTY).to_numpy()
+    wrong = unread | _no_numbers(values)
     if wrong.any():
         row = int(np.argmax(wrong.to_numpy()))
         raise HistoryError(
