@@ -408,3 +408,19 @@ def test_each_kind_of_gate_has_a_name_in_the_report(here):
     page = _page()
     assert all(f"<td>{kind}</td>" in page for kind in ("band", "invariant", "effect"))
     assert report.passed(Path("build/report"))
+
+
+def test_only_a_change_of_the_gates_that_were_judged_makes_it_old(here):
+    text = write(measured())
+    file, judged = Path("notebooks/expected.toml"), trusted().about["judged"]
+
+    def after(old: str, new: str) -> bool:
+        assert old in text
+        file.write_text(text.replace(old, new))
+        return trust.digest(file, ["01_a"]) == judged
+
+    assert after("# the head", "[01_a.budget]\nseconds = 600")
+    assert after("[02_b.records]", '[02_b.records]\n"b/level" = { min = 0.0 }')
+    assert not after("min = 0.5", "min = 0.4")
+    assert not after("mean = 1", "mean = 2")
+    assert not after('"a/flag" = {}', '"a/flag" = { equals = true }')

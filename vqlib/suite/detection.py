@@ -39,11 +39,12 @@ def measure(
         "date": datetime.date.today(),
         "command": command,
         "profile": suite.profile,
+        "notebooks": sorted(suite.selected),
         "seeds": _span(repeats.seeds_of(suite, first, times)),
         "kinds": list(dict.fromkeys(str(repeat.kind) for repeat in sound)),
         "vqlib": versions.installed("vqlib"),
         "torch": versions.installed("torch"),
-        "judged": trust.digest(expected),
+        "judged": trust.digest(expected, suite.selected),
     }
     return of(suite, outcomes, about)
 

@@ -324,8 +324,10 @@ def _trust(directory: Path) -> dict[str, object]:
     """What is known of the suite's own gates, as arguments of `report.write`."""
     expected = directory / foreign.EXPECTED
     known = trust.read(expected)
-    old = known is not None and known.about["judged"] != trust.digest(expected)
-    return {"trust": known, "trust_is_old": old}
+    if known is None:
+        return {"trust": None, "trust_is_old": False}
+    judged = trust.digest(expected, known.about["notebooks"])
+    return {"trust": known, "trust_is_old": known.about["judged"] != judged}
 
 
 def _runs_are_kept() -> bool:

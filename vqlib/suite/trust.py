@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomlkit
 
 from vqlib.suite.errors import SuiteError, read_toml
+from vqlib.suite.gatefile import MEASURED
 
 FILE = "trust.toml"
-ABOUT = ("date", "command", "profile", "seeds", "kinds", "vqlib", "torch", "judged")
+ABOUT = ("date", "command", "profile", "notebooks", "seeds", "kinds", "vqlib", "torch", "judged")
 NOTE = "Written by `vqlib trust`: what the gates do on fresh seeds and with planted faults."
 
 
@@ -25,7 +26,8 @@ class Trust:
     """What was measured, and on what.
 
     Attributes:
-        about: date, command, profile, seeds, kinds of machine, versions; the digest of the gates.
+        about: date, command, profile, notebooks, seeds, kinds of machine, versions; the digest of
+            the gates.
         executions: without a fault. gates: how many gates were judged in all of them.
         alarms: a sentence for each of these gates that went red.
         found: fault -> the gates that it turned red, on any seed and kind.
@@ -103,10 +105,21 @@ def read(expected: Path) -> Trust | None:
         raise SuiteError(f"{file}: {error} is missing; measure again with vqlib trust") from None
 
 
-def digest(expected: Path) -> str:
-    """Of what a file of gates says; its comments do not count."""
-    said = repr(tomllib.loads(expected.read_text(encoding="utf-8")))
-    return hashlib.sha256(said.encode()).hexdigest()[:12]
+def digest(expected: Path, notebooks: Iterable[str]) -> str:
+    """Of the gates of these notebooks in a file of gates, and of the numbers behind their bands.
+
+    What names a claim, plants a fault or limits a cost passes no number, and does not count.
+    """
+    said = tomllib.loads(expected.read_text(encoding="utf-8"))
+    names = sorted(notebooks)
+    records = [said.get(name, {}).get("records") for name in names]
+    measured = [
+        (profile, name, of[name]["numbers"])
+        for profile, of in sorted(said.get(MEASURED, {}).items())
+        for name in names
+        if name in of
+    ]
+    return hashlib.sha256(repr((names, records, measured)).encode()).hexdigest()[:12]
 
 
 def _lines(items: Sequence[str]):
