@@ -1,5 +1,6 @@
 """For all tests: one thread each, for they run side by side; Ctrl-C as in a terminal."""
 
+import gc
 import os
 import signal
 
@@ -21,3 +22,9 @@ def pytest_collection_modifyitems(items):
         return file != EXECUTED, file.replace(BROWSER, "tests/notebooks/z")
 
     items.sort(key=place)  # the tests of a file stay in their order
+
+
+def pytest_collection_finish():
+    """What was imported stays: no test's `gc.collect` need go through it, half a second each."""
+    gc.collect()
+    gc.freeze()

@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(
     ("stem", "parameters", "left_out"),
     [
-        ("01_reproduce_collapse", {}, set()),
+        ("01_reproduce_collapse", {"steps": 220}, set()),
         ("04_compare_before_after", {"steps": 220, "cooldown_steps": 0}, PHOTOGRAPHS_ALONE),
     ],
 )
