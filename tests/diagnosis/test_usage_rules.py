@@ -46,6 +46,22 @@ def test_a_codebook_that_was_never_in_use_is_told_apart():
     assert "never came into use" in answer(using(30), "codebook-collapse").cause
 
 
+@pytest.mark.parametrize(
+    ("train", "val", "says"),
+    [
+        (np.linspace(0.9, 0.19, 8), None, "fell from 90% to 19% of the codebook"),
+        (np.linspace(0.7, 0.42, 50), None, "fell from 70% to 43% of the codebook"),
+        (np.full(50, 0.3), None, "never came into use"),
+        (np.full(50, 0.9), 0.2, "validation alone does not"),
+        (np.full(50, 0.3), 0.2, "never came into use"),
+    ],
+)
+def test_shares_alone_tell_the_course_as_well(train, val, says):
+    rows = [{"step": i + 1, "split": "train", "utilization": u} for i, u in enumerate(train)]
+    rows += [{"step": len(train), "split": "val", "utilization": val}] if val else []
+    assert says in diagnose(pd.DataFrame(rows))["codebook-collapse"].cause
+
+
 def test_the_remedy_is_in_this_runs_numbers():
     found = answer(changed(using(30), resets=0), "codebook-collapse", dead_code_threshold=0)
     assert "below 1.2 hits a step (0.1 of the uniform share N/K = 12.25)" in found.remedy

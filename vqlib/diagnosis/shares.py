@@ -34,12 +34,9 @@ def is_stale(log: Log) -> bool:
 @once
 def share_of_possible(log: Log, split: str) -> Evidence | None:
     """Utilization over what uniform use of the window's tokens would show; 1 is flat use."""
-    measured = log.late("utilization", split)
+    measured = utilization_now(log, split)
     if measured is None:
         return None
-    end = log.very_end("utilization", split)
-    if end.value < LOW * measured.value:  # it fell just now
-        measured = end
     possible, window = uniform(log, split), measured.window
     if possible is None:
         possible, tokens = _least_possible(log, split)
@@ -48,6 +45,12 @@ def share_of_possible(log: Log, split: str) -> Evidence | None:
     return Evidence(
         "utilization / that of uniform use", min(1.0, measured.value / possible), "", window
     )
+
+
+def utilization_now(log: Log, split: str) -> Evidence | None:
+    """Late utilization; that of the very end if it fell just now."""
+    late, end = log.late("utilization", split), log.very_end("utilization", split)
+    return end if late is not None and end.value < LOW * late.value else late
 
 
 def _least_possible(log: Log, split: str) -> tuple[float, float]:

@@ -9,12 +9,21 @@ from vqlib.diagnosis.findings import Evidence, Finding, Severity, clear, fired, 
 from vqlib.diagnosis.logs import Log
 from vqlib.diagnosis.remedies import KEEP_ON, kind, remedy_reset
 from vqlib.diagnosis.resets import resets_ended, resets_seen
-from vqlib.diagnosis.shares import COLLAPSED, LOW, in_use, is_stale, uniform, window_tokens
+from vqlib.diagnosis.shares import (
+    COLLAPSED,
+    LOW,
+    in_use,
+    is_stale,
+    uniform,
+    utilization_now,
+    window_tokens,
+)
 
 GAP, WIDE_GAP = 0.10, 0.30  # the guide's target is 10 points
 TOP_EXCESS, MOST, NEARLY_ALL = 0.10, 0.50, 0.95  # share of the tokens beyond 1/K, over 1 - 1/K
 SMALL = 16  # codes: in a smaller codebook one may well take half
 FEW_EFFECTIVE = 0.25  # perplexity over used codes: below it, a few codes do the work
+HALVED, LESS = 0.5, 0.9  # of the most ever used: a fall; if most codes were in use, a slight one
 LONG_DECAY = 0.95
 SAME_WINDOW = 0.8  # validation's tokens over training's: fewer show fewer codes by themselves
 SHOWS = 0.95  # of the codebook that a window should be able to show
@@ -108,20 +117,19 @@ def _by_perplexity(log: Log, effective: Evidence) -> Finding:
 
 
 def _highest(log: Log) -> Evidence | None:
-    """The most codes that a training row shows, and when."""
-    most = log.highest("used_codes")
-    return most and replace(most, name="most codes ever used")
+    """The most codes that a training row shows, or the largest share of them, and when."""
+    if most := log.highest("used_codes"):
+        return replace(most, name="most codes ever used")
+    most = log.highest("utilization")
+    return most and replace(most, name="highest utilization")
 
 
 def _cause_of_collapse(log: Log, past: Evidence | None) -> str:
     if (end := resets_ended(log)) is not None:
         return end.sentence
-    now, train = log.very_end("used_codes"), log.split("train")["step"]
-    if past is not None and now is not None and now.value < 0.5 * past.value:
-        return (
-            f"Use fell from {past.value:.0f} to {now.value:.0f} codes during training. "
-            f"{_why_they_stay_away(log)}"
-        )
+    if past is not None and (course := _course(log, past)) is not None:
+        return course
+    train = log.split("train")["step"]
     if (own := kind(log)) and own.never:
         return own.never
     if len(train) and train.iloc[0] <= max(10, 0.05 * train.iloc[-1]):
@@ -130,6 +138,24 @@ def _cause_of_collapse(log: Log, past: Evidence | None) -> str:
             "encoder's outputs."
         )
     return "Few codes are in use throughout this history, which does not show the start."
+
+
+def _course(log: Log, past: Evidence) -> str | None:
+    """How use went from its `past` highest to now, if it was ever there."""
+    counted, size = log.has("used_codes"), log.settings.codebook_size
+    now = log.very_end("used_codes") if counted else utilization_now(log, "train")
+    whole = (size or math.inf) if counted else 1.0
+    was_there = past.value >= LOW * whole * (uniform(log, "train") or 1.0)
+    if now.value < HALVED * past.value or (was_there and now.value < LESS * past.value):
+        fell = (
+            f"from {past.value:.0f} to {now.value:.0f} codes"
+            if counted
+            else f"from {past.value:.0%} to {now.value:.0%} of the codebook"
+        )
+        return f"Use fell {fell} during training. {_why_they_stay_away(log)}"
+    if was_there:
+        return "Training uses most of the codebook, and validation alone does not."
+    return None
 
 
 def _why_they_stay_away(log: Log) -> str:

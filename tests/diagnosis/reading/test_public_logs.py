@@ -122,6 +122,26 @@ NUMPY = "{'step': 1, 'codebook_usage': np.float64(0.5)}\n{'step': 2, 'codebook_u
 LAYERS = "Epoch 1\n  Layer 0: 250/256 codes used (97.7%), perplexity: 201.3\n  Layer 1: 25/256 codes used (9.8%), perplexity: 12.1\n"
 POINTS = json.dumps({"codebook_usage": [{"step": 1, "value": 0.5}, {"step": 2, "value": 0.4}]})
 
+
+def printed(line: str) -> str:
+    """A log of this line, with 20 dead codes moved and 97 codes in use."""
+    return "".join(f"step {step} {line.format(n=20, u=97)}\n" for step in (1, 2))
+
+
+YAML = "".join(
+    f"- epoch: {e}\n  train:\n    usage: {t}\n  val:\n    usage: {v}\n"
+    for e, t, v in ((1, 0.9, 0.5), (2, 0.8, 0.4))
+)
+RULED = "".join(
+    f"=== Training ===\nepoch {e} usage {t}\n=== Validation ===\nepoch {e} usage {v}\n"
+    for e, t, v in ((1, 0.9, 0.5), (2, 0.8, 0.4))
+)
+NOW_AND_THEN = "".join(
+    f"epoch {e} usage {t}\nValidating...\n usage {v}\n"
+    for e, t, v in ((1, 0.9, 0.5), (2, 0.8, 0.4))
+)
+CHECKED_FIRST = "Evaluating\nusage 0.1\nstep 1 usage 0.9\nstep 2 usage 0.8\n"
+
 K = {"codebook_size": 512}
 # name: (file, content, arguments, codebook, split, column, [(step, value), ...])
 UNDERSTOOD = {
@@ -181,6 +201,13 @@ UNDERSTOOD = {
     "stages of a training": ("a.log", "Stage 1: epoch 1 usage 0.5\nStage 2: epoch 2 usage 0.9\n", {}, "", "train", "utilization", [(1, 0.5), (2, 0.9)]),
     "hits of each code": ("a.jsonl", '{"step": 1, "code_usage": [5, 0, 0, 5]}\n{"step": 2, "code_usage": [8, 0, 0, 2]}\n', {"codebook_size": 4}, "", "train", "used_codes", [(1, 2), (2, 2)]),
     "shares of each code": ("a.jsonl", '{"step": 1, "usage": [0.5, 0.5, 0, 0]}\n{"step": 2, "usage": [0.5, 0.5, 0, 0]}\n', {}, "", "train", "perplexity", [(1, 2), (2, 2)]),
+    "headings of YAML": ("a.yaml", YAML, {}, "", "train", "utilization", [(1, 0.9), (2, 0.8)]),
+    "headings of YAML, val": ("a.yaml", YAML, {}, "", "val", "utilization", [(1, 0.5), (2, 0.4)]),
+    "headings with rules": ("a.log", RULED, {}, "", "train", "utilization", [(1, 0.9), (2, 0.8)]),
+    "headings with rules, val": ("a.log", RULED, {}, "", "val", "utilization", [(1, 0.5), (2, 0.4)]),
+    "a heading of validation alone": ("a.log", NOW_AND_THEN, {}, "", "train", "utilization", [(1, 0.9), (2, 0.8)]),
+    "a heading of validation alone, val": ("a.log", NOW_AND_THEN, {}, "", "val", "utilization", [(1, 0.5), (2, 0.4)]),
+    "a check before the first step": ("a.log", CHECKED_FIRST, {}, "", "train", "utilization", [(1, 0.9), (2, 0.8)]),
     "four codebooks": ("a.jsonl", '{"step": 1, "usage": [0.9, 0.5, 0.4, 0.3]}\n{"step": 2, "usage": [0.9, 0.5, 0.4, 0.2]}\n', {"codebook_size": 64}, "3", "train", "utilization", [(1, 0.3), (2, 0.2)]),
 }  # fmt: skip
 
@@ -189,6 +216,27 @@ def written(folder, file: str, content):
     path = folder / file
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "replaced {n} dead codes, {u} codes alive",
+        "Resetting {n} dead codes, used codes {u}",
+        "{n} dead codes reset, used codes {u}",
+        "{n} dead codes were replaced. used codes {u}",
+        "replaced dead codes: {n}, used codes {u}",
+        "reset codes: {n} used codes: {u}",
+        "restarted {n} codes, used codes: {u}",
+        "Re-initialized {n} dead codes; used codes: {u}",
+        "random restart of {n} codes, used codes {u}",
+        "dead code reset: {n} codes, used codes {u}",
+    ],
+)
+def test_dead_codes_that_were_moved_are_resets(line, tmp_path):
+    (log,) = read_all(written(tmp_path, "a.log", printed(line)), **K).values()
+    train = log.split("train")
+    assert list(train["resets"]) == [20, 20] and list(train["used_codes"]) == [97, 97]
 
 
 @pytest.mark.parametrize("name", UNDERSTOOD)

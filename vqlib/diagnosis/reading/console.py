@@ -17,6 +17,7 @@ from vqlib.diagnosis.reading.names import (
     is_of_codes,
     meaning,
     suffix_meaning,
+    tells_resets,
 )
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -35,12 +36,15 @@ LIST = re.compile(
     rf"(?P<name>{NAME})\s*[:=]?\s*"
     rf"(?P<value>\[[\d.,\seE+\-]+\]|(?<=[:=] ){NUMBER}(?: {NUMBER})+)(?!\w)"
 )
+AUXILIARIES = ("were", "was", "are", "is", "got", "have", "been")
 # "100 iterations", "500/1024 codes used", "12 dead codes out of 64", "45.3% of codes used"
 TURNED = re.compile(
     rf"(?<![\d.,])(?P<value>{NUMBER}\s*%(?=\s+of)|(?:{THOUSANDS}|\d+)(?:{OF}\d+)?)\s+"
     r"(?:of (?:the |all )*)?(?P<name>(?:iterations?|steps?|epochs?)\b"
-    r"|(?:\w+ )?codes?(?: \w+)?)"
+    rf"|(?:\w+ )?codes?(?:(?: (?:{'|'.join(AUXILIARIES)}))* \w+)?)"
 )
+MOVED = re.compile(r"([A-Za-z][A-Za-z-]*)\s+(?:of\s+)?$")  # "replaced" before "20 dead codes"
+NAMED = re.compile(rf"(?P<name>{NAME})\s*[:=]\s*$")  # "reset codes: " before "20 used codes"
 # "uc=1900" of names that mean nothing to us
 STRICT = re.compile(rf"(?P<name>{NAME})\s*[:=]\s*{NUMBER}")
 OF_EPOCH = re.compile(r"\[\s*(?P<done>\d+)/\d+\]")  # "Epoch: [3]  [ 20/5005]"
@@ -67,6 +71,11 @@ OF_DEVICE = re.compile(
     r"\b(?:[cg]pu|cuda|device|core|node|worker|disk|top)[ :\-]*\d+\s*$", re.IGNORECASE
 )
 CELLS = re.compile(r"\s*[│┃|]([^│┃|]+)[│┃|]([^│┃|]+)[│┃|]\s*")  # "| usage | 0.5 |"
+HEADING = re.compile(  # "Validation:", "=== Training ===", "Epoch 3, eval results"
+    r"\W*(?:epoch\W*\d+\W+)?(?P<word>[a-z]+)(?:\W+(?:set|split|data|metrics|results?|stats|"
+    r"statistics|summary|phase|loop))?\W*",
+    re.IGNORECASE,
+)
 LONGEST = 10_000  # characters of a line; a longer one is data
 MOST_LINES = 1_000_000  # of which each takes its time
 COUNTERS = ("step", "epoch")
@@ -112,8 +121,8 @@ def read_console(text: str, given: Mapping[str, str] | None = None) -> pd.DataFr
 
     A line that names a step begins a row; lines without one add to it. If a training prints its
     step last, that line ends a row. Without any step, a row ends where a name comes again.
-    Columns keep the names as they are printed, with "val/" before those of a line on validation
-    and "codebook_0/" before those behind a codebook's number.
+    Columns keep the names as they are printed, with "val/" before those of a line on validation or
+    below a heading that says so, and "codebook_0/" before those behind a codebook's number.
 
     Args:
         given: {quantity: name}, the user's own map: these names are read, whatever they mean.
@@ -128,7 +137,7 @@ def read_console(text: str, given: Mapping[str, str] | None = None) -> pd.DataFr
         )
     roles = {name: meaning(target) for target, name in (given or {}).items()}
     lines, notes = _of_one_rank(_plain(text))
-    said = _of_one_owner([pairs for line in lines if (pairs := _pairs(line, roles))], roles)
+    said = _of_one_owner([pairs for pairs in _under_headings(lines, roles) if pairs], roles)
     means = {n: roles.get(n) or meaning(n) for pairs in said for n in pairs if n != NO_COUNTER}
     counters = {n for n, m in means.items() if m.quantity in COUNTERS}
     use = {n for n, m in means.items() if m.quantity in USE or n in roles} - counters
@@ -278,6 +287,35 @@ def _pairs(line: str, roles: Mapping[str, Meaning | None]) -> dict[str, str]:
     return _with_split(line, found)
 
 
+def _under_headings(lines: list[str], roles) -> Iterator[dict[str, str]]:
+    """The pairs of each line; below a heading on validation, they are of validation.
+
+    What stands below it ends with the next heading, and if there is none on training, with another
+    step or epoch too.
+    """
+    headings = [_heading(line) for line in lines]
+    both = "train" in headings and "val" in headings
+    under, counted, told = None, {}, False
+    for line, heading in zip(lines, headings, strict=True):
+        if heading:
+            under, told = heading, False
+        pairs = _pairs(line, roles)
+        now = {n: v for n, v in pairs.items() if (m := meaning(n)) and m.quantity in COUNTERS}
+        another = any(counted[n] != v if n in counted else told for n, v in now.items())
+        if another and not heading and not both:
+            under = None
+        counted |= now
+        told = told or pairs.keys() > now.keys()
+        yield _of_validation(pairs) if under == "val" else pairs
+
+
+def _heading(line: str) -> str | None:
+    """The split that a line of its own announces."""
+    found = HEADING.fullmatch(line[:80])
+    word = found["word"].lower() if found else ""
+    return "val" if word in VALIDATES else "train" if word in TRAIN else None
+
+
 def _is_use(name: str) -> bool:
     said = meaning(name)
     return said is not None and said.quantity in (*USE, "resets")
@@ -297,10 +335,8 @@ def _pairs_of(line: str, roles) -> list[tuple[str, str, int]]:
     found: list[tuple[str, str, int]] = []
     spans: list[tuple[int, int]] = []
     for pattern in (TURNED, LIST, PAIR):
-        for match in pattern.finditer(line):
-            if any(a < match.end() and match.start() < b for a, b in spans):
-                continue
-            name = _name(match["name"].split(), pattern is TURNED, roles)
+        for match in pattern.finditer(_less(line, spans)):
+            name = (_turned if pattern is TURNED else _named)(line, match, roles)
             if name is None or (OF_DEVICE.search(line[: match.start()]) and not is_of_codes(name)):
                 continue
             if pattern is TURNED and _is_counted(line, match, spans):
@@ -308,6 +344,30 @@ def _pairs_of(line: str, roles) -> list[tuple[str, str, int]]:
             found.append((name, _value(match["value"]), match.start()))
             spans.append(match.span())
     return sorted(found, key=lambda pair: pair[2])
+
+
+def _less(line: str, spans: list[tuple[int, int]]) -> str:
+    """The line without what was read of it, each character in its place."""
+    for start, end in spans:
+        line = f"{line[:start]}{';' * (end - start)}{line[end:]}"
+    return line
+
+
+def _named(line: str, match: re.Match, roles) -> str | None:
+    return _name(match["name"].split(), False, roles)
+
+
+def _turned(line: str, match: re.Match, roles) -> str | None:
+    """The name behind a number; None if the number is that of a name before it."""
+    before = line[: match.start()]
+    words = [w for w in match["name"].split() if w not in AUXILIARIES]
+    label = NAMED.search(before)
+    known = label and suffix_meaning(label["name"].split())
+    if known and known[0].quantity in (*USE, "resets"):
+        return None  # "reset codes: 20 used codes: 97"
+    if (verb := MOVED.search(before)) and tells_resets(verb[1]) and is_of_codes(" ".join(words)):
+        return "resets"
+    return _name(words, True, roles)
 
 
 def _name(words: list[str], turned: bool, roles) -> str | None:
@@ -396,6 +456,11 @@ def _with_split(line: str, found: dict[str, str]) -> dict[str, str]:
     words = re.findall(r"[a-z]+", line.lower()[:60])
     if not any(w in VALIDATES for w in words) or any(w in TRAIN for w in words):
         return found
+    return _of_validation(found)
+
+
+def _of_validation(found: dict[str, str]) -> dict[str, str]:
+    """The pairs, with "val/" before the names that tell no split."""
     plain = {n for n in found if n != NO_COUNTER and (m := meaning(n)) and not m.split}
     plain = {n for n in plain if meaning(n).quantity not in COUNTERS}
     return {f"val/{n}" if n in plain else n: v for n, v in found.items()}

@@ -323,7 +323,7 @@ def _looks_like_header(line: str) -> bool:
 def _is_table(lines: list[str], separator: str) -> bool:
     """Whether the first line names columns, and the others have as many cells."""
     names = [name.strip() for name in _cells(lines[0], separator)]
-    if not all(map(_is_name, names)) or any(map(_is_pair, names)):
+    if not all(map(_is_name, names)) or any(map(_is_pair, names)) or _is_printed(lines):
         return False
     if len(names) == 1 and separator != ",":
         return False
@@ -348,6 +348,12 @@ def _is_pair(cell: str) -> bool:
     return bool(re.search(r"[A-Za-z_]\s*[:=]\s*[-+\d.\[]", cell)) or bool(
         re.fullmatch(r"[A-Za-z]+ \d[\d.]*", cell)
     )
+
+
+def _is_printed(lines: list[str]) -> bool:
+    """Whether the first line comes again with other numbers: then it names no columns."""
+    first, *others = (re.sub(r"\d+", "0", line) for line in lines)
+    return any(o == first and line != lines[0] for o, line in zip(others, lines[1:], strict=True))
 
 
 def _separated(text: str, separator: str, comments: int) -> pd.DataFrame:

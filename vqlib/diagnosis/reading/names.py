@@ -59,8 +59,9 @@ _KINDS = {
     "entropy": "entropy",
     "bits": "bits bit",
     "nats": "nats nat",
-    "reset": "reset resets replaced replacement replacements reinit reinits reinitialized restart "
-    "restarted restarts expired revived resampled reassigned",
+    "reset": "reset resets resetting replace replaced replacing replacement replacements reinit "
+    "reinits reinitialized reinitializing restart restarted restarting restarts expired expiring "
+    "revive revived reviving resampled resampling reassigned reassigning recycled refreshed",
     "filler": "n num number count counts no nr total of the in mean avg average running batch",
 }
 KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
@@ -141,6 +142,11 @@ def suffix_meaning(words: list[str]) -> tuple[Meaning, str] | None:
 def is_of_codes(name: str) -> bool:
     """Whether the name says that it is on codes, and not on anything that can be used."""
     return any(KIND_OF.get(word) == "code" for word in _words(name))
+
+
+def tells_resets(word: str) -> bool:
+    """Whether it is a word for moving dead codes: "replaced", "Re-initialized"."""
+    return KIND_OF.get(word.lower().replace("-", "")) == "reset"
 
 
 def _words(name: str) -> list[str]:
