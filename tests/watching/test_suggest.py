@@ -37,6 +37,22 @@ class StackedQuantizer(nn.Module):
         return {"codes": torch.stack(codes, -1), "z": total}
 
 
+class Projecting(nn.Module):
+    """Tokens have more features than codes; channels first, and codes come late."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.Conv1d(16, 4, 1), nn.Conv1d(4, 16, 1)
+        self.codebook = nn.Embedding(32, 4)
+
+    def forward(self, z):
+        low = self.down(z)
+        codes = torch.cdist(low.mT, self.codebook.weight).argmin(-1)
+        near = self.codebook(codes).mT
+        losses = (low - near).square().mean((1, 2))
+        return self.up(near), losses, losses, codes, low
+
+
 class Squeeze(nn.Module):
     """Not named like a quantizer, and codes come first."""
 
@@ -96,6 +112,13 @@ def test_the_message_holds_an_adapter_for_this_layer(kind):
         layer(torch.randn(40, 8))
     assert all(len(table) == 1 for table in w.histories.values())
     assert vqlib.audit(kind, adapter=adapter, ranks=False)["loss-hides-collapse"]
+
+
+def test_the_codes_of_a_layer_that_projects_its_tokens_are_found():
+    text = adapter_text(Projecting())
+    assert "output: output[3]" in text and "m.codebook.weight" in text
+    adapter = eval(text, {"vqlib": vqlib})
+    assert vqlib.audit(Projecting, adapter=adapter, dim=16, ranks=False)["not-reproducible"]
 
 
 def test_what_forward_needs_besides_tokens_is_named():

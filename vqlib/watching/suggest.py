@@ -115,9 +115,12 @@ def _given(module: nn.Module, book: Tensor, extra: list[str]) -> dict:
         probe = copy.deepcopy(module).eval()
     except Exception:  # a module may refuse to be copied in any way
         return COMMONEST
-    device, dim = book.device, book.shape[-1]
-    lengths = (dim + 1, SQUARE) if dim + 1 != SQUARE else (SQUARE,)
-    fed = [torch.zeros(n, dim, dtype=book.dtype, device=device) for n in lengths]
+    device = book.device
+    fed = [
+        torch.zeros(n, dim, dtype=book.dtype, device=device)
+        for dim in _widths(module, book)
+        for n in ((dim + 1, SQUARE) if dim + 1 != SQUARE else (SQUARE,))
+    ]
     fillings = (lambda x: 1.0, lambda x: x) if extra else (lambda x: 1.0,)
     with torch.random.fork_rng(devices=[device] if book.is_cuda else []):
         for z, filling, (form, _) in product(fed, fillings, LAYOUTS):
@@ -140,6 +143,13 @@ def _given(module: nn.Module, book: Tensor, extra: list[str]) -> dict:
                     "loss": single[0] if len(single) == 1 else "None",
                 }
     return COMMONEST
+
+
+def _widths(module: nn.Module, book: Tensor) -> list[int]:
+    """Features that a token may have: a code's, or what a projection before the codes takes."""
+    taken = ("in_features", "in_channels")
+    projected = [getattr(m, n) for m in module.modules() for n in taken if hasattr(m, n)]
+    return list(dict.fromkeys([book.shape[-1], *projected]))
 
 
 def _paths(output, path: str = "output") -> Iterator[tuple[str, Tensor]]:

@@ -341,3 +341,37 @@ def test_a_layer_that_keeps_a_number_for_each_code_is_not_healthy_if_no_reset_wa
     # a buffer that training leaves alone counts nothing
     rest = vqlib.audit(lambda: AnchoringQuantizer(keeps=False), ranks=False)
     assert rest["reset-never-fires"].severity == "not applicable"
+
+
+class SharesQuantizer(nn.Module):
+    """Gradients move its codes; one whose share of the tokens has fallen goes to an input."""
+
+    def __init__(self, resets=True):
+        super().__init__()
+        self.resets, self.codebook = resets, nn.Parameter(torch.randn(SIZE, DIM))
+        self.register_buffer("usage_ema", torch.full((SIZE,), 1 / SIZE))
+
+    @torch.no_grad()
+    def forward(self, z):
+        tokens = z.reshape(-1, DIM)
+        indices = torch.cdist(tokens, self.codebook).argmin(-1)
+        quantized = self.codebook[indices]
+        if self.training:
+            share = torch.bincount(indices, minlength=SIZE) / len(indices)
+            self.usage_ema.lerp_(share, 0.02)
+            dead = (self.usage_ema < 0.1 / SIZE).nonzero().flatten()
+            if self.resets and len(dead):
+                donors = torch.randint(len(tokens), (len(dead),))
+                self.codebook[dead] = tokens[donors]
+                self.usage_ema[dead] = 1 / SIZE
+        return quantized.view_as(z), indices.view(z.shape[:-1]), quantized.sum() * 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_reset_that_waits_for_a_share_to_fall_is_waited_for_and_examined(seed):
+    found = vqlib.audit(SharesQuantizer, ranks=False, seed=seed)
+    assert found["reset-never-fires"].severity == "clear"
+    assert found["reset-does-not-survive"].severity == "clear"
+    unseen = vqlib.audit(lambda: SharesQuantizer(resets=False), ranks=False, seed=seed)
+    assert unseen["reset-never-fires"].severity == "unknown" and unseen.verdict == "undecided"
+    assert "`usage_ema`" in unseen["reset-never-fires"].cause

@@ -14,9 +14,11 @@ from vqlib.diagnosis.audit.donors import duplicate_codes, threshold_above_share
 from vqlib.diagnosis.audit.processes import NAME as RANKS
 from vqlib.diagnosis.audit.processes import ranks_disagree
 from vqlib.diagnosis.audit.resetting import (
+    kept_counts,
     patience_without_resets,
     reset_does_not_survive,
     reset_never_fires,
+    reset_unseen,
     starve,
 )
 from vqlib.diagnosis.audit.starting import (
@@ -145,7 +147,7 @@ def _answers(
     bench: Bench, make: Callable[[], nn.Module] | None, ranks: bool, timeout: float
 ) -> Iterator[Finding]:
     started = start(bench) if bench.book(bench.pristine) is not None else None
-    if started is None or not started.moves:
+    if started is None or started.first is None:
         cause = (
             "It holds no codebook."
             if started is None
@@ -153,15 +155,17 @@ def _answers(
             if any(p.requires_grad for p in bench.pristine.parameters())
             else "Its forward pass does not move the codebook, and it has no parameters to train."
         )
+        kept = kept_counts(bench, started.settled) if started else None
         for question in (*CODEBOOK, *([RANKS] if ranks else [])):
-            yield Finding(question, "not applicable", cause=cause)
+            unseen = kept and question == "reset-never-fires"
+            yield reset_unseen(kept) if unseen else Finding(question, "not applicable", cause=cause)
         settled = bench.copy() if started is None else started.settled
         yield evaluation_changes_counts(bench, settled, STEPS)
         yield not_reproducible(bench, None)
         yield loss_hides_collapse(bench, bench.copy(settled))
         return
     settled = started.settled
-    starved = starve(bench, settled)
+    starved = starve(bench, settled, started.first)
     narrow, steps = narrow_start(bench)
     yield cold_start(bench, started)
     yield first_step_explosion(bench, steps)

@@ -55,11 +55,14 @@ class Starving:
         return f"{self.steps} steps of {self.tokens} tokens in one place"
 
 
-def starve(bench: Bench, settled: nn.Module) -> Starving:
-    """Feed one place until half of the codebook was reset, or for as long as that may take."""
+def starve(bench: Bench, settled: nn.Module, waited: int = 0) -> Starving:
+    """Feed one place until half of the codebook was reset, or for as long as that may take.
+
+    ``waited``: steps that already passed until a code moved.
+    """
     seen, module = None, bench.copy(settled)
     done = Starving(bench.direction(), bench.starving)
-    for _ in range(_patience(bench, module)):
+    for _ in range(max(_patience(bench, module), min(LONGEST, 2 * waited))):
         seen, before, module = bench.starving_step(module, done.centre)
         put = seen.put_elsewhere
         done.steps += 1
@@ -142,15 +145,8 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
     evidence = [Evidence("codes put elsewhere", starved.put, "codes", starved.window)]
     if starved.put or starved.said or starved.undone:
         return Finding("reset-never-fires", "clear", tuple(evidence))
-    if threshold is None and (kept := _kept_counts(bench, starved)):
-        return Finding(
-            "reset-never-fires",
-            "unknown",
-            tuple(evidence),
-            f"The layer keeps {kept}, but no reset was seen, and its settings name no threshold: "
-            "whether a reset is on is not known.",
-            'its threshold in the adapter: settings=lambda m: {"dead_code_threshold": ...}',
-        )
+    if threshold is None and (kept := kept_counts(bench, starved.trained)):
+        return reset_unseen(kept, *evidence)
     if threshold is None:
         cause = "No reset was seen, and the layer's settings name no threshold."
         return Finding("reset-never-fires", "not applicable", tuple(evidence), cause)
@@ -193,12 +189,24 @@ def reset_never_fires(bench: Bench, starved: Starving) -> Finding:
     )
 
 
-def _kept_counts(bench: Bench, starved: Starving) -> str | None:
-    """What the layer keeps for each code and changes as it trains, if anything."""
+def reset_unseen(kept: str, *evidence: Evidence) -> Finding:
+    """Of a layer that keeps something for each code, and whose codes no reset was seen to move."""
+    return Finding(
+        "reset-never-fires",
+        "unknown",
+        evidence,
+        f"The layer keeps {kept}, but no reset was seen, and its settings name no threshold: "
+        "whether a reset is on is not known.",
+        'its threshold in the adapter: settings=lambda m: {"dead_code_threshold": ...}',
+    )
+
+
+def kept_counts(bench: Bench, trained: nn.Module) -> str | None:
+    """What the layer keeps for each code and changes as it is `trained`, if anything."""
     if bench.counts(bench.pristine) is not None:
         return "counts"
     before = dict(bench.pristine.named_buffers())
-    for name, now in starved.trained.named_buffers():
+    for name, now in trained.named_buffers():
         if now.numel() == bench.codes == max(now.shape, default=0) and not torch.equal(
             now, before.get(name, now.new_empty(0))
         ):

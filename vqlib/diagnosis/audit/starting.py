@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqlib.diagnosis.audit.bench import Bench, Seen
+from vqlib.diagnosis.audit.resetting import kept_counts, patience_without_resets
 from vqlib.diagnosis.findings import Evidence, Finding
 from vqlib.diagnosis.start_rules import SHRUNK
 from vqlib.quantization.quantizer import NormEMAQuantizer
@@ -16,7 +17,7 @@ from vqlib.watching.track import shrunk
 
 SLACK = 0.2  # radians by which a code left the way from where it was to its inputs' mean
 LOUD, FAINT = 1e-2, 1e-3  # a total collapse should read at least so much
-REMEDY = "Start the counts at the hits of the first batch."
+REMEDY = "Start the counts at the hits of the first batch, and each sum at its code x its count."
 SELDOM = 400  # steps to wait for a reset of a layer that nothing else moves: two checks
 GROWN, EXPLODED = 3.0, 10.0  # x the norm of codes that were hit
 
@@ -27,7 +28,7 @@ class Start:
 
     settled: nn.Module
     steps: list[Seen]
-    moves: bool  #: whether the codebook changed at all
+    first: int | None  #: the step that first changed the codebook, if one did
 
 
 def start(bench: Bench) -> Start:
@@ -35,13 +36,17 @@ def start(bench: Bench) -> Start:
     module = bench.copy()
     tokens = [bench.affordable] * min(bench.every, 10) + [bench.few]
     steps = [bench.step(module, bench.broad(n)) for n in tokens]
-    if bench.every >= len(steps) and not any(map(_moved, steps)):
-        # the reset alone may move codes, and seldom: now most codes have no hit
+    if not any(map(_moved, steps)):
+        # a reset alone may move codes, seldom or when a count has fallen: now most have no hit
+        longest = min(SELDOM, 2 * bench.every + 1) if bench.every >= len(steps) else 0
+        if kept_counts(bench, module):
+            longest = max(longest, patience_without_resets(bench))
         place = bench.direction()
-        while len(steps) < min(SELDOM, 2 * bench.every + 1) and not _moved(steps[-1]):
+        while len(steps) < longest and not _moved(steps[-1]):
             steps.append(bench.step(module, bench.ball(place, bench.few)))
     bench.compare(steps[-1])
-    return Start(module, steps, any(map(_moved, steps)))
+    first = next((i for i, seen in enumerate(steps) if _moved(seen)), None)
+    return Start(module, steps, first)
 
 
 def _moved(seen: Seen) -> bool:
@@ -124,7 +129,10 @@ def cold_start(bench: Bench, started: Start) -> Finding:
             "code is lost because of it.",
             REMEDY,
         )
-    cause = "Codes that the first batch uses are reset at once: their counts start too low."
+    cause = (
+        "Codes that the first batch uses are thrown away at once: their counts start too low, so a "
+        "reset moves them, or their running sums are divided by too little."
+    )
     if random:  # nothing learned is lost
         return Finding(
             "cold-start",
