@@ -37,6 +37,21 @@ class StackedQuantizer(nn.Module):
         return {"codes": torch.stack(codes, -1), "z": total}
 
 
+class FirstBatch(nn.Module):
+    """Channels come first; the first batch sets the codes, so that any number of features runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("k", torch.zeros(16, 8))
+
+    def forward(self, x):
+        rows = x.mT.flatten(0, 1)
+        if not self.k.any():
+            self.k = rows[torch.randint(len(rows), (16,))] + torch.randn(16, rows.shape[1])
+        codes = torch.cdist(rows, self.k).argmin(-1)
+        return codes.view(len(x), -1), self.k[codes].view(len(x), -1, x.shape[1]).mT
+
+
 class Projecting(nn.Module):
     """Tokens have more features than codes; channels first, and codes come late."""
 
@@ -119,6 +134,14 @@ def test_the_codes_of_a_layer_that_projects_its_tokens_are_found():
     assert "output: output[3]" in text and "m.codebook.weight" in text
     adapter = eval(text, {"vqlib": vqlib})
     assert vqlib.audit(Projecting, adapter=adapter, dim=16, ranks=False)["not-reproducible"]
+
+
+def test_features_are_not_taken_for_tokens():
+    text = adapter_text(FirstBatch())
+    assert "call=lambda m, z: m(z.T[None])" in text
+    assert "output[1].movedim(1, -1).flatten(0, -2)" in text
+    adapter = eval(text, {"vqlib": vqlib})
+    assert vqlib.audit(FirstBatch, adapter=adapter, ranks=False)["not-reproducible"]
 
 
 def test_what_forward_needs_besides_tokens_is_named():

@@ -13,7 +13,18 @@ from torch import Tensor, nn
 from vqlib.watching.libraries import COUNTS, INTEGERS, LAYOUTS, looks_near, without_padding
 
 SQUARE = 64  # tokens, for layers that want a picture's; else one more than features
-COMMONEST = {"indices": "output[1]", "quantized": "output[0]", "loss": "output[2]", "shape": None}
+COMMONEST = {
+    "indices": "output[1]",
+    "quantized": "output[0]",
+    "loss": "output[2]",
+    "fed": "z",
+    "shape": None,
+}
+FED = ("z[None]", "z", "z.T[None, :, :, None]", "z[None, :, None]", "z.T[None]")
+FORMS = sorted(
+    ((text, *layout) for text, layout in zip(FED, LAYOUTS, strict=True)), key=lambda f: len(f[0])
+)
+"""(Python, function, axis of the features) of each layout; tokens as they are come first."""
 USUAL = (
     "vqlib.Adapter(indices=lambda m, output: output[1], codebook=lambda m: m.embedding.weight, "
     "counts=lambda m: None)"
@@ -52,8 +63,9 @@ def adapter_text(module: nn.Module) -> str:
         for what in ("quantized", "loss")
         if given[what] != COMMONEST[what]
     ]
-    if extra:
-        parts.append(f"call=lambda m, z: m(z, {', '.join(f'{name}=...' for name in extra)})")
+    if extra or given["fed"] != "z":
+        fed = ", ".join([given["fed"], *(f"{name}=..." for name in extra)])
+        parts.append(f"call=lambda m, z: m({fed})")
     return f"vqlib.Adapter({', '.join(parts)})"
 
 
@@ -111,10 +123,6 @@ def _levels(given: dict, name: str, held: Tensor) -> tuple[str, str]:
 @torch.no_grad()
 def _given(module: nn.Module, book: Tensor, extra: list[str]) -> dict:
     """Expressions for what the layer gives, and the ``shape`` of its indices (None: not seen)."""
-    try:
-        probe = copy.deepcopy(module).eval()
-    except Exception:  # a module may refuse to be copied in any way
-        return COMMONEST
     device = book.device
     fed = [
         torch.zeros(n, dim, dtype=book.dtype, device=device)
@@ -122,27 +130,46 @@ def _given(module: nn.Module, book: Tensor, extra: list[str]) -> dict:
         for n in ((dim + 1, SQUARE) if dim + 1 != SQUARE else (SQUARE,))
     ]
     fillings = (lambda x: 1.0, lambda x: x) if extra else (lambda x: 1.0,)
+    first = None
     with torch.random.fork_rng(devices=[device] if book.is_cuda else []):
-        for z, filling, (form, _) in product(fed, fillings, LAYOUTS):
+        for z, filling, (text, form, axis) in product(fed, fillings, FORMS):
             shaped = form(z)
             try:
+                probe = copy.deepcopy(module).eval()  # anew: a first call may set the codes
                 output = probe(shaped, **{name: filling(shaped) for name in extra})
-            except Exception:  # whatever a layer raises on what it does not take
+            except Exception:  # whatever a layer raises on what it does not take, or on a copy
                 continue
-            parts = list(_paths(output))
-            codes = [(p, t) for p, t in parts if t.dtype in INTEGERS]
-            if codes:
-                path, indices = max(codes, key=lambda pair: pair[1].numel())
-                floats = [(p, t) for p, t in parts if t.is_floating_point()]
-                same = [p for p, t in floats if t.numel() == z.numel()]
-                single = [p for p, t in floats if t.numel() == 1]
-                return {
-                    "indices": path,
-                    "shape": indices.shape,
-                    "quantized": next(iter(same), COMMONEST["quantized"]),
-                    "loss": single[0] if len(single) == 1 else "None",
-                }
-    return COMMONEST
+            seen = _read(output, z, axis)
+            if seen is None:
+                continue
+            first = first or seen | {"fed": text}
+            if seen["shape"].numel() % len(z) == 0:  # else features may have been taken for tokens
+                return seen | {"fed": text}
+    return first or COMMONEST
+
+
+def _read(output, z: Tensor, axis: int) -> dict | None:
+    """Expressions for what an output holds; None if there are no codes in it."""
+    parts = list(_paths(output))
+    codes = [(p, t) for p, t in parts if t.dtype in INTEGERS]
+    if not codes:
+        return None
+    path, indices = max(codes, key=lambda pair: pair[1].numel())
+    floats = [(p, t) for p, t in parts if t.is_floating_point()]
+    same = [p + _to_rows(t, z, axis) for p, t in floats if t.numel() == z.numel()]
+    single = [p for p, t in floats if t.numel() == 1]
+    return {
+        "indices": path,
+        "shape": indices.shape,
+        "quantized": next(iter(same), COMMONEST["quantized"]),
+        "loss": single[0] if len(single) == 1 else "None",
+    }
+
+
+def _to_rows(output: Tensor, z: Tensor, axis: int) -> str:
+    """What makes rows (N, D) of an output with as many numbers as the tokens z."""
+    moved = "" if axis == -1 or output.shape == z.shape else f".movedim({axis}, -1)"
+    return moved if output.dim() == 2 else f"{moved}.flatten(0, -2)"
 
 
 def _widths(module: nn.Module, book: Tensor) -> list[int]:

@@ -375,3 +375,19 @@ def test_a_reset_that_waits_for_a_share_to_fall_is_waited_for_and_examined(seed)
     unseen = vqlib.audit(lambda: SharesQuantizer(resets=False), ranks=False, seed=seed)
     assert unseen["reset-never-fires"].severity == "unknown" and unseen.verdict == "undecided"
     assert "`usage_ema`" in unseen["reset-never-fires"].cause
+
+
+class GreedyQuantizer(AveragedQuantizer):
+    """It draws a donor for each code, and so takes no step with fewer tokens than codes."""
+
+    def forward(self, z):
+        if self.training and z.numel() // DIM < SIZE:
+            raise RuntimeError("too few tokens to draw donors from")
+        return super().forward(z)
+
+
+def test_a_question_with_fewer_tokens_than_the_layer_takes_costs_no_other_answer():
+    found = vqlib.audit(GreedyQuantizer, ranks=False)
+    unknown = {a.id: a.cause for a in found.answers if a.severity == "unknown"}
+    rejected = [name for name, cause in unknown.items() if "too few tokens" in cause]
+    assert rejected and found["reset-never-fires"].severity == "clear"

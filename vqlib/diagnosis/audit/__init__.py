@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from torch import nn
 
-from vqlib.diagnosis.audit.bench import Bench, NotFinite, made, own_randomness
+from vqlib.diagnosis.audit.bench import Bench, NotFinite, Rejected, made, own_randomness
 from vqlib.diagnosis.audit.donors import duplicate_codes, threshold_above_share
 from vqlib.diagnosis.audit.processes import NAME as RANKS
 from vqlib.diagnosis.audit.processes import ranks_disagree
@@ -167,20 +167,29 @@ def _answers(
     settled = started.settled
     starved = starve(bench, settled, started.first)
     narrow, steps = narrow_start(bench)
-    yield cold_start(bench, started)
-    yield first_step_explosion(bench, steps)
-    yield reset_never_fires(bench, starved)
-    yield reset_does_not_survive(bench, starved)
-    yield duplicate_codes(bench, starved)
-    yield threshold_above_share(bench, settled, starved)
+    yield _asked(cold_start, bench, started)
+    yield _asked(first_step_explosion, bench, steps)
+    yield _asked(reset_never_fires, bench, starved)
+    yield _asked(reset_does_not_survive, bench, starved)
+    yield _asked(duplicate_codes, bench, starved)
+    yield _asked(threshold_above_share, bench, settled, starved)
     acted = starved.put or starved.said
     steps = starved.steps + bench.every + 3 if acted else patience_without_resets(bench)
-    yield evaluation_changes_counts(bench, settled, steps)
-    yield not_reproducible(bench, starved)
-    yield loss_hides_collapse(bench, narrow)
+    yield _asked(evaluation_changes_counts, bench, settled, steps)
+    yield _asked(not_reproducible, bench, starved)
+    yield _asked(loss_hides_collapse, bench, narrow)
     if ranks:
         most = max(60, 2 * bench.every + 5)  # else a seldom reset is not seen
-        yield ranks_disagree(bench, make, min(starved.steps + 5, most), timeout)
+        yield _asked(ranks_disagree, bench, make, min(starved.steps + 5, most), timeout)
+
+
+def _asked(question: Callable[..., Finding], *given) -> Finding:
+    """Its answer; unknown if the layer takes no step of as few or as many tokens as it needs."""
+    try:
+        return question(*given)
+    except Rejected as error:
+        name = question.__name__.replace("_", "-")
+        return unknown(name, f"No answer: {error}.", "a layer that takes any number of tokens")
 
 
 def _healthy(answers: list[Finding]) -> list[Finding]:

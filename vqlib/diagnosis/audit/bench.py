@@ -30,6 +30,10 @@ STARVING = 256  # tokens of a step that only lets codes starve
 CHEAP, LARGEST = 2**22, 2**27  # tokens x codes of a step: if there are many of it, and if one
 
 
+class Rejected(ValueError):
+    """A layer did not take tokens of some number."""
+
+
 class NotFinite(Exception):
     """A layer gave NaN or infinity for tokens that are finite; ``finding`` says what."""
 
@@ -265,7 +269,7 @@ class Bench:
     def call(self, module: nn.Module, z: Tensor, *, untrained: bool = False) -> Any:
         """The output for tokens z (N, dim).
 
-        Raises ValueError if the layer rejects them, and `NotFinite` for what it gives;
+        Raises Rejected if the layer does not take them, and `NotFinite` for what it gives;
         not for an evaluation of an ``untrained`` layer, which may have no codes yet.
         """
         mode = "training" if module.training else "evaluation"
@@ -275,7 +279,7 @@ class Bench:
                     warnings.simplefilter("ignore")
                 output = self.adapter.call(module, z.to(self.device))
         except Exception as error:  # a layer may raise anything
-            raise ValueError(
+            raise Rejected(
                 f"the layer, called in {mode} mode through its adapter, rejects tokens of shape "
                 f"{tuple(z.shape)}: {error}; check the adapter's call, and dim="
             ) from error
