@@ -170,7 +170,7 @@ def _start(found: Diagnosis) -> Answer:
         return cold.severity, f"first codes shrink to {100 * kept:.0f} % in the first step"
     if cold.severity == "note" and numbers.get("of these thrown away"):
         lost = f"{numbers['of these thrown away']} of {numbers['codes in use']}"
-        return "note", f"{lost} random codes in use thrown away at once"
+        return "note", f"{lost} random codes in use reset at once"
     if cold.severity == "clear":
         return "clear", "first codes are kept"
     if "transforms" in cold.cause:
