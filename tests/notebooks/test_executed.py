@@ -9,12 +9,14 @@ from vqlib import suite
 from vqlib.suite import pages
 
 NOTEBOOKS = ROOT / "notebooks"
+# one at a time: the other core has the other tests
+QUIET = {"directory": NOTEBOOKS, "jobs": 1, "progress": False}
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("quick")
-    return suite.run(None, "quick", out, directory=NOTEBOOKS, progress=False)
+    return suite.run(None, "quick", out, **QUIET)
 
 
 @pytest.mark.parametrize("stem", sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb")))
@@ -37,7 +39,7 @@ def test_every_figure_on_its_page_has_alternative_text_by_its_author(results, st
 
 
 def test_each_planted_fault_turns_its_gates_red(results, tmp_path):
-    missed = suite.run_controls("quick", tmp_path, directory=NOTEBOOKS, progress=False)
+    missed = suite.run_controls("quick", tmp_path, **QUIET)
     assert not missed, missed
 
 
