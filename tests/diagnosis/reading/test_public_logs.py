@@ -140,6 +140,8 @@ NOW_AND_THEN = "".join(
     f"epoch {e} usage {t}\nValidating...\n usage {v}\n"
     for e, t, v in ((1, 0.9, 0.5), (2, 0.8, 0.4))
 )
+TRAINING_ONCE = "Training\n" + NOW_AND_THEN.replace("Validating...", "Validation")
+PARTS = "Training\nepoch 1 usage 0.9\nepoch 2 usage 0.8\nValidation\nepoch 1 usage 0.5\nepoch 2 usage 0.4\n"
 CHECKED_FIRST = "Evaluating\nusage 0.1\nstep 1 usage 0.9\nstep 2 usage 0.8\n"
 
 K = {"codebook_size": 512}
@@ -207,6 +209,10 @@ UNDERSTOOD = {
     "headings with rules, val": ("a.log", RULED, {}, "", "val", "utilization", [(1, 0.5), (2, 0.4)]),
     "a heading of validation alone": ("a.log", NOW_AND_THEN, {}, "", "train", "utilization", [(1, 0.9), (2, 0.8)]),
     "a heading of validation alone, val": ("a.log", NOW_AND_THEN, {}, "", "val", "utilization", [(1, 0.5), (2, 0.4)]),
+    "a heading of training once": ("a.log", TRAINING_ONCE, {}, "", "train", "utilization", [(1, 0.9), (2, 0.8)]),
+    "a heading of training once, val": ("a.log", TRAINING_ONCE, {}, "", "val", "utilization", [(1, 0.5), (2, 0.4)]),
+    "two parts": ("a.log", PARTS, {}, "", "train", "utilization", [(1, 0.9), (2, 0.8)]),
+    "two parts, val": ("a.log", PARTS, {}, "", "val", "utilization", [(1, 0.5), (2, 0.4)]),
     "a check before the first step": ("a.log", CHECKED_FIRST, {}, "", "train", "utilization", [(1, 0.9), (2, 0.8)]),
     "four codebooks": ("a.jsonl", '{"step": 1, "usage": [0.9, 0.5, 0.4, 0.3]}\n{"step": 2, "usage": [0.9, 0.5, 0.4, 0.2]}\n', {"codebook_size": 64}, "3", "train", "utilization", [(1, 0.3), (2, 0.2)]),
 }  # fmt: skip

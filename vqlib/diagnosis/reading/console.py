@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -290,23 +291,34 @@ def _pairs(line: str, roles: Mapping[str, Meaning | None]) -> dict[str, str]:
 def _under_headings(lines: list[str], roles) -> Iterator[dict[str, str]]:
     """The pairs of each line; below a heading on validation, they are of validation.
 
-    What stands below it ends with the next heading, and if there is none on training, with another
-    step or epoch too.
+    That ends with the next heading, or once it has told something, with a step or epoch beyond
+    those of the training before it. Where no heading is on training, any other step ends it.
     """
     headings = [_heading(line) for line in lines]
-    both = "train" in headings and "val" in headings
-    under, counted, told = None, {}, False
+    both = "train" in headings
+    under, told = None, False
+    counted: dict[str, str] = {}
+    trained: dict[str, float] = {}
     for line, heading in zip(lines, headings, strict=True):
         if heading:
             under, told = heading, False
         pairs = _pairs(line, roles)
         now = {n: v for n, v in pairs.items() if (m := meaning(n)) and m.quantity in COUNTERS}
-        another = any(counted[n] != v if n in counted else told for n, v in now.items())
-        if another and not heading and not both:
+        beyond = any(_count(v) > trained.get(n, -math.inf) for n, v in now.items())
+        another = any(counted.get(n, v) != v for n, v in now.items())
+        if not heading and ((told and beyond) or (another and not both)):
             under = None
+        if under != "val":
+            trained |= {n: _count(v) for n, v in now.items()}
         counted |= now
         told = told or pairs.keys() > now.keys()
         yield _of_validation(pairs) if under == "val" else pairs
+
+
+def _count(value: str) -> float:
+    """The number of a step or epoch, "3" or "3/10"."""
+    number = re.match(r"\d+(?:\.\d+)?", value)
+    return float(number[0]) if number else math.nan
 
 
 def _heading(line: str) -> str | None:
