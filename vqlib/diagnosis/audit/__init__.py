@@ -157,8 +157,10 @@ def _answers(
         )
         kept = kept_counts(bench, started.settled) if started else None
         for question in (*CODEBOOK, *([RANKS] if ranks else [])):
-            unseen = kept and question == "reset-never-fires"
-            yield reset_unseen(kept) if unseen else Finding(question, "not applicable", cause=cause)
+            if kept and question == "reset-never-fires":
+                yield reset_unseen(kept)
+            else:
+                yield Finding(question, "not applicable", cause=cause)
         settled = bench.copy() if started is None else started.settled
         yield evaluation_changes_counts(bench, settled, STEPS)
         yield not_reproducible(bench, None)
@@ -167,28 +169,27 @@ def _answers(
     settled = started.settled
     starved = starve(bench, settled, started.first)
     narrow, steps = narrow_start(bench)
-    yield _asked(cold_start, bench, started)
-    yield _asked(first_step_explosion, bench, steps)
-    yield _asked(reset_never_fires, bench, starved)
-    yield _asked(reset_does_not_survive, bench, starved)
-    yield _asked(duplicate_codes, bench, starved)
-    yield _asked(threshold_above_share, bench, settled, starved)
+    yield _asked("cold-start", cold_start, bench, started)
+    yield _asked("first-step-explosion", first_step_explosion, bench, steps)
+    yield _asked("reset-never-fires", reset_never_fires, bench, starved)
+    yield _asked("reset-does-not-survive", reset_does_not_survive, bench, starved)
+    yield _asked("duplicate-codes", duplicate_codes, bench, starved)
+    yield _asked("threshold-above-share", threshold_above_share, bench, settled, starved)
     acted = starved.put or starved.said
     steps = starved.steps + bench.every + 3 if acted else patience_without_resets(bench)
-    yield _asked(evaluation_changes_counts, bench, settled, steps)
-    yield _asked(not_reproducible, bench, starved)
-    yield _asked(loss_hides_collapse, bench, narrow)
+    yield _asked("evaluation-changes-counts", evaluation_changes_counts, bench, settled, steps)
+    yield _asked("not-reproducible", not_reproducible, bench, starved)
+    yield _asked("loss-hides-collapse", loss_hides_collapse, bench, narrow)
     if ranks:
         most = max(60, 2 * bench.every + 5)  # else a seldom reset is not seen
-        yield _asked(ranks_disagree, bench, make, min(starved.steps + 5, most), timeout)
+        yield _asked(RANKS, ranks_disagree, bench, make, min(starved.steps + 5, most), timeout)
 
 
-def _asked(question: Callable[..., Finding], *given) -> Finding:
+def _asked(name: str, question: Callable[..., Finding], *given: object) -> Finding:
     """Its answer; unknown if the layer takes no step of as few or as many tokens as it needs."""
     try:
         return question(*given)
     except Rejected as error:
-        name = question.__name__.replace("_", "-")
         return unknown(name, f"No answer: {error}.", "a layer that takes any number of tokens")
 
 
