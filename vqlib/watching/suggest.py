@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vqlib.watching.libraries import COUNTS, INTEGERS, LAYOUTS, looks_near, without_padding
 
+WIDTHS = 4  # that are tried
 SQUARE = 64  # tokens, for layers that want a picture's; else one more than features
 COMMONEST = {
     "indices": "output[1]",
@@ -176,7 +177,7 @@ def _widths(module: nn.Module, book: Tensor) -> list[int]:
     """Features that a token may have: a code's, or what a projection before the codes takes."""
     taken = ("in_features", "in_channels")
     projected = [getattr(m, n) for m in module.modules() for n in taken if hasattr(m, n)]
-    return list(dict.fromkeys([book.shape[-1], *projected]))
+    return list(dict.fromkeys([book.shape[-1], *projected]))[:WIDTHS]
 
 
 def _paths(output, path: str = "output") -> Iterator[tuple[str, Tensor]]:
