@@ -15,11 +15,11 @@ EXECUTED, BROWSER = "tests/notebooks/test_executed.py", "tests/browser/"
 
 
 def pytest_collection_modifyitems(items):
-    """What executes every notebook goes first, the browser's tests last: they find all trained."""
+    """What executes every notebook goes first; the browser's tests come late: they find all trained."""
 
     def place(item) -> tuple[bool, str]:
         file = item.nodeid.partition("::")[0]
-        return file != EXECUTED, file.replace(BROWSER, "tests/z")
+        return file != EXECUTED, file.replace(BROWSER, "tests/suite/z")
 
     items.sort(key=place)  # the tests of a file stay in their order
 
