@@ -15,7 +15,7 @@ EXECUTED, BROWSER = "tests/notebooks/test_executed.py", "tests/browser/"
 
 
 def pytest_collection_modifyitems(items):
-    """What executes every notebook goes first; the browser's tests come late: they find all trained."""
+    """What executes every notebook goes first; the browser's tests come late, and find its runs."""
 
     def place(item) -> tuple[bool, str]:
         file = item.nodeid.partition("::")[0]
