@@ -69,3 +69,10 @@ def test_a_change_is_decided_if_its_interval_leaves_out_zero(monkeypatch):
         {"before/a": 2, "after/a": 3, "decided/a": True, "before/b": 2, "after/b": 2}
         | {"decided/b": False, "before/c": 1, "after/c": 9}
     )
+
+
+def test_an_interval_is_cut_where_the_number_cannot_be():
+    values = [3.0, 0.5, 8.0]
+    assert lessons.with_interval(values, ".1f") == "3.8 (95 % interval -5.7 to 13.3)"
+    assert lessons.with_interval(values, ".1f", (0, 10)) == "3.8 (95 % interval 0.0 to 10.0)"
+    assert lessons.with_interval([3.0], ".0f", (0, 1)) == "3 (one seed, no interval)"

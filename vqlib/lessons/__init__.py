@@ -85,11 +85,17 @@ def record_change(name: str, before, after) -> None:
         vqlib.record(f"decided/{name}", bool(low > 0 or high < 0))
 
 
-def with_interval(values, form: str) -> str:
-    """Mean over seeds and its 95 % interval as text; ``form`` is a format such as ".2f"."""
+def with_interval(values, form: str, within: tuple[float, float] = (-math.inf, math.inf)) -> str:
+    """Mean over seeds and its 95 % interval as text.
+
+    Args:
+        form: a format such as ".2f".
+        within: what the number can be; the interval is cut there.
+    """
     mean, low, high = interval(values)
     if math.isnan(low):
         return f"{mean:{form}} (one seed, no interval)"
+    low, high = max(low, within[0]), min(high, within[1])
     return f"{mean:{form}} (95 % interval {low:{form}} to {high:{form}})"
 
 
