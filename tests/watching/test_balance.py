@@ -320,7 +320,7 @@ def test_training_by_vqlib_is_the_same_with_and_without_it(monkeypatch):
 def test_a_graph_is_not_held_longer_than_it_must_be():
     model, alive = ours(), []
     with vqlib.watch(model):
-        for step in range(8):
+        for step in range(25):
             x = F.relu(batch(step))
             alive.append(weakref.ref(x))
             decoded, output = model(x)

@@ -324,10 +324,9 @@ def _trust(directory: Path) -> dict[str, object]:
     """What is known of the suite's own gates, as arguments of `report.write`."""
     expected = directory / foreign.EXPECTED
     known = trust.read(expected)
-    if known is None:
-        return {"trust": None, "trust_is_old": False}
-    judged = trust.digest(expected, known.about["notebooks"])
-    return {"trust": known, "trust_is_old": known.about["judged"] != judged}
+    about = known.about if known else None
+    old = about is not None and about["judged"] != trust.digest(expected, about["notebooks"])
+    return {"trust": known, "trust_is_old": old}
 
 
 def _runs_are_kept() -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -488,13 +489,20 @@ def _said(module: nn.Module, names: tuple[str, ...], most: float) -> float | Non
     return None
 
 
-# (tokens z (N, D) in a layout, where D lies in it); a layer that flattens takes the first
-LAYOUTS = (
-    (lambda z: z[None], -1),  # (1, N, D)
-    (lambda z: z, -1),  # (N, D)
-    (lambda z: z.T[None, :, :, None], 1),  # (1, D, N, 1), a picture
-    (lambda z: z[None, :, None], -1),  # (1, N, 1, D)
-    (lambda z: z.T[None], 1),  # (1, D, N)
+class Layout(NamedTuple):
+    """How a layer may take tokens z (N, D)."""
+
+    text: str  #: `form` as Python
+    form: Callable[[Tensor], Tensor]
+    axis: int  #: of the features
+
+
+LAYOUTS = (  # a layer that flattens takes the first
+    Layout("z[None]", lambda z: z[None], -1),  # (1, N, D)
+    Layout("z", lambda z: z, -1),  # (N, D)
+    Layout("z.T[None, :, :, None]", lambda z: z.T[None, :, :, None], 1),  # (1, D, N, 1), a picture
+    Layout("z[None, :, None]", lambda z: z[None, :, None], -1),  # (1, N, 1, D)
+    Layout("z.T[None]", lambda z: z.T[None], 1),  # (1, D, N)
 )
 
 
@@ -527,7 +535,7 @@ def _layout(module: nn.Module, z: Tensor) -> tuple:
     """The first of `LAYOUTS` in which tokens stay tokens: in reverse, they get the same codes."""
     probe, ran, refused = copied(module).eval(), [], []
     with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
-        for form, axis in LAYOUTS:
+        for _, form, axis in LAYOUTS:
             try:
                 there, back = (_fed(probe, x, form, axis)[1] for x in (z, z.flip(0)))
             except Exception as error:  # a layer may raise anything on what it does not take

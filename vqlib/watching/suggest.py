@@ -21,11 +21,6 @@ COMMONEST = {
     "fed": "z",
     "shape": None,
 }
-FED = ("z[None]", "z", "z.T[None, :, :, None]", "z[None, :, None]", "z.T[None]")
-FORMS = sorted(
-    ((text, *layout) for text, layout in zip(FED, LAYOUTS, strict=True)), key=lambda f: len(f[0])
-)
-"""(Python, function, axis of the features) of each layout; tokens as they are come first."""
 USUAL = (
     "vqlib.Adapter(indices=lambda m, output: output[1], codebook=lambda m: m.embedding.weight, "
     "counts=lambda m: None)"
@@ -131,9 +126,10 @@ def _given(module: nn.Module, book: Tensor, extra: list[str]) -> dict:
         for n in ((dim + 1, SQUARE) if dim + 1 != SQUARE else (SQUARE,))
     ]
     fillings = (lambda x: 1.0, lambda x: x) if extra else (lambda x: 1.0,)
+    simplest = sorted(LAYOUTS, key=lambda layout: len(layout.text))
     first = None
     with torch.random.fork_rng(devices=[device] if book.is_cuda else []):
-        for z, filling, (text, form, axis) in product(fed, fillings, FORMS):
+        for z, filling, (text, form, axis) in product(fed, fillings, simplest):
             shaped = form(z)
             try:
                 probe = copy.deepcopy(module).eval()  # anew: a first call may set the codes
@@ -143,9 +139,10 @@ def _given(module: nn.Module, book: Tensor, extra: list[str]) -> dict:
             seen = _read(output, z, axis)
             if seen is None:
                 continue
-            first = first or seen | {"fed": text}
+            seen["fed"] = text
+            first = first or seen
             if seen["shape"].numel() % len(z) == 0:  # else features may have been taken for tokens
-                return seen | {"fed": text}
+                return seen
     return first or COMMONEST
 
 

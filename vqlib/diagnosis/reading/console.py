@@ -348,10 +348,12 @@ def _pairs_of(line: str, roles) -> list[tuple[str, str, int]]:
     spans: list[tuple[int, int]] = []
     for pattern in (TURNED, LIST, PAIR):
         for match in pattern.finditer(_less(line, spans)):
-            name = (_turned if pattern is TURNED else _named)(line, match, roles)
+            turned = pattern is TURNED
+            words = match["name"].split()
+            name = _turned(line, match, roles) if turned else _name(words, False, roles)
             if name is None or (OF_DEVICE.search(line[: match.start()]) and not is_of_codes(name)):
                 continue
-            if pattern is TURNED and _is_counted(line, match, spans):
+            if turned and _is_told_before(line, match, spans):
                 continue
             found.append((name, _value(match["value"]), match.start()))
             spans.append(match.span())
@@ -365,19 +367,11 @@ def _less(line: str, spans: list[tuple[int, int]]) -> str:
     return line
 
 
-def _named(line: str, match: re.Match, roles) -> str | None:
-    return _name(match["name"].split(), False, roles)
-
-
 def _turned(line: str, match: re.Match, roles) -> str | None:
-    """The name behind a number; None if the number is that of a name before it."""
-    before = line[: match.start()]
+    """What the name behind a number means; a verb before it may make the codes resets."""
     words = [w for w in match["name"].split() if w not in AUXILIARIES]
-    label = NAMED.search(before)
-    known = label and suffix_meaning(label["name"].split())
-    if known and known[0].quantity in (*USE, "resets"):
-        return None  # "reset codes: 20 used codes: 97"
-    if (verb := MOVED.search(before)) and tells_resets(verb[1]) and is_of_codes(" ".join(words)):
+    verb = MOVED.search(line[: match.start()])
+    if verb and tells_resets(verb[1]) and is_of_codes(" ".join(words)):
         return "resets"
     return _name(words, True, roles)
 
@@ -439,11 +433,16 @@ def _value(text: str) -> str:
     return re.sub(OF, "/", text).replace(" ", "").replace(",", "")
 
 
-def _is_counted(line: str, match: re.Match, spans: list[tuple[int, int]]) -> bool:
+def _is_told_before(line: str, match: re.Match, spans: list[tuple[int, int]]) -> bool:
     """Whether a number that a name follows belongs to the name before it, or to prose.
 
-    In "step 2000 codes used: 5" it does; "every 1000 steps" tells no step.
+    In "step 2000 codes used: 5" and "reset codes: 20 used codes: 97" it does; "every 1000 steps"
+    tells no step.
     """
+    label = NAMED.search(line[: match.start()])
+    known = label and suffix_meaning(label["name"].split())
+    if known and known[0].quantity in (*USE, "resets"):
+        return True
     before = re.search(r"([A-Za-z_]\w*)[\s:=#\[]*$", line[: match.start()])
     taken = before and any(a <= before.start() < b for a, b in spans)
     if before and not taken and (m := meaning(before[1])) and m.quantity in COUNTERS:

@@ -294,6 +294,8 @@ def _table(text: str) -> pd.DataFrame | None:
     header = lines[0].lstrip("# ") if lines else ""
     if header.count(",") > MOST_COLUMNS:
         raise HistoryError(f"has a header of {header.count(',') + 1:,} columns; expected a log")
+    if lines and _is_printed([header, *lines[1:]]):
+        return None
     for separator in (",", ";", "\t", "|", r"\s+"):
         if _is_table([header, *lines[1:]], separator):
             return _separated(text, separator, comments)
@@ -323,7 +325,7 @@ def _looks_like_header(line: str) -> bool:
 def _is_table(lines: list[str], separator: str) -> bool:
     """Whether the first line names columns, and the others have as many cells."""
     names = [name.strip() for name in _cells(lines[0], separator)]
-    if not all(map(_is_name, names)) or any(map(_is_pair, names)) or _is_printed(lines):
+    if not all(map(_is_name, names)) or any(map(_is_pair, names)):
         return False
     if len(names) == 1 and separator != ",":
         return False
