@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 
@@ -50,32 +51,45 @@ def using(arguments: str) -> str:
     return LAYERS + decorated + "def test_mine(check):\n    check()\n"
 
 
-@pytest.fixture
-def run(tmp_path):
-    """Runs a test file with pytest alone; returns its exit status, outcomes and output."""
+class Ended(NamedTuple):
+    """What a run of pytest came to."""
 
-    def run(text: str, *arguments: str):
-        (tmp_path / "test_layers.py").write_text(text)
-        command = [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *arguments]
-        ended = subprocess.run(
-            [*command, "--rootdir", str(tmp_path), "test_layers.py"],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        line = ended.stdout.strip().splitlines()[-1]
-        counts = {word: int(n) for n, word in re.findall(r"(\d+) ([a-z]+)", line)}
-        counts.pop("in", None)
-        return ended.returncode, counts, ended.stdout + ended.stderr
+    status: int
+    counts: dict[str, int]  # of tests, by outcome
+    out: str
+
+
+def ended(status: int, out: str) -> Ended:
+    said = out.strip().splitlines()[-1]
+    counts = {word: int(n) for n, word in re.findall(r"(\d+) ([a-z]+)", said)}
+    counts.pop("in", None)
+    return Ended(status, counts, out)
+
+
+@pytest.fixture
+def run(pytester):
+    """Runs a test file with pytest, in this process."""
+
+    def run(text: str) -> Ended:
+        pytester.makepyfile(text)
+        done = pytester.runpytest_inprocess("-rA", "-p", "no:cacheprovider")
+        return ended(int(done.ret), str(done.stdout) + str(done.stderr))
 
     return run
 
 
-def test_the_readmes_example(run):
+def test_the_readmes_example_with_a_plain_pytest(tmp_path):
     assert len([line for line in EXAMPLE.splitlines() if line]) <= 10
-    status, counts, out = run(EXAMPLE)
+    (tmp_path / "test_layers.py").write_text(EXAMPLE)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", "test_layers.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    status, counts, out = ended(done.returncode, done.stdout)
     assert status == 0, out
     assert sum(counts.values()) == QUESTIONS and counts["xfailed"] == 1 and counts["passed"] >= 8
 

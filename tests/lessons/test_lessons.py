@@ -76,3 +76,9 @@ def test_an_interval_is_cut_where_the_number_cannot_be():
     assert lessons.with_interval(values, ".1f") == "3.8 (95 % interval -5.7 to 13.3)"
     assert lessons.with_interval(values, ".1f", (0, 10)) == "3.8 (95 % interval 0.0 to 10.0)"
     assert lessons.with_interval([3.0], ".0f", (0, 1)) == "3 (one seed, no interval)"
+
+
+def test_a_training_shorter_than_the_guides_curve_is_refused():
+    with pytest.raises(ValueError, match=r"steps: got 200; .* at least 201"):
+        lessons.reaches_the_curve(200)
+    lessons.reaches_the_curve(201)

@@ -32,6 +32,15 @@ def provenance(config: TrainConfig, seeds: int, first: int = 0) -> None:
     )
 
 
+def reaches_the_curve(steps: int) -> None:
+    """Raises ValueError if a training of ``steps`` ends before the guide's curve does."""
+    if steps <= (last := max(guide.CURVE_BEFORE)):
+        raise ValueError(
+            f"steps: got {steps}; the guide's curve goes on to iteration {last}, so expected at "
+            f"least {last + 1}"
+        )
+
+
 def say(text: str) -> None:
     """Show a sentence whose numbers come from variables."""
     display(Markdown(text))

@@ -29,6 +29,7 @@ from vqlib.training import data
 from vqlib.training.config import TrainConfig
 from vqlib.training.data import Pictures
 from vqlib.training.model import VQVAE, build_model
+from vqlib.training.optimizer import AdamW
 
 BEDS = ("model", "latents")
 COLUMNS = (
@@ -64,7 +65,7 @@ class Learner:
         self.module, self.forward, self.config = module, forward, config
         self.quantizer = getattr(module, "quantizer", module)
         parameters = list(module.parameters())
-        self.optimizer = parameters and torch.optim.AdamW(
+        self.optimizer = parameters and AdamW(
             parameters, betas=(config.momentum, 0.999), weight_decay=config.weight_decay
         )
         self.used: list[float] = []

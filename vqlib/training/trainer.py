@@ -30,6 +30,7 @@ from vqlib.training.history import (
     state_of,
 )
 from vqlib.training.model import STRIDE
+from vqlib.training.optimizer import AdamW
 from vqlib.training.process import cpu_threads, deferred_interrupt
 from vqlib.training.runs import Run, Trace, TrainingDiverged
 from vqlib.watching.balance import Balance
@@ -129,7 +130,7 @@ class Trainer:
         if self.data.scaling is not None:
             for name, values in self.data.scaling._asdict().items():
                 getattr(self.model, name).copy_(torch.from_numpy(values)[:, None])
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = AdamW(
             self.model.parameters(),
             betas=(config.momentum, 0.999),
             weight_decay=config.weight_decay,
