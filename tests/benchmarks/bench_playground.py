@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 
 from tests.benchmarks.goals import within
 from tests.browser import servers
-from tests.browser.pages import Notebook
+from tests.browser.pages import Lab
 
 SOURCE = """\
 from vqlib.playground import Playground
@@ -33,18 +33,18 @@ SEEN = 1000.0  # ms from a key to the picture; slower than that, a slider feels 
 SMOOTH = 10.0  # frames a second
 
 
-def drawn(notebook: Notebook) -> int:
+def drawn(notebook: Lab) -> int:
     return int(notebook.page.evaluate(f"() => {CANVAS}.drawn || 0"))
 
 
-def frames_a_second(notebook: Notebook, seconds: float) -> float:
+def frames_a_second(notebook: Lab, seconds: float) -> float:
     """While it plays, and while nothing is moved."""
     before, start = drawn(notebook), time.monotonic()
     notebook.page.wait_for_timeout(1000 * seconds)
     return (drawn(notebook) - before) / (time.monotonic() - start)
 
 
-def delays(notebook: Notebook, when: str) -> str:
+def delays(notebook: Lab, when: str) -> str:
     """Median and 95th percentile, in ms, of moves of the threshold: a row of the table."""
     keys = ["ArrowRight", "ArrowLeft"] * (MOVES // 2)
     seconds = notebook.seconds_to_show(".vq-threshold", f"{CANVAS}.revision", keys)
@@ -53,14 +53,14 @@ def delays(notebook: Notebook, when: str) -> str:
     return f"delay, {when:<10}{middle:>12}{statistics.quantiles(ms, n=20)[-1]:10.0f}"
 
 
-def memory(notebook: Notebook, session) -> tuple[float, int, float]:
+def memory(notebook: Lab, session) -> tuple[float, int, float]:
     """(MB of the page's heap, its nodes, MB of the kernel)."""
     session.send("HeapProfiler.collectGarbage")
     found = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
     return found["JSHeapUsedSize"] / 1e6, int(found["Nodes"]), notebook.kernel(RESIDENT) / 1e3
 
 
-def measure(notebook: Notebook, minutes: float, samples: int) -> None:
+def measure(notebook: Lab, minutes: float, samples: int) -> None:
     notebook.run_all(timeout=120)
     session = notebook.page.context.new_cdp_session(notebook.page)
     session.send("Performance.enable")
@@ -95,7 +95,9 @@ def main() -> None:
             playwright.chromium.launch(executable_path=chromium, args=servers.QUIET) as browser,
             servers.jupyterlab(root, Path(folder) / "home") as server,
         ):
-            measure(Notebook(browser, server, "play.ipynb"), options.minutes, options.samples)
+            lab = Lab(browser, server)
+            lab.open("play.ipynb")
+            measure(lab, options.minutes, options.samples)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from tests.browser import servers
+from tests.browser.pages import Lab
 from vqlib.suite import lineup
 
 # on top of the quick profile: only as long as it takes to run through
@@ -36,7 +37,7 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory):
+def server(tmp_path_factory):
     """JupyterLab over a copy of the notebooks, at the quick profile."""
     folder = tmp_path_factory.mktemp("lab")
     root = folder / "notebooks"
@@ -49,6 +50,12 @@ def lab(tmp_path_factory):
         nbformat.write(copy, root / path.name)
     with servers.jupyterlab(root, folder / "home", VQLIB_RUNS=str(folder / "runs")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def lab(browser, server):
+    """One page of JupyterLab for all notebooks: to load it takes as long as to run one."""
+    return Lab(browser, server)
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,20 @@ from tests.browser.servers import Server  # isort: skip
 OPEN = 60_000  # ms until a page stands
 CHANGE = 20_000  # ms until a move is seen; a busy machine is slow, a broken control never answers
 # a kernel, and widgets that are drawn rather than printed
-READY = """() => {
-  const panel = window.jupyterapp?.shell.currentWidget;
-  return panel?.sessionContext?.session?.kernel?.status === 'idle'
+OPENED = """async (path) => {
+  await window.jupyterapp.restored;
+  await window.jupyterapp.commands.execute('docmanager:open', { path });
+}"""
+READY = """(path) => {
+  const panel = window.jupyterapp.shell.currentWidget;
+  return panel?.context?.path === path
+    && panel.sessionContext?.session?.kernel?.status === 'idle'
     && panel.content.rendermime.mimeTypes.includes('application/vnd.jupyter.widget-view+json');
+}"""
+LEFT = """async () => {
+  const panel = window.jupyterapp.shell.currentWidget;
+  await panel.sessionContext.shutdown();
+  panel.dispose();
 }"""
 CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets
   .filter((cell) => cell.model.type === 'code' && cell.model.sharedModel.source.trim())
@@ -35,13 +45,17 @@ ASK = """async (expression) => {
 # how long from a key until the page shows what came of it, by the page's own clock
 STOPWATCH = """([shown]) => {
   const look = new Function('return ' + shown);
-  const watch = window.vqWatch = {times: []};
-  document.addEventListener('keydown', () => {
+  const watch = window.vqWatch = {times: [], pressed: () => {
     const start = performance.now(), before = look();
     const wait = () => look() !== before
       ? watch.times.push(performance.now() - start) : requestAnimationFrame(wait);
     requestAnimationFrame(wait);
-  }, true);
+  }};
+  document.addEventListener('keydown', watch.pressed, true);
+}"""
+TIMES = """() => {
+  document.removeEventListener('keydown', vqWatch.pressed, true);
+  return vqWatch.times;
 }"""
 
 
@@ -118,19 +132,25 @@ class Opened:
         for count, key in enumerate(keys, 1):
             self.page.keyboard.press(key)
             self.page.wait_for_function("n => vqWatch.times.length >= n", arg=count, timeout=CHANGE)
-        return sorted(ms / 1000 for ms in self.page.evaluate("() => vqWatch.times"))
+        return sorted(ms / 1000 for ms in self.page.evaluate(TIMES))
 
     def close(self) -> None:
         """Leave the page."""
         self.page.close()
 
 
-class Notebook(Opened):
-    """A notebook in JupyterLab, with a kernel of its own."""
+class Lab(Opened):
+    """JupyterLab with one notebook at a time, which has a kernel of its own."""
 
-    def __init__(self, browser: Browser, server: Server, name: str):
-        super().__init__(browser, server.address(f"/lab/tree/{name}") + "&reset")
-        self.page.wait_for_function(READY, timeout=OPEN)
+    def __init__(self, browser: Browser, server: Server):
+        super().__init__(browser, server.address("/lab") + "&reset")
+        self.page.wait_for_function("() => window.jupyterapp?.shell", timeout=OPEN)
+
+    def open(self, name: str) -> None:
+        """Open a notebook of the server's folder, and forget what others complained of."""
+        self.page.evaluate(OPENED, name)
+        self.page.wait_for_function(READY, arg=name, timeout=OPEN)
+        self.errors.clear()
 
     def run_all(self, timeout: float) -> None:
         """Run all cells from the menu. Raises AssertionError for an error in one."""
@@ -151,10 +171,9 @@ class Notebook(Opened):
         assert answer["status"] == "ok", answer
         return ast.literal_eval(answer["data"]["text/plain"])
 
-    def close(self) -> None:
-        """Leave the page and end the kernel."""
-        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
-        super().close()
+    def leave(self) -> None:
+        """Close the notebook, unsaved, and end its kernel."""
+        self.page.evaluate(LEFT)
 
 
 def still(locator: Locator, path: Path | None = None) -> bytes:

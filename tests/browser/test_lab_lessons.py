@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.browser.pages import Notebook, still
+from tests.browser.pages import Lab, still
 
 ARROWS = ("ArrowLeft", "ArrowRight")
 
@@ -35,12 +35,24 @@ def near(one: float, other: float) -> bool:
     return one == pytest.approx(other, rel=0.06)
 
 
+@pytest.fixture
+def opened(lab):
+    """Opens a notebook and runs it; leaves it after the test."""
+
+    def run(stem: str) -> Lab:
+        lab.open(f"{stem}.ipynb")
+        lab.run_all(timeout=600)
+        return lab
+
+    yield run
+    lab.leave()
+
+
 @pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.notebook)
 def test_a_lesson_runs_and_its_demonstration_follows_mouse_and_keyboard(
-    browser, lab, pictures, measured, demo
+    opened, pictures, measured, demo
 ):
-    notebook = Notebook(browser, lab, f"{demo.notebook}.ipynb")
-    notebook.run_all(timeout=600)
+    notebook = opened(demo.notebook)
     page = notebook.page
     summary, picture = page.locator(".vq-demo .vq-summary"), page.locator(".vq-demo img")
     picture.scroll_into_view_if_needed()
@@ -68,12 +80,10 @@ def test_a_lesson_runs_and_its_demonstration_follows_mouse_and_keyboard(
     seconds = notebook.seconds_to_show(demo.slider, source, list(keys) * 2)
     measured(f"{demo.notebook}: {seconds[-1]:.2f} s at most from a key to the picture")
     assert notebook.complaints() == []
-    notebook.close()
 
 
-def test_the_last_lesson_runs_and_columns_of_its_log_are_switched(browser, lab, pictures):
-    notebook = Notebook(browser, lab, "08_diagnose_your_model.ipynb")
-    notebook.run_all(timeout=600)
+def test_the_last_lesson_runs_and_columns_of_its_log_are_switched(opened, pictures):
+    notebook = opened("08_diagnose_your_model")
     page = notebook.page
     summary, picture = page.locator(".vq-demo .vq-summary"), page.locator(".vq-demo img")
     for act in (
@@ -87,11 +97,10 @@ def test_the_last_lesson_runs_and_columns_of_its_log_are_switched(browser, lab, 
     assert "encoder drift" in summary.text_content()
     page.locator(".vq-demo").screenshot(path=pictures / "08_diagnose_your_model.png")
     assert notebook.complaints() == []
-    notebook.close()
 
 
-def test_the_kernel_is_this_environment_s(lab):
+def test_the_kernel_is_this_environment_s(server):
     """A ``python3`` that is registered elsewhere on the machine must not win."""
-    with urllib.request.urlopen(lab.address("/api/kernelspecs"), timeout=30) as answer:
+    with urllib.request.urlopen(server.address("/api/kernelspecs"), timeout=30) as answer:
         specs = json.load(answer)["kernelspecs"]
     assert list(specs) == ["python3"]

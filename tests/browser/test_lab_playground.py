@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.browser.pages import Notebook, still
+from tests.browser.pages import still
 
 WORLD = ".vq-playground"
 TRAIN = ".vq-trainings"
@@ -24,12 +24,12 @@ SWITCHES = ("freeze", "relative", "distinct")
 
 
 @pytest.fixture(scope="module")
-def notebook(browser, lab):
+def notebook(lab):
     """Notebook 07 with all its cells run."""
-    opened = Notebook(browser, lab, "07_playground.ipynb")
-    opened.run_all(timeout=600)
-    yield opened
-    opened.close()
+    lab.open("07_playground.ipynb")
+    lab.run_all(timeout=600)
+    yield lab
+    lab.leave()
 
 
 @pytest.fixture

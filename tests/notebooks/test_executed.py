@@ -1,4 +1,4 @@
-"""Every notebook, executed at the quick profile: its gates hold, and planted faults break them."""
+"""Every notebook, executed at the quick profile: its gates hold."""
 
 import nbformat
 import pytest
@@ -9,7 +9,7 @@ from vqlib import suite
 from vqlib.suite import pages
 
 NOTEBOOKS = ROOT / "notebooks"
-# one at a time: the other core has the other tests
+# one at a time: the other cores have the other tests
 QUIET = {"directory": NOTEBOOKS, "jobs": 1, "progress": False}
 
 
@@ -36,19 +36,3 @@ def test_every_figure_on_its_page_has_alternative_text_by_its_author(results, st
     found = [image["alt"] for image in page.select("img")]
     assert found and set(found) <= given
     assert all(drawn.get("aria-label") for drawn in page.select("svg"))
-
-
-def test_each_planted_fault_turns_its_gates_red(results, tmp_path):
-    missed = suite.run_controls("quick", tmp_path, **QUIET)
-    assert not missed, missed
-
-
-def test_each_gate_is_broken_by_some_planted_fault():
-    expected = suite.load_expected(NOTEBOOKS)
-    assert suite.gates_without_control(expected) == []
-
-
-def test_each_gate_says_which_claim_it_guards():
-    expected = suite.load_expected(NOTEBOOKS)
-    gated = {(nb, name) for nb, gates in expected.records.items() for name in gates if gates[name]}
-    assert gated and gated == set(expected.claims)

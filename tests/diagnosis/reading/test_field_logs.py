@@ -245,6 +245,29 @@ def test_a_map_names_columns_that_mean_nothing(tmp_path):
     assert log.table["step"].unique().tolist() == [10, 20]
 
 
+def test_a_map_names_columns_of_another_script(tmp_path):
+    (tmp_path / "a.csv").write_text("步数,使用的码\n10,5\n20,6\n", encoding="utf-8")
+    chosen = {"step": "步数", "used_codes": "使用的码"}
+    (log,) = read_all(tmp_path / "a.csv", map=chosen, codebook_size=8).values()
+    assert shown(log) == [5, 6] and log.table["step"].tolist() == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("[step 1k] usage: 12%\n[step 2.5k] usage: 9%\n", [1000, 2500]),
+        ("iter: 0.5M/2M, used codes: 9/16\niter: 1M/2M, used codes: 8/16\n", [500_000, 10**6]),
+        ("step,used_codes,codebook_size\n5k,9,16\n10K,8,16\n", [5000, 10_000]),
+        ("step 3, took 5m, usage: 12%\nstep 4, took 6m, usage: 9%\n", [3, 4]),  # minutes
+    ],
+)
+def test_thousands_of_steps(text, steps, tmp_path):
+    path = tmp_path / ("a.csv" if text.startswith("step,") else "a.log")
+    path.write_text(text)
+    (log,) = read_all(path).values()
+    assert log.table["step"].tolist() == steps
+
+
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
