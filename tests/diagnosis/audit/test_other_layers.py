@@ -391,3 +391,25 @@ def test_a_question_with_fewer_tokens_than_the_layer_takes_costs_no_other_answer
     unknown = {a.id: a.cause for a in found.answers if a.severity == "unknown"}
     rejected = [name for name, cause in unknown.items() if "too few tokens" in cause]
     assert rejected and found["reset-never-fires"].severity == "clear"
+
+
+class LearntQuantizer(nn.Module):
+    """A codebook that an optimizer moves; it has room for as many tokens as it has codes."""
+
+    def __init__(self):
+        super().__init__()
+        self.codebook = nn.Parameter(torch.randn(SIZE, DIM))
+
+    def forward(self, z):
+        if z.numel() // DIM > SIZE:
+            raise RuntimeError("too many tokens")
+        indices = torch.cdist(z.reshape(-1, DIM), self.codebook).argmin(-1)
+        quantized = self.codebook[indices].view_as(z)
+        return quantized, indices.view(z.shape[:-1]), F.mse_loss(quantized, z.detach())
+
+
+def test_nor_one_with_more_of_a_codebook_that_no_forward_moves():
+    found = vqlib.audit(LearntQuantizer, ranks=False, tokens=SIZE)
+    unknown = {a.id: a.cause for a in found.answers if a.severity == "unknown"}
+    assert "too many tokens" in unknown["loss-hides-collapse"]
+    assert found["reset-never-fires"].severity == "not applicable"

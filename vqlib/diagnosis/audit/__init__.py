@@ -162,9 +162,9 @@ def _answers(
             else:
                 yield Finding(question, "not applicable", cause=cause)
         settled = bench.copy() if started is None else started.settled
-        yield evaluation_changes_counts(bench, settled, STEPS)
-        yield not_reproducible(bench, None)
-        yield loss_hides_collapse(bench, bench.copy(settled))
+        yield _asked("evaluation-changes-counts", evaluation_changes_counts, bench, settled, STEPS)
+        yield _asked("not-reproducible", not_reproducible, bench, None)
+        yield _asked("loss-hides-collapse", loss_hides_collapse, bench, bench.copy(settled))
         return
     settled = started.settled
     starved = starve(bench, settled, started.first)
