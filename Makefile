@@ -15,7 +15,7 @@ test: $(VENV)/ready
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/codespell
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 site: $(VENV)/ready
 	$(BIN)/python -m vqlib.suite.site build build/site
