@@ -267,6 +267,23 @@ def test_perplexity_alone_bounds_the_codes_in_use_from_below(perplexity, tokens,
         assert "used_codes" in found.remedy
 
 
+@pytest.mark.parametrize("settings", [{}, {"codebook_size": K}])
+@pytest.mark.parametrize(
+    ("perplexity", "severity"),
+    [
+        ([300, 200, 100, 60, 40, 30], "warning"),
+        ([30, 40, 35, 45, 40, 38], "unknown"),  # it was never more even
+        ([20, 300, 60, 90, 80, 100], "unknown"),  # one row stands out
+    ],
+)
+def test_perplexity_alone_can_tell_a_fall(perplexity, severity, settings):
+    table = pd.DataFrame({"step": range(6), "split": "train", "perplexity": perplexity})
+    found = diagnose(table, **settings)["codebook-collapse"]
+    assert found.severity == severity
+    if severity == "warning":
+        assert "as if 300 shared it" in found.cause and "as if 35 did" in found.cause
+
+
 def test_perplexity_alone_can_tell_that_one_code_has_half_of_the_tokens():
     table = pd.DataFrame({"step": [1, 2], "split": "train", "perplexity": [1.5, 1.5]})
     assert diagnose(table, codebook_size=K)["top-code-dominates"].severity == "critical"

@@ -156,8 +156,9 @@ class Log:
 
     @once
     def very_end(self, column: str, split: str = "train") -> Evidence | None:
-        """Median over the last 5 rows that hold the column (val: the last)."""
-        return self._median(column, self.rows(column, split).tail(5), split)
+        """Median over the last 5 rows that hold the column, or a third of them (val: the last)."""
+        rows = self.rows(column, split)
+        return self._median(column, rows.tail(max(1, min(5, len(rows) // 3))), split)
 
     def highest(self, column: str, split: str = "train") -> Evidence | None:
         """The largest value of the column, and when."""

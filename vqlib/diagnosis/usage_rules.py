@@ -24,6 +24,9 @@ TOP_EXCESS, MOST, NEARLY_ALL = 0.10, 0.50, 0.95  # share of the tokens beyond 1/
 SMALL = 16  # codes: in a smaller codebook one may well take half
 FEW_EFFECTIVE = 0.25  # perplexity over used codes: below it, a few codes do the work
 HALVED, LESS = 0.5, 0.9  # of the most ever used: a fall; if most codes were in use, a slight one
+FALLEN = 0.25  # of the highest perplexity: more than windows of one size differ by chance
+RARE = "Rarely used codes may be alive besides: perplexity cannot tell."
+TELL_RARE = "log used_codes over an epoch to tell rare codes from dead ones"
 LONG_DECAY = 0.95
 SAME_WINDOW = 0.8  # validation's tokens over training's: fewer show fewer codes by themselves
 SHOWS = 0.95  # of the codebook that a window should be able to show
@@ -65,7 +68,7 @@ def _collapse_without_size(log: Log) -> Finding:
     """K is at least the most codes ever used, which bounds utilization from above."""
     now, past = log.late("used_codes"), _highest(log)
     if now is None or past is None or now.value >= COLLAPSED * past.value:
-        return unknown(
+        return _fall_of_perplexity(log) or unknown(
             "codebook-collapse", "The size of the codebook is not known.", "codebook_size, K"
         )
     return fired(
@@ -98,7 +101,7 @@ def _by_perplexity(log: Log, effective: Evidence) -> Finding:
     shows = uniform(log, split)
     if shows is None or shows < SHOWS or effective.value >= COLLAPSED:
         small = shows is None or shows < SHOWS
-        return unknown(
+        return _fall_of_perplexity(log) or unknown(
             name,
             f"{least.value} of {size} codes are in use, by perplexity; how many more is not in it"
             + (", and a small window shows few codes by itself." if small else "."),
@@ -110,9 +113,24 @@ def _by_perplexity(log: Log, effective: Evidence) -> Finding:
         effective,
         least,
         cause=f"The use of codes is as uneven as if {effective.value * size:.0f} of {size} shared "
-        "it equally. Rarely used codes may be alive besides: perplexity cannot tell.",
-        remedy="log used_codes over an epoch to tell rare codes from dead ones; "
-        + _remedy_of_collapse(log),
+        f"it equally. {RARE}",
+        remedy=f"{TELL_RARE}; {_remedy_of_collapse(log)}",
+    )
+
+
+def _fall_of_perplexity(log: Log) -> Finding | None:
+    """Whether use has become far less even in windows of one size; None: it has not."""
+    now, past = log.very_end("perplexity"), log.highest("perplexity")
+    if now is None or past is None or now.value >= FALLEN * past.value:
+        return None
+    return fired(
+        "codebook-collapse",
+        "warning",
+        now,
+        replace(past, name="highest perplexity"),
+        cause=f"The use of codes was as even as if {past.value:.0f} shared it equally, and has "
+        f"become as uneven as if {now.value:.0f} did. {RARE}",
+        remedy=f"{TELL_RARE}; {_remedy_of_collapse(log)}",
     )
 
 

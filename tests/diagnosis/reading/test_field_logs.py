@@ -96,6 +96,11 @@ FAIRSEQ = """\
 """
 BAR_OF_EPOCH = "Epoch 0:  10%|#  | 100/1000 [00:50<07:30, loss=0.9, train/perplexity=45]\rEpoch 0:  20%|## | 200/1000 [01:50<07:30, loss=0.8, train/perplexity=46]\n"
 SENTENCES = "Saving every 1000 steps\nAfter 1000 steps: 97 of 128 codes used\nAfter 2000 steps: 96 of 128 codes used\n"
+ENTRIES = "Epoch 0: 931 out of 1024 codebook entries were used (90.9%)\nEpoch 1: 81 out of 1024 codebook entries were used (7.9%)\n"
+RAY = lines(
+    {"training_iteration": 1, "codebook_usage": 0.5, "config": {"lr": 1e-3, "codebook_size": 128}},
+    {"training_iteration": 2, "codebook_usage": 0.25, "config": {"lr": 1e-3, "codebook_size": 128}},
+)
 UNUSED = "Epoch 3: 12 unused codes out of 512\nEpoch 4: 13 unused codes out of 512\n"
 OF_CURVES = json.dumps(
     {"codebook.usage": {"steps": [1, 2], "timestamps": ["a", "b"], "values": [0.5, 0.4]}}
@@ -151,6 +156,9 @@ UNDERSTOOD = {
     "K beside it": ("a.csv", "step,num_codes_used,codebook_size\n1,64,128\n", {}, "train", "utilization", [0.5]),
     "rounded above 1": ("a.csv", "step,util\n1,1.0000001\n2,0.5\n", {}, "train", "utilization", [1.0, 0.5]),
     "a language model's perplexity beside it": ("a.csv", "step,ppl,usage\n1,9000,0.5\n", K, "train", "utilization", [0.5]),
+    "codes in a sentence": ("x.log", ENTRIES, {}, "train", "used_codes", [931, 81]),
+    "tensorboard's curve as JSON": ("run-a-tag-val_codebook_usage.json", "[[1.5, 10, 0.5], [2.5, 20, 0.25]]", {}, "val", "utilization", [0.5, 0.25]),
+    "K in a record of settings": ("result.json", RAY, {}, "train", "used_codes", [64, 32]),
     "an llm's jsonl": ("m.jsonl", lines({"it": 1, "vq/usage": 0.5, "note": "a"}, {"it": 2, "vq/usage": 0.4}), {}, "train", "utilization", [0.5, 0.4]),
 }  # fmt: skip
 
@@ -201,6 +209,7 @@ REFUSED = {
     "a checkpoint": ("a.ckpt", b"PK\x03\x04x", K, "an archive"),
     "a page": ("a.html", "<!DOCTYPE html><p>used codes: 5", K, "HTML"),
     "source": ("a.py", "import torch\nused_codes = 5\n", K, "Python source"),
+    "a notebook": ("a.ipynb", json.dumps({"cells": [], "metadata": {}, "nbformat": 4}), K, "a Jupyter notebook"),
     "prose": ("a.md", "# Notes\nA codebook of many codes, most of them dead.\n", K, "names no use of a codebook"),
     "numbers without names": ("a.csv", "1,2,3\n4,5,6\n", K, "a table whose columns are not named"),
     "ragged": ("a.csv", "step,used_codes\n1,5\n2,6,7,8\n", K, "row 2 has 4 cells"),
@@ -226,6 +235,33 @@ def test_it_is_refused_in_one_line_that_says_what_to_do(name, tmp_path, capsys):
     assert words in captured.err and captured.out == ""
     assert captured.err.startswith(f"error: {path}") and captured.err.count("\n") == 1
     assert len(captured.err) < 600
+
+
+@pytest.mark.parametrize(
+    ("line", "columns"),
+    [
+        ("usage q0=0.9 q1=0.4 q2=0.1 loss=0.3", {"0": 0.9, "1": 0.4, "2": 0.1}),
+        ("codebook usage: [vq_0: 0.9, vq_1: 0.4]", {"0": 0.9, "1": 0.4}),
+        ("used codes: q1=97/128, q2=40/128 | loss 0.3", {"1": 97 / 128, "2": 40 / 128}),
+        ("gpu usage q0=0.5 q1=0.7, codebook usage 0.25", {"": 0.25}),
+        ("usage g0=0.5 g1=0.7", None),  # a word of no codebook
+    ],
+)
+def test_a_series_of_codebooks_below_one_name(line, columns, tmp_path):
+    (tmp_path / "x.log").write_text(f"step 1 {line}\nstep 2 {line}\n")
+    if columns is None:
+        with pytest.raises(HistoryError):
+            read_all(tmp_path / "x.log")
+        return
+    logs = read_all(tmp_path / "x.log")
+    found = {level: log.table["utilization"].iloc[0] for level, log in logs.items()}
+    assert found == pytest.approx(columns)
+
+
+def test_k_from_two_columns_is_said(tmp_path):
+    (tmp_path / "a.csv").write_text("step,n_used,n_unused\n1,40,60\n2,30,70\n")
+    (log,) = read_all(tmp_path / "a.csv").values()
+    assert "codebook_size <- n_used + n_unused" in log.understood
 
 
 def test_a_map_settles_what_was_refused(tmp_path, capsys):

@@ -61,7 +61,7 @@ def understand(
         splits = counted_apart.map({True: "val", False: "train"})
         split_column = ["split <- val, if the step alone is told and counts epochs"]
     columns = _preferred(_columns(table, meanings, name, codebook_size), set(given))
-    size = codebook_size or size_of(columns)
+    size, how_size = (codebook_size, "") if codebook_size else size_of(columns)
     _refuse_another_size(columns, name, size)
     columns = converted(columns, size, name, set(given))
     use = [c for c in columns if c.means.quantity in ("used_codes", "utilization", "perplexity")]
@@ -83,7 +83,8 @@ def understand(
     kept = [c for c in columns if c.means.quantity in COLUMNS or c.means.quantity in KNOWN]
     tables = {level: _tidy(kept, level, steps, splits) for level in levels}
     own = all(c.name == c.means.quantity for c in kept) and not table.attrs.get("notes")
-    lines = [how_step, *split_column, *(c.how for c in kept), *table.attrs.get("notes", ())]
+    told = [how_step, *split_column, *(c.how for c in kept), how_size]
+    lines = [*told, *table.attrs.get("notes", ())]
     if own and "step" in table and "split" in table:
         lines = []  # our own columns need no explanation
     return Reading(tables, settings, tuple(dict.fromkeys(filter(None, lines))))

@@ -50,6 +50,7 @@ CURVES = (("/steps", "/values"), ("/x", "/y"))  # of a metric, in JSON
 METRIC_NAMES = ("metric", "metricname", "tag", "key", "name", "variable")
 METRIC_VALUES = ("value", "metricvalue")
 CONTEXTS = ("runcontext", "context", "subset", "split")
+NOTEBOOK = re.compile(r'"nbformat"\s*:\s*\d')
 TEXTS = (
     (re.compile(r"\s*<(!doctype|html|\?xml|svg)", re.I), "a page of HTML or XML"),
     (re.compile(r"\s*(import|from) \w+|.*\n(def|class) \w+", re.S), "Python source"),
@@ -104,6 +105,8 @@ def parsed(content: bytes, path: Path, given: Mapping[str, str] | None = None) -
         if content.startswith(magic):
             raise HistoryError(f"{path} seems to be {what}; expected a log. {EXAMPLE}")
     text = _text(content, path)
+    if NOTEBOOK.search(text[-1000:]):
+        raise HistoryError(f"{path} seems to be a Jupyter notebook; expected a log. {EXAMPLE}")
     as_json = (_json_document, _json_lines) if text.lstrip()[:1] in ("{", "[") else (_table,)
     for reader in (*as_json, read_console):
         try:
@@ -168,6 +171,8 @@ def _json_document(text: str) -> pd.DataFrame | None:
 
 def _history_in(value, depth: int) -> pd.DataFrame | None:
     """The first list of records, or record of lists, that names something known."""
+    if isinstance(value, list) and value and all(map(_is_point, value)):
+        return pd.DataFrame(value, columns=["wall time", "step", "value"])
     if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         return _records(value)
     if not isinstance(value, dict) or depth == 0:
@@ -193,6 +198,12 @@ def _history_in(value, depth: int) -> pd.DataFrame | None:
 
 def _are_records(value: list) -> bool:
     return bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _is_point(value) -> bool:
+    """Whether it is one of TensorBoard's [wall time, step, value]."""
+    numbers = isinstance(value, list) and len(value) == 3
+    return numbers and all(isinstance(v, int | float) for v in value)
 
 
 def _points(flat: dict) -> dict[str, list]:
@@ -402,7 +413,7 @@ def _one_curve(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     values = [n for n in names if n not in CURVE]
     if values != ["value"] or not any(_says(n, "step") or n == "index" for n in names):
         return table
-    stem = path.name.removesuffix(".gz").removesuffix(".csv")
+    stem = path.name.removesuffix(".gz").removesuffix(".csv").removesuffix(".json")
     metric = stem.rpartition("-tag-")[2] or stem
     named = {"value": metric, "index": "step", "wall time": "wall_time"}
     return table.set_axis([named.get(n, n) for n in names], axis=1)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from vqlib.diagnosis.logs import HistoryError
 from vqlib.diagnosis.reading.names import (
+    LEVEL_WORDS,
     TRAIN,
     USE,
     VAL,
@@ -33,12 +34,19 @@ LIST = re.compile(
     rf"(?P<value>\[[\d.,\seE+\-]+\]|(?<=[:=] ){NUMBER}(?: {NUMBER})+)(?!\w)"
 )
 AUXILIARIES = ("were", "was", "are", "is", "got", "have", "been")
+CODES = "codes?|codewords?|entries|embeddings|centroids"
 # "100 iterations", "500/1024 codes used", "12 dead codes out of 64", "45.3% of codes used"
 TURNED = re.compile(
     rf"(?<![\d.,])(?P<value>{NUMBER}\s*%(?=\s+of)|(?:{THOUSANDS}|\d+)(?:{OF}\d+)?)\s+"
     r"(?:of (?:the |all )*)?(?P<name>(?:iterations?|steps?|epochs?)\b"
-    rf"|(?:\w+ )?codes?(?:(?: (?:{'|'.join(AUXILIARIES)}))* \w+)?)"
+    rf"|(?:\w+ )?(?:{CODES})(?:(?: (?:{'|'.join(AUXILIARIES)}))* \w+)?)"
 )
+# "usage q0=0.9 q1=0.4", "ppl: [vq_0: 90, vq_1: 40]": the first name is of each
+SERIES = re.compile(
+    rf"(?P<of>{NAME})\s*[: ]\s*[\[({{]?(?P<word>[A-Za-z]{{1,9}})[ _#]?\d+\s*[:=]\s*(?:{VALUE})"
+    rf"(?:[\s,;|/]+(?P=word)[ _#]?\d+\s*[:=]\s*(?:{VALUE}))+"
+)
+ONE_OF_SERIES = re.compile(rf"[A-Za-z]+[ _#]?(?P<level>\d+)\s*[:=]\s*(?P<value>{VALUE})")
 MOVED = re.compile(r"([A-Za-z][A-Za-z-]*)\s+(?:of\s+)?$")  # "replaced" before "20 dead codes"
 NAMED = re.compile(rf"(?P<name>{NAME})\s*[:=]\s*$")  # "reset codes: " before "20 used codes"
 # "uc=1900" of names that mean nothing to us
@@ -70,6 +78,7 @@ HARMLESS, EXTREMES = (frozenset(words.split()) for words in _ASIDE.values())
 def pairs_of(line: str, roles: Mapping[str, Meaning | None]) -> dict[str, str]:
     """{name: value} of a line, for the names that mean something or are in ``roles``."""
     found: dict[str, str] = {}
+    line = SERIES.sub(_each_by_name, line)
     first = len(line)
     for level, start, part in _parts(line):
         said = _found_in(part, roles)
@@ -80,6 +89,15 @@ def pairs_of(line: str, roles: Mapping[str, Meaning | None]) -> dict[str, str]:
             found.setdefault(name, value)
     found |= _counted_elsewhere(line, found, first)
     return _with_split(line, found)
+
+
+def _each_by_name(series: re.Match) -> str:
+    """ "usage q0=0.9 q1=0.4" as "usage_0: 0.9 ; usage_1: 0.4"."""
+    told = suffix_meaning(series["of"].split())
+    if not told or not _is_use(told[1]) or series["word"] not in LEVEL_WORDS:
+        return series[0]
+    members = ONE_OF_SERIES.finditer(series[0], series.start("word") - series.start())
+    return " ; ".join(f"{series['of']}_{m['level']}: {m['value']}" for m in members)
 
 
 def _is_use(name: str) -> bool:

@@ -86,7 +86,7 @@ VAL = {"val", "valid", "validation", "eval", "evaluation", "test", "testing", "d
 _ASIDE = {
     "module": "trainer vq vqvae vae rvq quantizer quantize quantization quant model metrics metric "
     "stats losses tokenizer bottleneck ema log monitor scalar scalars summary total batch running "
-    "info",
+    "info config cfg args hparams",
     "level": "level layer stage codebook book quantizer quantize q vq rvq cb head h group depth l",
 }
 SET_ASIDE, LEVEL_WORDS = (frozenset(words.split()) for words in _ASIDE.values())

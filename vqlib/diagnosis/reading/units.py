@@ -30,18 +30,19 @@ def described(column: str, m: Meaning, spelled: str | None = None) -> str:
     return f"{m.quantity} <- {spelled or column}{split}{level}"
 
 
-def size_of(columns: list[Column]) -> int | None:
-    """K, if the columns say it."""
+def size_of(columns: list[Column]) -> tuple[int | None, str]:
+    """(K if the columns say it, how if no column is K's own)."""
     for column in columns:
         values = column.values.dropna().unique()
         if column.means.quantity == "codebook_size" and len(values) == 1 and values[0] >= 1:
-            return int(values[0])
+            return int(values[0]), ""
     by = {c.means.quantity: c for c in columns if c.means.level is None}
     if {"used_codes", "unused_codes"} <= by.keys():
         total = (by["used_codes"].values + by["unused_codes"].values).dropna().unique()
         if len(total) == 1 and by["used_codes"].means.split == by["unused_codes"].means.split:
-            return int(total[0])
-    return None
+            used, unused = by["used_codes"].name, by["unused_codes"].name
+            return int(total[0]), f"codebook_size <- {used} + {unused}"
+    return None, ""
 
 
 def converted(columns: list[Column], size: int | None, name: str, given: set) -> list[Column]:
