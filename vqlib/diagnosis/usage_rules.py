@@ -68,8 +68,12 @@ def _collapse_without_size(log: Log) -> Finding:
     """K is at least the most codes ever used, which bounds utilization from above."""
     now, past = log.late("used_codes"), _highest(log)
     if now is None or past is None or now.value >= COLLAPSED * past.value:
-        return _fall_of_perplexity(log) or unknown(
-            "codebook-collapse", "The size of the codebook is not known.", "codebook_size, K"
+        fall = _fall_of_perplexity(log)  # or a language model's, that learns
+        return unknown(
+            "codebook-collapse",
+            "The size of the codebook is not known."
+            + (f" If the perplexity is the codebook's: {fall.cause}" if fall else ""),
+            "codebook_size, K",
         )
     return fired(
         "codebook-collapse",

@@ -157,6 +157,7 @@ UNDERSTOOD = {
     "rounded above 1": ("a.csv", "step,util\n1,1.0000001\n2,0.5\n", {}, "train", "utilization", [1.0, 0.5]),
     "a language model's perplexity beside it": ("a.csv", "step,ppl,usage\n1,9000,0.5\n", K, "train", "utilization", [0.5]),
     "codes in a sentence": ("x.log", ENTRIES, {}, "train", "used_codes", [931, 81]),
+    "the codebook in a sentence": ("x.log", "iter 1: 12.5% of the codebook is used\niter 2: 7% of the codebook is used\n", {}, "train", "utilization", [0.125, 0.07]),
     "tensorboard's curve as JSON": ("run-a-tag-val_codebook_usage.json", "[[1.5, 10, 0.5], [2.5, 20, 0.25]]", {}, "val", "utilization", [0.5, 0.25]),
     "K in a record of settings": ("result.json", RAY, {}, "train", "used_codes", [64, 32]),
     "an llm's jsonl": ("m.jsonl", lines({"it": 1, "vq/usage": 0.5, "note": "a"}, {"it": 2, "vq/usage": 0.4}), {}, "train", "utilization", [0.5, 0.4]),

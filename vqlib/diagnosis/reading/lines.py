@@ -34,12 +34,12 @@ LIST = re.compile(
     rf"(?P<value>\[[\d.,\seE+\-]+\]|(?<=[:=] ){NUMBER}(?: {NUMBER})+)(?!\w)"
 )
 AUXILIARIES = ("were", "was", "are", "is", "got", "have", "been")
-CODES = "codes?|codewords?|entries|embeddings|centroids"
+CODES = "codes?|codewords?|entries|embeddings|centroids|(?<=the )codebook"
 # "100 iterations", "500/1024 codes used", "12 dead codes out of 64", "45.3% of codes used"
 TURNED = re.compile(
     rf"(?<![\d.,])(?P<value>{NUMBER}\s*%(?=\s+of)|(?:{THOUSANDS}|\d+)(?:{OF}\d+)?)\s+"
     r"(?:of (?:the |all )*)?(?P<name>(?:iterations?|steps?|epochs?)\b"
-    rf"|(?:\w+ )?(?:{CODES})(?:(?: (?:{'|'.join(AUXILIARIES)}))* \w+)?)"
+    rf"|(?:\w+ )?(?:{CODES})\b(?:(?: (?:{'|'.join(AUXILIARIES)}))* \w+)?)"
 )
 # "usage q0=0.9 q1=0.4", "ppl: [vq_0: 90, vq_1: 40]": the first name is of each
 SERIES = re.compile(
