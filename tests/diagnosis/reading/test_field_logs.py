@@ -160,6 +160,8 @@ UNDERSTOOD = {
     "the codebook in a sentence": ("x.log", "iter 1: 12.5% of the codebook is used\niter 2: 7% of the codebook is used\n", {}, "train", "utilization", [0.125, 0.07]),
     "tensorboard's curve as JSON": ("run-a-tag-val_codebook_usage.json", "[[1.5, 10, 0.5], [2.5, 20, 0.25]]", {}, "val", "utilization", [0.5, 0.25]),
     "K in a record of settings": ("result.json", RAY, {}, "train", "used_codes", [64, 32]),
+    "a mean code's usage beside the use": ("a.csv", "step,usage/min,usage/max,usage/mean,used\n1,0,0.3,0.01,5\n", K, "train", "used_codes", [5]),
+    "a mean usage alone": ("a.csv", "step,mean_usage\n1,0.5\n", {}, "train", "utilization", [0.5]),
     "an llm's jsonl": ("m.jsonl", lines({"it": 1, "vq/usage": 0.5, "note": "a"}, {"it": 2, "vq/usage": 0.4}), {}, "train", "utilization", [0.5, 0.4]),
 }  # fmt: skip
 
@@ -205,6 +207,7 @@ REFUSED = {
     "nothing of the codebook": ("a.csv", "step,loss\n1,400\n", K, "its columns are step, loss"),
     "K of another codebook": ("a.csv", "step,used\n1,97/128\n", K, "the second number says 128 codes, codebook_size 512"),
     "a wide loss": ("log.txt", lines({"epoch": 1, "loss": 3}), K, "its columns are epoch, loss"),
+    "a mean code's usage": ("a.csv", "step,min_usage,max_usage,mean_usage\n1,0,0.3,0.01\n", K, "--map utilization=mean_usage"),
     "a picture": ("a.csv", b"\x89PNG\r\n\x1a\n0000", K, "a PNG picture"),
     "a pickle": ("a.pkl", b"\x80\x04\x95", K, "a pickle, which is never opened"),
     "a checkpoint": ("a.ckpt", b"PK\x03\x04x", K, "an archive"),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from vqlib.diagnosis.logs import COLUMNS, KNOWN, ONE_RUN, RANGES, SPLITS, HistoryError
 from vqlib.diagnosis.reading.cells import counter, of_cells, shown
-from vqlib.diagnosis.reading.names import EXACT, USE, Meaning, meaning
+from vqlib.diagnosis.reading.names import EXACT, USE, Meaning, meaning, stands_between
 from vqlib.diagnosis.reading.units import Column, converted, size_of
 from vqlib.quantization.names import near
 
@@ -54,6 +54,7 @@ def understand(
     given = _targets(given or {}, table, name)
     meanings = {c: given.get(c) or meaning(c) for c in table.columns}
     meanings = {c: m for c, m in meanings.items() if m is not None and _is_metric(c)}
+    meanings = _without_means(meanings, table, name, set(given))
     steps, how_step = _steps(table, meanings, name, set(given))
     splits, split_column = _splits(table, meanings, name)
     if splits is None and (counted_apart := _counted_apart(table, meanings)) is not None:
@@ -151,6 +152,28 @@ def _split_in(column: str) -> str | None:
 def _is_metric(column: str) -> bool:
     """Not one of W&B's companions of a metric."""
     return not column.endswith(("__MIN", "__MAX", "__step"))
+
+
+def _without_means(
+    meanings: dict[str, Meaning], table: pd.DataFrame, name: str, given: set
+) -> dict[str, Meaning]:
+    """Without the usage of a mean code, 1/K in any codebook.
+
+    Raises HistoryError if nothing else tells the use: it may be a mean over codebooks.
+    """
+    means = [
+        c
+        for c, m in meanings.items()
+        if m.quantity == "utilization" and c not in given and stands_between(c, table.columns)
+    ]
+    kept = {c: m for c, m in meanings.items() if c not in means}
+    if means and not any(m.quantity in USE for m in kept.values()):
+        raise HistoryError(
+            f"{name}, column `{means[0]}`: its least and largest stand beside it. The mean over "
+            "codes says nothing; if it is the share of the codes in use, over codebooks, say so: "
+            f"--map utilization={means[0]}"
+        )
+    return kept
 
 
 def _preferred(columns: list[Column], given: set) -> list[Column]:

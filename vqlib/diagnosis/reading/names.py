@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -81,6 +82,7 @@ USE = (
 )
 """Quantities that tell the use of a codebook."""
 PER_CENT = {"percent", "percentage", "pct", "perc", "%"}
+MEAN, LEAST, LARGEST = {"mean", "avg", "average"}, {"min", "minimum"}, {"max", "maximum"}
 TRAIN = {"train", "training", "trn", "tr"}
 VAL = {"val", "valid", "validation", "eval", "evaluation", "test", "testing", "dev", "heldout"}
 _ASIDE = {
@@ -137,6 +139,17 @@ def suffix_meaning(words: list[str]) -> tuple[Meaning, str] | None:
         if found := meaning(tail):
             return found, tail
     return None
+
+
+def stands_between(name: str, others: Iterable[str]) -> bool:
+    """Whether ``name`` is a mean whose least and largest are among ``others``."""
+    words = _words(name)
+    rest = [w for w in words if w not in MEAN]
+    told = [_words(other) for other in others] if rest != words else []
+    return bool(told) and all(
+        any(kind & set(other) and [w for w in other if w not in kind] == rest for other in told)
+        for kind in (LEAST, LARGEST)
+    )
 
 
 def is_of_codes(name: str) -> bool:
