@@ -413,3 +413,22 @@ def test_nor_one_with_more_of_a_codebook_that_no_forward_moves():
     unknown = {a.id: a.cause for a in found.answers if a.severity == "unknown"}
     assert "too many tokens" in unknown["loss-hides-collapse"]
     assert found["reset-never-fires"].severity == "not applicable"
+
+
+class TrainersQuantizer(LearntQuantizer):
+    """Its counts are no buffer, and the trainer replaces by them what was not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.used = torch.zeros(SIZE, dtype=torch.int32)
+
+    def forward(self, z):
+        quantized, indices, loss = super().forward(z)
+        self.used[indices.unique()] += 1
+        return quantized, indices, loss
+
+
+def test_counts_that_are_no_buffer_are_counts():
+    found = vqlib.audit(TrainersQuantizer, ranks=False, tokens=SIZE)
+    assert found["reset-never-fires"].severity == "unknown" and found.verdict == "undecided"
+    assert "`used`" in found["reset-never-fires"].cause

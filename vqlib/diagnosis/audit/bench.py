@@ -407,6 +407,22 @@ def made(subject: nn.Module | Callable[[], nn.Module], seed: int) -> tuple[nn.Mo
     return _with_values(module), True
 
 
+def state_of(module: nn.Module) -> dict[str, Tensor | int | float | bool | str]:
+    """Copies of all tensors and plain values that a module and its parts hold, by name."""
+    state = {}
+    for path, part in module.named_modules():
+        values = dict(part._parameters) | dict(part._buffers) | vars(part)
+        for key, value in values.items():
+            name = f"{path}.{key}" if path else key
+            if isinstance(value, Tensor):
+                state[name] = value.detach().clone()
+            elif isinstance(value, torch.Generator):
+                state[name] = value.get_state().clone()
+            elif isinstance(value, int | float | bool | str) and key != "training":
+                state[name] = value
+    return state
+
+
 def _with_values(module: nn.Module) -> nn.Module:
     tensors = itertools.chain(module.named_parameters(), module.named_buffers())
     empty = next((name for name, tensor in tensors if tensor.is_meta), None)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vqlib.diagnosis.audit.bench import FEW, SHIFTED, Bench, Seen
+from vqlib.diagnosis.audit.bench import FEW, SHIFTED, Bench, Seen, state_of
 from vqlib.diagnosis.findings import Evidence, Finding
 
 LONGEST = 400  # steps that a starving may take
@@ -205,11 +205,10 @@ def kept_counts(bench: Bench, trained: nn.Module) -> str | None:
     """What the layer keeps for each code and changes as it is `trained`, if anything."""
     if bench.counts(bench.pristine) is not None:
         return "counts"
-    before = dict(bench.pristine.named_buffers())
-    for name, now in trained.named_buffers():
-        if now.numel() == bench.codes == max(now.shape, default=0) and not torch.equal(
-            now, before.get(name, now.new_empty(0))
-        ):
+    before = state_of(bench.pristine)
+    for name, now in state_of(trained).items():
+        each = isinstance(now, Tensor) and now.numel() == bench.codes == max(now.shape, default=0)
+        if each and not torch.equal(now, before.get(name, now.new_empty(0))):
             return f"a number for each code in `{name}`"
     return None
 

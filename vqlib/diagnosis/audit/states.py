@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vqlib.diagnosis.audit.bench import FEW, Bench, reseed
+from vqlib.diagnosis.audit.bench import FEW, Bench, reseed, state_of
 from vqlib.diagnosis.audit.resetting import Starving
 from vqlib.diagnosis.findings import Evidence, Finding
 
@@ -100,22 +100,6 @@ def _first_difference(bench: Bench, settled: nn.Module, steps: int) -> int | Non
         if not _alike(*([r] for r in results)):
             return step
     return None
-
-
-def state_of(module: nn.Module) -> dict[str, Tensor | int | float | bool | str]:
-    """Copies of all tensors and plain values that a module and its parts hold, by name."""
-    state = {}
-    for path, part in module.named_modules():
-        values = dict(part._parameters) | dict(part._buffers) | vars(part)
-        for key, value in values.items():
-            name = f"{path}.{key}" if path else key
-            if isinstance(value, Tensor):
-                state[name] = value.detach().clone()
-            elif isinstance(value, torch.Generator):
-                state[name] = value.get_state().clone()
-            elif isinstance(value, int | float | bool | str) and key != "training":
-                state[name] = value
-    return state
 
 
 def _generators(module: nn.Module) -> set[str]:
