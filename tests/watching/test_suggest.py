@@ -1,6 +1,7 @@
 """A layer that is not recognised gets an adapter with its own buffers, and that adapter works."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -142,6 +143,39 @@ def test_features_are_not_taken_for_tokens():
     assert "output[1].movedim(1, -1).flatten(0, -2)" in text
     adapter = eval(text, {"vqlib": vqlib})
     assert vqlib.audit(FirstBatch, adapter=adapter, ranks=False)["not-reproducible"]
+
+
+def test_what_a_plain_object_holds_is_found():
+    class ObjectQuantizer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(16, 8))
+
+        def forward(self, z):
+            codes = torch.cdist(z, self.table).argmin(-1)
+            return SimpleNamespace(z_q=self.table[codes], codes=codes, name="vq")
+
+    text = adapter_text(ObjectQuantizer())
+    assert "output: output.codes" in text and "output: output.z_q" in text
+    adapter = eval(text, {"vqlib": vqlib})
+    assert vqlib.audit(ObjectQuantizer, adapter=adapter, ranks=False)["not-reproducible"]
+
+
+def test_codes_that_are_not_given_are_left_to_their_owner():
+    class Sampling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.vars = nn.Parameter(torch.randn(1, 16, 8))
+            self.logits = nn.Linear(8, 16)
+
+        def forward(self, z):
+            batch, tokens, _ = z.shape
+            return {"x": self.logits(z).softmax(-1).view(batch, tokens, 16) @ self.vars[0]}
+
+    text = adapter_text(Sampling())
+    assert "indices=lambda m, output: ...," in text and "call=lambda m, z: m(z[None])" in text
+    with pytest.raises(TypeError, match="indices"):
+        vqlib.audit(Sampling, adapter=eval(text, {"vqlib": vqlib}), ranks=False)
 
 
 def test_what_forward_needs_besides_tokens_is_named():

@@ -41,7 +41,7 @@ def adapter_text(module: nn.Module) -> str:
     """``vqlib.Adapter(...)`` with the buffers, the outputs and the call of this layer.
 
     The layer is called on copies, in evaluation mode, to see what it gives; what cannot be
-    seen stands as in the commonest layer.
+    seen stands as in the commonest layer, and ``...`` for codes that it does not give.
     """
     book = _book(module)
     if book is None:
@@ -127,7 +127,7 @@ def _given(module: nn.Module, book: Tensor, extra: list[str]) -> dict:
     ]
     fillings = (lambda x: 1.0, lambda x: x) if extra else (lambda x: 1.0,)
     simplest = sorted(LAYOUTS, key=lambda layout: len(layout.text))
-    first = None
+    first = silent = None
     with torch.random.fork_rng(devices=[device] if book.is_cuda else []):
         for z, filling, (text, form, axis) in product(fed, fillings, simplest):
             shaped = form(z)
@@ -136,29 +136,27 @@ def _given(module: nn.Module, book: Tensor, extra: list[str]) -> dict:
                 output = probe(shaped, **{name: filling(shaped) for name in extra})
             except Exception:  # whatever a layer raises on what it does not take, or on a copy
                 continue
-            seen = _read(output, z, axis)
-            if seen is None:
+            seen = _read(output, z, axis) | {"fed": text}
+            if seen["shape"] is None:
+                silent = silent or seen
                 continue
-            seen["fed"] = text
             first = first or seen
             if seen["shape"].numel() % len(z) == 0:  # else features may have been taken for tokens
                 return seen
-    return first or COMMONEST
+    return first or silent or COMMONEST
 
 
-def _read(output, z: Tensor, axis: int) -> dict | None:
-    """Expressions for what an output holds; None if there are no codes in it."""
+def _read(output, z: Tensor, axis: int) -> dict:
+    """Expressions for what an output holds; the ``shape`` is None if there are no codes in it."""
     parts = list(_paths(output))
     codes = [(p, t) for p, t in parts if t.dtype in INTEGERS]
-    if not codes:
-        return None
-    path, indices = max(codes, key=lambda pair: pair[1].numel())
+    path, indices = max(codes, key=lambda pair: pair[1].numel()) if codes else ("...", None)
     floats = [(p, t) for p, t in parts if t.is_floating_point()]
     same = [p + _to_rows(t, z, axis) for p, t in floats if t.numel() == z.numel()]
     single = [p for p, t in floats if t.numel() == 1]
     return {
         "indices": path,
-        "shape": indices.shape,
+        "shape": None if indices is None else indices.shape,
         "quantized": next(iter(same), COMMONEST["quantized"]),
         "loss": single[0] if len(single) == 1 else "None",
     }
@@ -178,7 +176,7 @@ def _widths(module: nn.Module, book: Tensor) -> list[int]:
 
 
 def _paths(output, path: str = "output") -> Iterator[tuple[str, Tensor]]:
-    """(expression, tensor) of all tensors in nested tuples, lists and dicts."""
+    """(expression, tensor) of all tensors in nested tuples, lists, dicts and plain objects."""
     if isinstance(output, Tensor):
         yield path, output
     elif isinstance(output, Mapping):
@@ -187,3 +185,6 @@ def _paths(output, path: str = "output") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(output, list | tuple):
         for place, part in enumerate(output):
             yield from _paths(part, f"{path}[{place}]")
+    elif not isinstance(output, type | nn.Module):
+        for name, part in getattr(output, "__dict__", {}).items():
+            yield from _paths(part, f"{path}.{name}")
