@@ -9,7 +9,7 @@ from vqlib import suite
 from vqlib.suite import pages
 
 NOTEBOOKS = ROOT / "notebooks"
-# one at a time: the other cores have the other tests
+# one at a time: the other core has the other tests
 QUIET = {"directory": NOTEBOOKS, "jobs": 1, "progress": False}
 
 

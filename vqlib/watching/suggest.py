@@ -176,7 +176,7 @@ def _widths(module: nn.Module, book: Tensor) -> list[int]:
 
 
 def _paths(output, path: str = "output") -> Iterator[tuple[str, Tensor]]:
-    """(expression, tensor) of all tensors in nested tuples, lists, dicts and plain objects."""
+    """(expression, tensor) of all tensors in nested tuples, lists, dicts, and in a plain object."""
     if isinstance(output, Tensor):
         yield path, output
     elif isinstance(output, Mapping):
@@ -185,6 +185,6 @@ def _paths(output, path: str = "output") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(output, list | tuple):
         for place, part in enumerate(output):
             yield from _paths(part, f"{path}[{place}]")
-    elif not isinstance(output, type | nn.Module):
-        for name, part in getattr(output, "__dict__", {}).items():
-            yield from _paths(part, f"{path}.{name}")
+    else:  # an object may hold itself: no deeper
+        held = getattr(output, "__dict__", {}).items()
+        yield from ((f"{path}.{name}", part) for name, part in held if isinstance(part, Tensor))

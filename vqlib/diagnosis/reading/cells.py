@@ -185,6 +185,7 @@ def _list(value) -> list | None:
 
 
 def shown(value) -> str:
+    """A cell as a message shows it."""
     text = repr(value.item() if hasattr(value, "item") else value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
@@ -196,6 +197,10 @@ def in_full(count):
 
 
 def counter(values: pd.Series, column: str, name: str) -> pd.Series:
+    """The cells of a step or an epoch as floats; NaN: an empty one.
+
+    Raises HistoryError for what is no finite number from 0.
+    """
     numbers = values
     if _holds_text(values):  # "[3]", "100/5000", "5k"
         texts = values.map(lambda v: _plain_digits(v.strip(" []")) if isinstance(v, str) else v)
